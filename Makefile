@@ -1,0 +1,67 @@
+# Thin fronts of the fab tasks. INVENTORY=FILE chooses another inventory than inventory.yaml.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+# Where torch comes from: by default PyTorch's CPU builds, for a CUDA build is several GB and the kit needs none.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+ARGS ?=
+
+export INVENTORY
+VENV := .venv
+BIN := $(VENV)/bin
+FAB := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/fab
+
+.PHONY: help demo gpu-stage npu-convert npu-bench score report status test lint lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: export INVENTORY = inventory.demo.yaml
+demo: $(VENV)/kit work/demo/sample/st_gcn.sample.pth ## the whole job on this machine: sample data, simulated NPU, verdict
+	@$(FAB) gpu-stage npu-convert npu-bench score
+
+gpu-stage: $(VENV)/kit ## on the GPU host: index the data, export the ONNX, fp32 reference logits
+	@$(FAB) gpu-stage $(ARGS)
+
+npu-convert: $(VENV)/kit ## on the NPU hosts: one OM a batch size
+	@$(FAB) npu-convert $(ARGS)
+
+npu-bench: $(VENV)/kit ## on the NPU hosts: accuracy and throughput of each OM
+	@$(FAB) npu-bench $(ARGS)
+
+score: $(VENV)/kit ## the verdict: table and report/summary.json
+	@$(FAB) score $(ARGS)
+
+status: $(VENV)/kit ## each step's state, host, age and key
+	@$(FAB) status
+
+test: $(VENV)/dev ## lint, then every test
+	@$(MAKE) lint
+	@$(BIN)/python -m pytest tests $(ARGS)
+
+lint: $(VENV)/dev ## ruff, mypy, shellcheck, hadolint
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@git ls-files -z '*.sh' .ci/run docker/npu/simulator/bin | xargs -0 $(BIN)/shellcheck
+
+lock: $(VENV)/dev ## write the locks again from requirements/*.in
+	@requirements/lock.sh
+
+clean: ## remove the workspace of the demo and every cache; inventories' workspaces stay
+	@rm -rf work/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+work/demo/sample/st_gcn.sample.pth: | $(VENV)/kit
+	@$(BIN)/python -m stgcn.sample --output_dir $(@D)
+
+# The stamps are files in the environment itself: removing .venv removes them too.
+$(VENV)/kit: requirements/kit.lock requirements/torch.txt
+	@requirements/venv.sh "$(PYTHON)" "$(VENV)" "$(TORCH_INDEX)" requirements/kit.lock requirements/torch.txt
+	@touch $@
+
+$(VENV)/dev: $(VENV)/kit requirements/dev.lock
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.lock
+	@touch $@

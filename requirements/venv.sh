@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# venv.sh PYTHON VENV TORCH_INDEX LOCK TORCH: make the kit's environment, each failure with the way out.
+set -euo pipefail
+python=$1 venv=$2 torch_index=$3 lock=$4 torch=$5
+
+fail() {
+    echo "error: $1" >&2
+    exit 1
+}
+
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+    fail "$python is not Python 3.10 or newer; name one with PYTHON=..."
+[ -x "$venv/bin/python" ] || "$python" -m venv "$venv" ||
+    fail "$python cannot make an environment; install its venv module (on Debian and Ubuntu: apt-get install python3-venv)"
+pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
+echo "installing the kit's packages into $venv" >&2
+"${pip[@]}" --require-hashes -r "$lock" ||
+    fail "the packages of $lock could not be installed; look above for the first that failed (is the package index reached?)"
+# torch after its dependencies, from its own index: the default index offers a CUDA build of several GB.
+"${pip[@]}" --index-url "$torch_index" -r "$torch" ||
+    fail "$(cat "$torch") could not be installed from $torch_index; name another index that has it with TORCH_INDEX=URL"
