@@ -1,0 +1,57 @@
+"""What the operator sees: one console, progress that is a bar on a terminal and plain lines elsewhere."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+console = Console(highlight=False, soft_wrap=True)
+
+# ECMA-48 control sequences, then every other control character but newline and tab.
+_CONTROL = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)|[\x00-\x08\x0b-\x1f\x7f-\x9f]", re.S
+)
+_PLAIN_EVERY_S = 5.0
+
+
+def printable(text: str) -> str:
+    """`text` without control sequences: what a host prints is data, never a command to this terminal."""
+    return _CONTROL.sub("", text.replace("\r", "\n"))
+
+
+def say(text: str, style: str | None = None) -> None:
+    """Print one line of the kit's own, markup off."""
+    console.print(printable(text), style=style, markup=False)
+
+
+class Advance(Protocol):
+    def __call__(self, amount: int = 1) -> None: ...
+
+
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Advance]:
+    """Yield `advance(amount)`; shows a bar on a terminal, a line every few seconds elsewhere."""
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(label, total=total)
+            yield lambda amount=1: bar.advance(task, amount)
+        return
+    done, start, shown = 0, time.monotonic(), time.monotonic()
+
+    def advance(amount: int = 1) -> None:
+        nonlocal done, shown
+        done += amount
+        now = time.monotonic()
+        if now - shown >= _PLAIN_EVERY_S and done < total:
+            shown = now
+            left = (now - start) * (total - done) / max(done, 1)
+            say(f"  {label}: {done}/{total}, {left:.0f} s left")
+
+    yield advance

@@ -1,0 +1,223 @@
+"""`inventory.yaml` as validated, frozen objects: the only file a user edits.
+
+Every error names the file, the key, its value and what is allowed. Relative paths are relative to the kit's folder.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
+
+from deploy.errors import KitError
+
+ROOT = Path(__file__).resolve().parent.parent
+MAX_BYTES = 1 << 20  # an inventory is a page of text; more is not an inventory
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Device = Annotated[int, Field(ge=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Tools(_Section):
+    """How the NPU tools are reached on a host (native) or in the image (docker); the defaults are CANN's."""
+
+    env_scripts: list[Text] = ["/usr/local/Ascend/ascend-toolkit/set_env.sh"]
+    env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = {}
+    python: Text = "python3"
+    atc: Text = "atc"
+    npu_smi: Text = "npu-smi"
+
+
+class _Host(_Section):
+    connection: Literal["local", "ssh"] = "local"
+    host: Text | None = None
+    user: Text | None = None
+    port: Port | None = None
+    key: Text | None = None
+    jump: Text | None = None
+    runtime: Literal["docker", "native"] = "docker"
+
+    @model_validator(mode="after")
+    def _address(self) -> _Host:
+        if self.connection == "ssh" and self.host is None:
+            raise ValueError("connection: ssh needs a `host`")
+        return self
+
+
+class Gpu(_Host):
+    """The host that preprocesses, exports and computes the fp32 reference."""
+
+    name: Name = "gpu"
+    image: Text = "stgcn-gpu"
+    workspace: Text = "stgcn-work"  # used by connection: ssh alone
+    python: Text | None = None  # native: the Python with torch; this kit's own when local
+
+
+class Npu(_Host):
+    """A host with Ascend NPUs."""
+
+    name: Name
+    image: Text = "stgcn-npu"
+    workspace: Text = "stgcn-work"
+    devices: list[Device] | Literal["all"] = [0]
+    chip: Text | None = None  # refuse the host unless its chips are these, e.g. 310P3
+    tools: Tools = Tools()
+
+    @field_validator("devices")
+    @classmethod
+    def _distinct(cls, devices: list[int] | str) -> list[int] | str:
+        if not devices or len(set(devices)) != len(devices):
+            raise ValueError("list each logical device once, or say `all`")
+        return devices
+
+
+class Dataset(_Section):
+    data: Text
+    labels: Text
+
+
+class Benchmark(_Section):
+    loop: PositiveInt = 100  # batches a repeat
+    warmup: PositiveInt = 1
+    max_repeats: PositiveInt = 10
+    spread: Annotated[float, Field(gt=0, le=1)] = 0.02  # stop repeating once (max - min) / median is under this
+    idle_timeout_s: Annotated[float, Field(ge=0)] = 600
+
+
+class Reference(_Section):
+    """The published accuracy, compared when the published weights meet all of the samples."""
+
+    top1: Fraction = 0.3160
+    top5: Fraction = 0.5368
+    samples: PositiveInt = 19796
+
+
+class Inventory(_Section):
+    workspace: Text = "work"
+    gpu: Gpu = Gpu()
+    npu: Annotated[list[Npu], Field(min_length=1)]
+    known_hosts: Text = "~/.ssh/known_hosts"
+    dataset: Dataset = Dataset(
+        data="data/Kinetics/kinetics-skeleton/val_data.npy", labels="data/Kinetics/kinetics-skeleton/val_label.pkl"
+    )
+    checkpoint: Text = "checkpoints/st_gcn.kinetics-6fa43f73.pth"
+    batch_sizes: Annotated[list[PositiveInt], Field(min_length=1)] = [1, 4, 8, 16, 32, 64]
+    variant: Literal["reference", "fused"] = "reference"
+    atc: dict[str, str] = {"precision_mode": "force_fp16"}
+    benchmark: Benchmark = Benchmark()
+    reference: Reference = Reference()
+    timeout_s: Annotated[float, Field(gt=0)] = 7200  # of any one run of atc or ais_bench
+    gate: Annotated[float, Field(gt=0, lt=1)] = 0.01
+
+    @field_validator("atc", mode="before")
+    @classmethod
+    def _flags_are_text(cls, flags: Any) -> Any:
+        """ATC's flags are text; YAML reads `1` and `true` as something else."""
+        if not isinstance(flags, dict):
+            return flags
+        return {k: str(v).lower() if isinstance(v, bool) else str(v) for k, v in flags.items()}
+
+    @field_validator("batch_sizes")
+    @classmethod
+    def _distinct(cls, sizes: list[int]) -> list[int]:
+        if len(set(sizes)) != len(sizes):
+            raise ValueError("list each batch size once")
+        return sizes
+
+    @field_validator("npu")
+    @classmethod
+    def _distinct_names(cls, hosts: list[Npu]) -> list[Npu]:
+        if len({h.name for h in hosts}) != len(hosts):
+            raise ValueError("give each NPU host a `name` of its own")
+        return hosts
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML: no tags, no aliases (a billion laughs fit in a page), no key twice."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark: Any = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not allowed", mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} stands twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def local_path(text: str) -> Path:
+    """A path of the inventory on this machine: `~` expanded, relative to the kit's folder."""
+    return ROOT / Path(text).expanduser()
+
+
+def load(path: Path) -> Inventory:
+    """Read and validate an inventory.
+
+    Raises:
+        KitError: naming the file, the key, the value and what is allowed.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise KitError(f"{path}: larger than {MAX_BYTES} bytes, so not an inventory; see inventory.yaml for one")
+        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a SafeLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise KitError(f"{path}: cannot be read ({reason}); name another with INVENTORY=FILE") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error) or "nested too deeply"
+        raise KitError(f"{path}{where}: not a plain YAML inventory: {problem}") from None
+    if not isinstance(data, dict):
+        raise KitError(f"{path}: an inventory is a mapping of keys, not {type(data).__name__}; see inventory.yaml")
+    try:
+        return Inventory.model_validate(data)
+    except ValidationError as error:
+        raise KitError(f"{path}: " + "; ".join(_sentence(dict(e)) for e in error.errors()[:5])) from None
+
+
+def _sentence(error: dict[str, Any]) -> str:
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).lstrip(".")
+    if error["type"] == "extra_forbidden":
+        return _unknown_key(error["loc"], where)
+    if error["type"] == "missing":
+        return f"{where} is missing"
+    value = repr(error["input"])
+    reason = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return f"{where or 'inventory'}: {value[:77] + '...' if len(value) > 80 else value} is not allowed; {reason}"
+
+
+def _unknown_key(location: tuple[str | int, ...], where: str) -> str:
+    section: Any = Inventory
+    for part in location[:-1]:
+        if isinstance(part, str) and part in section.model_fields:
+            section = _section_of(section.model_fields[part].annotation)
+    allowed = sorted(section.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), allowed, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"unknown key {where}; {hint}allowed: {', '.join(allowed)}"
+
+
+def _section_of(annotation: Any) -> Any:
+    """The section model inside `X`, `list[X]`, `Annotated[...]` or a union."""
+    if get_origin(annotation) in (list, Annotated, Union, UnionType):
+        return next((_section_of(a) for a in get_args(annotation) if _section_of(a) is not None), None)
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None

@@ -1,0 +1,87 @@
+"""inventory.yaml: what is accepted, and the sentence for what is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy import inventory
+from deploy.errors import KitError
+
+NPU = "npu: [{name: a, connection: local}]\n"
+
+
+def load(tmp_path: Path, text: str) -> inventory.Inventory:
+    path = tmp_path / "inventory.yaml"
+    path.write_text(text)
+    return inventory.load(path)
+
+
+@pytest.mark.parametrize("name", ["inventory.yaml", "inventory.demo.yaml"])
+def test_the_committed_inventories_are_valid(name: str) -> None:
+    assert inventory.load(inventory.ROOT / name).npu
+
+
+def test_every_key_but_npu_has_a_default(tmp_path: Path) -> None:
+    found = load(tmp_path, NPU)
+    assert found.batch_sizes == [1, 4, 8, 16, 32, 64]
+    assert found.gate == 0.01
+    assert found.npu[0].tools.env_scripts == ["/usr/local/Ascend/ascend-toolkit/set_env.sh"]
+
+
+def test_atc_flags_are_text(tmp_path: Path) -> None:
+    found = load(tmp_path, NPU + "atc: {log: error, enable_small_channel: 1, soc: true}\n")
+    assert found.atc == {"log": "error", "enable_small_channel": "1", "soc": "true"}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "mapping of keys, not NoneType"),
+        ("[1, 2]", "mapping of keys, not list"),
+        ("workspace: work", "npu is missing"),
+        ("npu: []", "npu: [] is not allowed"),
+        (NPU + "batchsizes: [1]", "unknown key batchsizes; did you mean batch_sizes? allowed: atc,"),
+        ("npu: [{name: a, devcies: [0]}]", "unknown key npu[0].devcies; did you mean devices?"),
+        ("npu: [{name: a, tools: {npu-smi: x}}]", "unknown key npu[0].tools.npu-smi; did you mean npu_smi?"),
+        ("npu: [{name: a, connection: ssh}]", "connection: ssh needs a `host`"),
+        ("npu: [{name: a, connection: telnet}]", "npu[0].connection: 'telnet' is not allowed; 'local' or 'ssh'"),
+        ("npu: [{name: a}, {name: a}]", "a `name` of its own"),
+        ("npu: [{name: '../a'}]", "npu[0].name: '../a' is not allowed"),
+        ("npu: [{name: a, devices: [0, 0]}]", "each logical device once"),
+        ("npu: [{name: a, devices: []}]", "each logical device once"),
+        ("npu: [{name: a, devices: some}]", "devices"),
+        (NPU + "batch_sizes: [0]", "batch_sizes[0]: 0 is not allowed; greater than 0"),
+        (NPU + "batch_sizes: [4, 4]", "list each batch size once"),
+        (NPU + "batch_sizes: ['4']", "batch_sizes[0]: '4' is not allowed"),
+        (NPU + "gate: 1.5", "gate: 1.5 is not allowed; less than 1"),
+        (NPU + "benchmark: {loop: -1}", "benchmark.loop: -1 is not allowed"),
+        ("a: &x [1]\nb: *x\n", "aliases (*name) are not allowed"),
+        ("npu: 1\nnpu: 2\n", "the key 'npu' stands twice"),
+        ("a: !!python/object/apply:os.system ['true']", "not a plain YAML inventory"),
+        ("a: [", "line 1: not a plain YAML inventory"),
+        ("[" * 5000, "not a plain YAML inventory"),
+    ],
+)
+def test_a_mistake_is_a_sentence_naming_the_key_and_the_way_out(tmp_path: Path, text: str, sentence: str) -> None:
+    with pytest.raises(KitError) as caught:
+        load(tmp_path, text)
+    assert sentence in str(caught.value)
+    assert str(caught.value).startswith(str(tmp_path / "inventory.yaml"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_names_the_way_to_choose_another(tmp_path: Path) -> None:
+    with pytest.raises(KitError, match="none.yaml: cannot be read .*INVENTORY=FILE"):
+        inventory.load(tmp_path / "none.yaml")
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_an_inventory_or_a_sentence(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.mktemp("fuzz") / "inventory.yaml"
+    path.write_bytes(data)
+    with pytest.raises(KitError):
+        inventory.load(path)
