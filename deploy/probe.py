@@ -1,0 +1,64 @@
+"""Read by the kit and run by a host's own Python (`python -c`), inside the environment of its NPU tools.
+
+Prints one line of JSON: the texts of CANN's and the driver's version files, and the sha256 over the files of the
+ais_bench and aclruntime that this Python would import. Python >= 3.7, no packages.
+"""
+
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+
+
+def text_of(*candidates: str) -> str | None:
+    for path in candidates:
+        try:
+            with open(path, encoding="utf-8", errors="replace") as stream:
+                return stream.read(65536)
+        except OSError:
+            pass
+    return None
+
+
+def digest_of(module: str) -> str | None:
+    """sha256 over a module's files, their names sorted; None where it cannot be imported."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.origin:
+        return None
+    paths = [spec.origin]
+    if spec.submodule_search_locations:
+        top = os.path.dirname(spec.origin)
+        found = [os.path.join(f, n) for f, _, names in os.walk(top) for n in names if not n.endswith(".pyc")]
+        paths = sorted(found)
+    sha = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as stream:
+            sha.update(os.path.basename(path).encode() + b"\0" + stream.read())
+    return sha.hexdigest()
+
+
+def main() -> None:
+    toolkit = os.environ.get("ASCEND_TOOLKIT_HOME", "/usr/local/Ascend/ascend-toolkit/latest")
+    driver = os.environ.get("ASCEND_DRIVER_PATH", "/usr/local/Ascend/driver")
+    system = platform.machine() + "-linux"
+    print(
+        json.dumps(
+            {
+                "cann": text_of(
+                    os.path.join(toolkit, system, "ascend_toolkit_install.info"),
+                    os.path.join(toolkit, "ascend_toolkit_install.info"),
+                    os.path.join(toolkit, "version.cfg"),
+                ),
+                "driver": text_of(os.path.join(driver, "version.info")),
+                "ais_bench": digest_of("ais_bench"),
+                "aclruntime": digest_of("aclruntime"),
+                "python": platform.python_version(),
+                "machine": platform.machine(),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""How a command runs on a host: natively, its environment scripts sourced first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from deploy.errors import KitError
+from deploy.hosts import Completed, Host
+from deploy.inventory import ROOT, Gpu, Npu
+
+# The scripts are counted, so that they and the command stay arguments: nothing is spliced into shell text. They are
+# sourced inside a function, for CANN's scripts must not see the command's own arguments.
+_PRELUDE = """
+load() { local script=$1; shift $#; source "$script"; }
+cd "$1" || exit 78
+count=$2; shift 2
+for ((; count > 0; count--)); do
+    [ -r "$1" ] || { echo "environment script $1: no such file" >&2; exit 78; }
+    load "$1"; shift
+done
+exec "$@"
+"""
+CONFIGURATION_STATUS = 78  # sysexits' EX_CONFIG
+NOT_FOUND_STATUS = 127
+
+
+class Runtime(Protocol):
+    @property
+    def host(self) -> Host: ...
+
+    def argv(self, command: Sequence[str], folder: PurePosixPath | None = None) -> list[str]:
+        """The whole argument list that runs `command` in `folder` of the host: what is shown, recorded and run."""
+
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        folder: PurePosixPath | None = None,
+        log: Path | None = None,
+        timeout_s: float | None = None,
+        echo: bool = False,
+    ) -> Completed:
+        """Run `command`; see `Host.run`."""
+
+
+@dataclass(frozen=True)
+class Native:
+    """Straight on the host."""
+
+    host: Host
+    env_scripts: Sequence[str] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def argv(self, command: Sequence[str], folder: PurePosixPath | None = None) -> list[str]:
+        variables = [f"{name}={value}" for name, value in sorted(self.env.items())]
+        scripts = [str(len(self.env_scripts)), *self.env_scripts]
+        return ["env", *variables, "bash", "-c", _PRELUDE, "bash", str(folder or "."), *scripts, *command]
+
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        folder: PurePosixPath | None = None,
+        log: Path | None = None,
+        timeout_s: float | None = None,
+        echo: bool = False,
+    ) -> Completed:
+        done = self.host.run(self.argv(command, folder), log=log, timeout_s=timeout_s, echo=echo)
+        if done.status == CONFIGURATION_STATUS and "environment script" in done.output:
+            raise KitError(
+                f"{self.host.name}: {done.output.strip().splitlines()[-1]}; "
+                "name the host's own under tools.env_scripts in the inventory"
+            )
+        if done.status == NOT_FOUND_STATUS:
+            raise KitError(
+                f"{self.host.name}: {command[0]} is not found after sourcing {', '.join(self.env_scripts) or 'nothing'}"
+                "; correct `tools` in the inventory"
+            )
+        return done
+
+
+def for_gpu(section: Gpu, host: Host) -> Runtime:
+    _refuse_docker(section)
+    return Native(host, env={"PYTHONPATH": str(ROOT)})
+
+
+def for_npu(section: Npu, host: Host) -> Runtime:
+    _refuse_docker(section)
+    scripts = section.tools.env_scripts
+    if section.connection == "local":
+        scripts = [str(ROOT / Path(script).expanduser()) for script in scripts]
+    return Native(host, scripts, section.tools.env)
+
+
+def _refuse_docker(section: Gpu | Npu) -> None:
+    if section.runtime == "docker":
+        raise KitError(f"{section.name}: runtime: docker is not there yet; use runtime: native")
