@@ -1,0 +1,220 @@
+"""`manifest.json`: what ran, on what, with which outcome; a step whose inputs and outputs still hold is CACHED.
+
+A step is a function of its inputs: its key is the sha256 of all that its result depends on (files by their sha256,
+flags, tool versions). Its entry is written last and atomically, so an entry in state OK means whole outputs.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import platform
+import shlex
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from deploy.console import say
+from deploy.errors import KitError
+from deploy.inventory import ROOT
+from stgcn.errors import InputError
+from stgcn.files import atomic_write, sha256_file
+
+FORMAT = 1
+OK, CACHED, SKIPPED, FAILED = "OK", "CACHED", "SKIPPED", "FAILED"
+_STYLE = {OK: "green", CACHED: "cyan", SKIPPED: "yellow", FAILED: "red"}
+
+Json = Any
+Argv = Sequence[str]
+
+
+def canonical(value: Json) -> bytes:
+    """JSON with one spelling for one value: what is hashed and what is written."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
+def key_of(inputs: Mapping[str, Json]) -> str:
+    """sha256 (hex) of a step's inputs."""
+    return hashlib.sha256(canonical(dict(inputs))).hexdigest()
+
+
+def write_json(path: Path, value: Json) -> None:
+    """Write `value` as indented JSON, whole or not at all."""
+    with atomic_write(path) as stream:
+        stream.write((json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+@dataclass(frozen=True)
+class Step:
+    """One unit of cached work."""
+
+    name: str  # e.g. convert/bs8
+    host: str  # whose name the commands run under
+    inputs: Mapping[str, Json]  # all that the result depends on
+    outputs: Sequence[Path]  # files in the workspace, whole once the action has returned
+    action: Callable[[], Mapping[str, Json]]  # does it; what it returns is recorded as the entry's `facts`
+    commands: Sequence[Argv] = field(default=())  # what the action runs on `host`, for --dry and the record
+
+
+class Manifest:
+    """The entries of one workspace; safe to use from several threads of one process."""
+
+    def __init__(self, workspace: Path) -> None:
+        self.workspace = workspace
+        self.path = workspace / "manifest.json"
+        self._lock = threading.Lock()
+        self._memo_path = workspace / ".hashes.json"
+        self.steps: dict[str, dict[str, Json]] = self._load()
+
+    def _load(self) -> dict[str, dict[str, Json]]:
+        if not self.path.exists():
+            return {}
+        try:
+            data = json.loads(self.path.read_bytes())
+            steps = data["steps"]
+            if data["format"] != FORMAT or not all(isinstance(e, dict) and "state" in e for e in steps.values()):
+                raise ValueError
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise KitError(
+                f"{self.path}: not a format {FORMAT} manifest; move it away and run the stages again"
+            ) from None
+        return dict(steps)
+
+    def record(self, name: str, entry: Mapping[str, Json]) -> None:
+        with self._lock:
+            self.steps[name] = dict(entry)
+            write_json(self.path, {"format": FORMAT, "steps": dict(sorted(self.steps.items()))})
+
+    def whole(self, entry: Mapping[str, Json]) -> bool:
+        """Whether every output of an entry is there with the bytes it had."""
+        return entry["state"] == OK and all(
+            (self.workspace / path).is_file() and sha256_file(self.workspace / path) == output["sha256"]
+            for path, output in entry["outputs"].items()
+        )
+
+    def output(self, step: str, path: Path, maker: str) -> Path:
+        """`path`, an output of `step`, checked against the manifest.
+
+        Raises:
+            KitError: it was never made (`maker` is the command that makes it), or is not what was made.
+        """
+        relative = path.relative_to(self.workspace).as_posix()
+        entry = self.steps.get(step)
+        if entry is None or entry["state"] != OK or relative not in entry["outputs"] or not path.is_file():
+            raise KitError(f"{path}: not made yet ({step} has not ended well); run `{maker}` first")
+        if sha256_file(path) != entry["outputs"][relative]["sha256"]:
+            raise KitError(f"{path}: not the file that {step} made (its sha256 differs); run `{maker}` again")
+        return path
+
+    def input_sha256(self, path: Path) -> str:
+        """A file's sha256, remembered while its size, inode and times stay: a dataset is 2.57 GB.
+
+        Raises:
+            KitError: the file is not there.
+        """
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise KitError(f"{path}: cannot be read ({error.strerror}); correct its path in the inventory") from None
+        identity = [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
+        with self._lock:
+            memo = self._read_memo()
+            known = memo.get(str(path))
+            if known and known[:-1] == identity:
+                return str(known[-1])
+            digest = sha256_file(path)
+            write_json(self._memo_path, {**memo, str(path): [*identity, digest]})
+            return digest
+
+    def _read_memo(self) -> dict[str, list[Json]]:
+        try:
+            memo = json.loads(self._memo_path.read_bytes())
+            return {k: v for k, v in memo.items() if isinstance(v, list) and len(v) == 5}
+        except (OSError, ValueError, AttributeError):
+            return {}  # only a shortcut: without it the file is read again
+
+    def perform(self, step: Step, *, fresh: bool = False, dry: bool = False) -> dict[str, Json]:
+        """Run a step, or find it CACHED; announce which, with the key, and return its entry.
+
+        Raises:
+            KitError: from the action; the entry is then recorded as FAILED.
+        """
+        key = key_of(step.inputs)
+        entry = self.steps.get(step.name)
+        if entry and not fresh and entry.get("key") == key and self.whole(entry):
+            announce(step.name, CACHED, f"key {key[:12]}")
+            return {**entry, "state": CACHED}
+        if dry:
+            say(f"  {step.name} would run on {step.host} (key {key[:12]})")
+            for argv in step.commands:
+                say(f"    {shlex.join(argv)}")
+            return {"state": SKIPPED, "key": key, "outputs": {}, "facts": {}}
+        started, clock = datetime.now(timezone.utc), time.monotonic()
+        entry = {
+            "state": FAILED,
+            "key": key,
+            "inputs": dict(step.inputs),
+            "outputs": {},
+            "commands": [list(argv) for argv in step.commands],
+            "host": step.host,
+            "by": operator(),
+            "revision": revision(),
+            "started": started.isoformat(timespec="seconds"),
+        }
+        try:
+            facts = dict(step.action())
+            entry |= {"state": OK, "facts": facts, "outputs": {self._relative(p): describe(p) for p in step.outputs}}
+        except (InputError, OSError) as error:
+            entry["error"] = str(error)
+            raise
+        finally:
+            entry["seconds"] = round(time.monotonic() - clock, 3)
+            self.record(step.name, entry)
+        announce(step.name, OK, f"{entry['seconds']:.1f} s, key {key[:12]}")
+        return entry
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self.workspace).as_posix()
+
+
+def announce(name: str, state: str, detail: str) -> None:
+    say(f"  {state:<7} {name:<16} {detail}", _STYLE[state])
+
+
+def describe(path: Path) -> dict[str, Json]:
+    """A file's entry among a step's outputs.
+
+    Raises:
+        KitError: a step claimed to have made it and did not.
+    """
+    if not path.is_file():
+        raise KitError(f"{path}: its step ended without an error but did not make it; see the log beside it")
+    return {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+
+
+def operator() -> str:
+    """Who runs the kit, and where."""
+    try:
+        return f"{getpass.getuser()}@{platform.node()}"
+    except (KeyError, OSError):  # a uid without a name, as in a container
+        return f"unknown@{platform.node()}"
+
+
+def revision() -> str:
+    """The kit's own source revision, marked when the tree has changes; `unknown` outside a checkout."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()

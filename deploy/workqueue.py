@@ -1,0 +1,74 @@
+"""One queue of work for many devices: a device that fails retires, what it had goes to another."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from deploy.console import say
+from stgcn.errors import InputError
+
+Item = TypeVar("Item")
+Worker = TypeVar("Worker")
+
+
+def drain(items: Sequence[Item], workers: Sequence[Worker], do: Callable[[Worker, Item], None]) -> dict[str, int]:
+    """Do every item on some worker, one item a worker at a time; how many each worker did.
+
+    Raises:
+        InputError: every worker has failed (the last one's sentence); what was done stays done.
+    """
+    queue = _Queue(items)
+    done: Counter[str] = Counter({str(worker): 0 for worker in workers})
+
+    def work(worker: Worker) -> None:
+        while (item := queue.take()) is not None:
+            try:
+                do(worker, item)
+            except BaseException as error:  # handed to the caller's thread
+                queue.give_back(item, error)
+                if isinstance(error, InputError) and len(queue.errors) < len(workers):
+                    say(f"  {worker} retires, its work goes to another: {error}", "yellow")
+                return
+            done[str(worker)] += 1
+            queue.finish()
+
+    threads = [threading.Thread(target=work, args=(worker,), daemon=True) for worker in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if queue.waiting:
+        raise next((error for error in queue.errors if not isinstance(error, InputError)), queue.errors[-1])
+    return dict(done)
+
+
+class _Queue(Generic[Item]):
+    """Items that workers take, finish or give back."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self.waiting, self.errors = deque(items), list[BaseException]()
+        self._busy, self._changed = 0, threading.Condition()
+
+    def take(self) -> Item | None:
+        """The next item, None at the end: an item in a busy worker's hands may still come back, so wait for it."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.waiting or not self._busy)
+            if not self.waiting:
+                return None
+            self._busy += 1
+            return self.waiting.popleft()
+
+    def finish(self) -> None:
+        with self._changed:
+            self._busy -= 1
+            self._changed.notify_all()
+
+    def give_back(self, item: Item, error: BaseException) -> None:
+        with self._changed:
+            self.waiting.appendleft(item)
+            self.errors.append(error)
+            self._busy -= 1
+            self._changed.notify_all()

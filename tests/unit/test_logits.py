@@ -1,0 +1,65 @@
+"""Logits of one batch size as files: a changed, missing or misplaced row is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deploy.errors import KitError
+from deploy.logits import DIGESTS, LOGITS, DeviceLogits, read_logits, write_logits
+
+NAMES = [f"clip-{i}" for i in range(6)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    logits = np.random.default_rng(0).standard_normal((6, 400)).astype(np.float32)
+    write_logits(DeviceLogits(NAMES, logits), tmp_path)
+    return tmp_path
+
+
+def rewrite(folder: Path, change: object) -> None:
+    logits = np.load(folder / LOGITS)
+    np.save(folder / LOGITS, change(logits))  # type: ignore[operator]
+
+
+def test_what_was_written_is_read(folder: Path) -> None:
+    assert read_logits(folder, NAMES).logits.tobytes() == np.load(folder / LOGITS).tobytes()
+
+
+def set_value(logits: np.ndarray) -> np.ndarray:
+    logits[3, 7] += 1
+    return logits
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (set_value, r"sample 3 \(clip-3\) was changed"),
+        (lambda x: x[[0, 4, 2, 3, 1, 5]], r"sample 1 \(clip-1\) holds the result of sample 4 \(clip-4\)"),
+        (lambda x: x[:5], r"5 results for 6 samples, .* sample 5 \(clip-5\)"),
+        (lambda x: np.concatenate([x, x[:1]]), "7 results for 6 samples"),
+        (lambda x: x.astype(np.float64), "float64"),
+        (lambda x: x[:, :399], "399"),
+    ],
+)
+def test_a_wrong_array_names_the_sample_or_the_form(folder: Path, change: object, sentence: str) -> None:
+    rewrite(folder, change)
+    with pytest.raises(KitError, match=sentence):
+        read_logits(folder, NAMES)
+
+
+def test_a_torn_file_names_the_first_sample_lost(folder: Path) -> None:
+    data = (folder / LOGITS).read_bytes()
+    (folder / LOGITS).write_bytes(data[: 128 + 1600 * 2 + 50])
+    with pytest.raises(KitError, match=r"sample 2 \(clip-2\)"):
+        read_logits(folder, NAMES)
+
+
+@pytest.mark.parametrize("text", ["", "0\tclip-0\tabc\n", "garbage"])
+def test_torn_digests_name_the_first_line_lost(folder: Path, text: str) -> None:
+    (folder / DIGESTS).write_text(text)
+    with pytest.raises(KitError, match=r"results.tsv: line \d is not that of sample \d"):
+        read_logits(folder, NAMES)

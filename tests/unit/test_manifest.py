@@ -1,0 +1,107 @@
+"""The manifest: a step runs once for its inputs, again when they or its outputs change."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.errors import KitError
+from deploy.manifest import Manifest, Step
+
+
+class Counter:
+    """A step that writes `out` and counts its runs."""
+
+    def __init__(self, workspace: Path) -> None:
+        self.out, self.runs = workspace / "out", 0
+
+    def step(self, **inputs: Any) -> Step:
+        return Step("work", "here", inputs, [self.out], self.act, [["make", "out"]])
+
+    def act(self) -> Mapping[str, Any]:
+        self.runs += 1
+        self.out.write_text("whole")
+        return {}
+
+
+@pytest.fixture
+def counter(tmp_path: Path) -> Counter:
+    return Counter(tmp_path)
+
+
+def test_the_same_inputs_and_whole_outputs_are_cached(tmp_path: Path, counter: Counter) -> None:
+    assert Manifest(tmp_path).perform(counter.step(flag=1))["state"] == "OK"
+    assert Manifest(tmp_path).perform(counter.step(flag=1))["state"] == "CACHED"
+    assert counter.runs == 1
+
+
+@pytest.mark.parametrize("damage", ["change", "remove", "inputs", "fresh"])
+def test_a_changed_input_or_output_runs_again(tmp_path: Path, counter: Counter, damage: str) -> None:
+    Manifest(tmp_path).perform(counter.step(flag=1))
+    if damage == "change":
+        counter.out.write_text("whose?")
+    elif damage == "remove":
+        counter.out.unlink()
+    Manifest(tmp_path).perform(counter.step(flag=2 if damage == "inputs" else 1), fresh=damage == "fresh")
+    assert counter.runs == 2
+    assert counter.out.read_text() == "whole"
+
+
+def test_a_failed_step_is_recorded_and_runs_again(tmp_path: Path, counter: Counter) -> None:
+    def fail() -> Mapping[str, Any]:
+        raise KitError("device lost")
+
+    with pytest.raises(KitError):
+        Manifest(tmp_path).perform(Step("work", "here", {"flag": 1}, [counter.out], fail))
+    entry = Manifest(tmp_path).steps["work"]
+    assert (entry["state"], entry["error"], entry["outputs"]) == ("FAILED", "device lost", {})
+    assert Manifest(tmp_path).perform(counter.step(flag=1))["state"] == "OK"
+
+
+def test_an_action_that_claims_success_without_its_file_fails(tmp_path: Path) -> None:
+    with pytest.raises(KitError, match="did not make it"):
+        Manifest(tmp_path).perform(Step("work", "here", {}, [tmp_path / "out"], dict))
+    assert Manifest(tmp_path).steps["work"]["state"] == "FAILED"
+
+
+def test_dry_runs_nothing_and_records_nothing(tmp_path: Path, counter: Counter, capsys: Any) -> None:
+    assert Manifest(tmp_path).perform(counter.step(), dry=True)["state"] == "SKIPPED"
+    assert counter.runs == 0
+    assert not (tmp_path / "manifest.json").exists()
+    assert "make out" in capsys.readouterr().out
+
+
+def test_an_output_is_asked_for_by_step_and_refused_when_changed(tmp_path: Path, counter: Counter) -> None:
+    with pytest.raises(KitError, match="run `make it` first"):
+        Manifest(tmp_path).output("work", counter.out, "make it")
+    manifest = Manifest(tmp_path)
+    manifest.perform(counter.step())
+    assert manifest.output("work", counter.out, "make it") == counter.out
+    counter.out.write_text("whose?")
+    with pytest.raises(KitError, match="not the file that work made"):
+        manifest.output("work", counter.out, "make it")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"format": 2, "steps": {}}', '{"format": 1, "steps": {"a": 1}}', "[" * 9999]
+)
+def test_a_strange_manifest_is_refused_with_a_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(KitError, match="not a format 1 manifest; move it away"):
+        Manifest(tmp_path)
+
+
+def test_a_remembered_digest_follows_the_file(tmp_path: Path) -> None:
+    path, manifest = tmp_path / "data", Manifest(tmp_path)
+    path.write_text("one")
+    first = manifest.input_sha256(path)
+    assert manifest.input_sha256(path) == first
+    path.write_text("two")
+    assert manifest.input_sha256(path) != first
+    assert json.loads((tmp_path / ".hashes.json").read_text())[str(path)][-1] == manifest.input_sha256(path)
+    with pytest.raises(KitError, match="cannot be read"):
+        manifest.input_sha256(tmp_path / "none")
