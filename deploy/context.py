@@ -1,0 +1,120 @@
+"""What every stage is given: the inventory, the workspace and its manifest, the hosts, the operator's switches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from stgcn.index import Index, load_index
+
+from deploy import hosts, runtime
+from deploy.device import Device, Facts
+from deploy.errors import KitError
+from deploy.inventory import Inventory, Npu, local_path
+from deploy.manifest import Manifest, Step, key_of
+from stgcn.files import sha256_file
+
+
+@dataclass(frozen=True)
+class NpuHost:
+    """An NPU host of the inventory, connected."""
+
+    section: Npu
+    host: hosts.Host
+    runtime: runtime.Runtime
+    facts: Facts
+
+    @property
+    def devices(self) -> list[Device]:
+        return [Device(self.section.name, chip) for chip in self.facts.chips]
+
+
+@dataclass
+class Context:
+    inventory: Inventory
+    fresh: bool = False  # ignore what is cached
+    dry: bool = False  # print what would run, on which host
+    force: bool = False  # take figures on a busy device, marked
+    workspace: Path = field(init=False)
+    manifest: Manifest = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.workspace = local_path(self.inventory.workspace)
+        try:
+            self.workspace.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise KitError(
+                f"{self.workspace}: the workspace cannot be made ({error.strerror}); correct `workspace` "
+                "in the inventory"
+            ) from None
+        self.manifest = Manifest(self.workspace)
+
+    def perform(self, step: Step) -> dict[str, Any]:
+        return self.manifest.perform(step, fresh=self.fresh, dry=self.dry)
+
+    @cached_property
+    def gpu(self) -> runtime.Runtime:
+        return runtime.for_gpu(self.inventory.gpu, hosts.connect(self.inventory.gpu))
+
+    @cached_property
+    def npus(self) -> list[NpuHost]:
+        """Every NPU host, its facts read.
+
+        Raises:
+            KitError: a host is unfit, or two hosts would not make one verdict (another SoC or CANN).
+        """
+        found = []
+        for section in self.inventory.npu:
+            host = hosts.connect(section)
+            its_runtime = runtime.for_npu(section, host)
+            found.append(NpuHost(section, host, its_runtime, Facts.read(section, its_runtime)))
+        first = found[0]
+        for other in found[1:]:
+            if other.facts.target != first.facts.target:
+                raise KitError(
+                    f"{first.section.name} is {first.facts.target} and {other.section.name} {other.facts.target}: "
+                    "one verdict is about one kind of device; give each kind an inventory of its own"
+                )
+        return found
+
+    @property
+    def data(self) -> Path:
+        return local_path(self.inventory.dataset.data)
+
+    @property
+    def labels(self) -> Path:
+        return local_path(self.inventory.dataset.labels)
+
+    @property
+    def checkpoint(self) -> Path:
+        return local_path(self.inventory.checkpoint)
+
+    def artefact(self, name: str) -> Path:
+        return self.workspace / name
+
+    def batch_folder(self, batch_size: int) -> Path:
+        return self.workspace / "npu" / f"bs{batch_size}"
+
+    def index(self) -> Index:
+        """The dataset's index, as the GPU stage left it."""
+        return load_index(self.manifest.output("preprocess", self.artefact("gpu/dataset.json"), "make gpu-stage"))
+
+    def onnx(self) -> Path:
+        return self.manifest.output("export", self.artefact("gpu/st_gcn.onnx"), "make gpu-stage")
+
+    def om(self, batch_size: int) -> Path:
+        path = self.batch_folder(batch_size) / f"st_gcn_bs{batch_size}.om"
+        return self.manifest.output(f"convert/bs{batch_size}", path, "fab npu-convert")
+
+
+def remote_copy(host: hosts.Host, path: Path) -> PurePosixPath:
+    """Where a host keeps its copy of a file: named by content, so that a stale one is never taken for it."""
+    return host.workspace / "files" / sha256_file(path)[:16] / path.name
+
+
+def run_folder(host: hosts.Host, inputs: Mapping[str, Any], name: str) -> PurePosixPath:
+    """The folder of one run on a host, removed when its results have come back."""
+    return host.workspace / "runs" / f"{name}-{key_of(inputs)[:12]}"

@@ -1,0 +1,1 @@
+"""The verdict, from the logits to what a person or a program reads."""

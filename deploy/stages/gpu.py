@@ -1,0 +1,123 @@
+"""`make gpu-stage`: check and index the dataset, export the ONNX, compute the fp32 reference logits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from deploy.console import printable, say
+from deploy.context import Context
+from deploy.errors import KitError
+from deploy.inventory import ROOT
+from deploy.manifest import Step
+
+STAGE = "gpu-stage"
+
+
+def run(context: Context) -> None:
+    """Make gpu/labels.npy, gpu/dataset.json, gpu/st_gcn.onnx and gpu/reference.npy."""
+    say(f"{STAGE} on {context.inventory.gpu.name}", "bold")
+    data = context.manifest.input_sha256(context.data)
+    labels = context.manifest.input_sha256(context.labels)
+    checkpoint = {"name": context.checkpoint.name, "sha256": context.manifest.input_sha256(context.checkpoint)}
+    tools = _versions(context)
+    folder = context.artefact("gpu")
+    folder.mkdir(exist_ok=True)
+
+    dataset = ["--data_path", str(context.data), "--label_path", str(context.labels)]
+    weights = ["--ckpt", str(context.checkpoint)]
+    variant = context.inventory.variant
+    _perform(
+        context,
+        "preprocess",
+        {"data": data, "labels": labels, "numpy": tools["numpy"]},
+        ["stgcn.index", *dataset, "--output_dir", str(folder)],
+        [folder / "labels.npy", folder / "dataset.json"],
+    )
+    _perform(
+        context,
+        "export",
+        {"checkpoint": checkpoint, "variant": variant, "tools": tools},
+        ["stgcn.export", *weights, "--onnx", str(folder / "st_gcn.onnx"), "--variant", variant],
+        [folder / "st_gcn.onnx"],
+    )
+    _perform(
+        context,
+        "reference",
+        {"checkpoint": checkpoint, "data": data, "tools": tools},
+        ["stgcn.reference", *weights, "--data_path", str(context.data), "--output", str(folder / "reference.npy")],
+        [folder / "reference.npy"],
+    )
+
+
+def _perform(context: Context, name: str, inputs: dict[str, Any], module: list[str], outputs: list[Path]) -> None:
+    """One `python -m stgcn...` program as a step, keyed on the sources of stgcn/ too."""
+    command = [_python(context), "-u", "-m", *module]
+
+    def action() -> dict[str, Any]:
+        log = context.artefact(f"gpu/{name}.log")
+        done = context.gpu.run(command, log=log, echo=True)
+        if done.status != 0:
+            raise _failure(context, name, done.output, done.status, log)
+        return {}
+
+    argv = context.gpu.argv(command)
+    inputs = {**inputs, "stgcn": _sources()}
+    context.perform(Step(name, context.gpu.host.name, inputs, outputs, action, [argv]))
+
+
+def _failure(context: Context, name: str, output: str, status: int, log: Path) -> KitError:
+    """The program's own sentence where it has one."""
+    sentences = [line.removeprefix("error: ") for line in output.splitlines() if line.startswith("error: ")]
+    if sentences:
+        return KitError(printable(sentences[-1]))
+    return KitError(f"{context.gpu.host.name}: {name} ended with status {status} and no reason; its output is in {log}")
+
+
+def _python(context: Context) -> str:
+    gpu = context.inventory.gpu
+    return gpu.python or (sys.executable if gpu.connection == "local" and gpu.runtime == "native" else "python3")
+
+
+_VERSIONS = """
+import json, platform
+try:
+    from importlib.metadata import version, PackageNotFoundError as Missing
+except ImportError:  # Python 3.7
+    from pkg_resources import DistributionNotFound as Missing, get_distribution
+    version = lambda name: get_distribution(name).version
+found = {"python": platform.python_version()}
+for name in ("numpy", "onnx", "onnxruntime", "torch"):
+    try:
+        found[name] = version(name)
+    except Missing:
+        found[name] = "missing"
+print(json.dumps(found))
+"""
+
+
+def _versions(context: Context) -> dict[str, str]:
+    """The versions of Python and the packages that make the artefacts, on the GPU host."""
+    done = context.gpu.run([_python(context), "-c", _VERSIONS], timeout_s=60)
+    try:
+        found = {str(k): str(v) for k, v in json.loads(done.output.strip().splitlines()[-1]).items()}
+    except (ValueError, IndexError, AttributeError):
+        raise KitError(
+            f"{context.gpu.host.name}: {_python(context)} does not run; correct gpu.python in the inventory"
+        ) from None
+    missing = [name for name, version in found.items() if version == "missing"]
+    if missing:
+        raise KitError(f"{context.gpu.host.name}: {_python(context)} has no {', '.join(missing)}; install them there")
+    return found
+
+
+def _sources() -> str:
+    """sha256 over stgcn/'s files: what runs, whatever the revision says."""
+    sha = hashlib.sha256()
+    for path in sorted((ROOT / "stgcn").iterdir()):
+        if path.suffix in (".py", ".txt"):
+            sha.update(path.name.encode() + b"\0" + path.read_bytes())
+    return sha.hexdigest()

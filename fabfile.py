@@ -1,0 +1,83 @@
+"""`fab` tasks: thin fronts of the stages. INVENTORY=FILE chooses another inventory than inventory.yaml."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from invoke import Exit, task
+
+from deploy import inventory
+from deploy.console import printable, say
+from deploy.context import Context
+from deploy.stages import bench, convert, gpu, score
+from deploy.status import print_status
+from stgcn.errors import InputError
+
+HELP = {
+    "dry": "print what would run, on which host, and run nothing",
+    "fresh": "ignore what is cached",
+    "force": "measure a busy device too; the figure is marked",
+}
+
+
+def _context(**switches: bool) -> Context:
+    name = os.environ.get("INVENTORY") or "inventory.yaml"
+    return Context(inventory.load(inventory.ROOT / Path(name).expanduser()), **switches)
+
+
+def _told(body: Callable[..., None]) -> Callable[..., None]:
+    """A user's mistake is a sentence and a status, never a traceback."""
+
+    @functools.wraps(body)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        try:
+            body(*args, **kwargs)
+        except InputError as error:
+            raise Exit(f"error: {printable(str(error))}", code=1) from None
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise Exit(f"error: {error.filename or 'input or output'}: {reason}", code=1) from None
+        except KeyboardInterrupt:
+            say("interrupted; run the command again to go on where it was", "yellow")
+            raise Exit(code=130) from None
+
+    return wrapper
+
+
+@task(help={k: HELP[k] for k in ("dry", "fresh")})
+@_told
+def gpu_stage(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
+    """Check and index the dataset, export the ONNX, compute the fp32 reference logits."""
+    gpu.run(_context(dry=dry, fresh=fresh))
+
+
+@task(help={k: HELP[k] for k in ("dry", "fresh")})
+@_told
+def npu_convert(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
+    """Convert the ONNX to one OM a batch size with ATC."""
+    convert.run(_context(dry=dry, fresh=fresh))
+
+
+@task(help=HELP)
+@_told
+def npu_bench(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
+    """Run every sample through each OM, then measure each OM's throughput on an idle device."""
+    bench.run(_context(dry=dry, fresh=fresh, force=force))
+
+
+@task(name="score", help={k: HELP[k] for k in ("dry", "fresh")})
+@_told
+def score_(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
+    """Score the results against the labels and the fp32 reference: table, summary.json, verdict."""
+    score.run(_context(dry=dry, fresh=fresh))
+
+
+@task
+@_told
+def status(_c):  # type: ignore[no-untyped-def]
+    """Show each step of the workspace: state, host, age, key."""
+    print_status(_context())
