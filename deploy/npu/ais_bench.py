@@ -1,0 +1,265 @@
+"""ais_bench, the runner of OMs: command lines, its era, its figures, and what its failures mean.
+
+Facts are of the front end's sources of 2022-06 to 2024-11, whose `--version` says the same throughout: an era is told
+by what the tool prints or leaves on disk.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal, TypeAlias
+
+from deploy.errors import KitError
+from deploy.npu import transcript
+
+# Generations of the front end, each named by a release; 2022-12 is the guide's.
+Era: TypeAlias = Literal["2022-06", "2022-12", "2023-06", "2024"]
+
+_DEFAULT_WARMUP = 1  # ais_bench's own
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds a batch."""
+
+    min: float
+    max: float
+    mean: float
+    median: float
+    p99: float
+
+
+@dataclass(frozen=True)
+class Performance:
+    """The figures of one benchmark run, checked against each other."""
+
+    batch_size: int
+    throughput: float  # samples/s
+    compute: Latency
+    h2d: Latency | None = None  # host to device; shown in every era before 2022-08, and on demand since
+    d2h: Latency | None = None
+
+
+def help_argv(python: str) -> list[str]:
+    return [python, "-m", "ais_bench", "--help"]
+
+
+def infer_argv(
+    python: str, om: str, input_dir: str, output_dir: str, dirname: str, device: int, batch_size: int
+) -> list[str]:
+    """The command that runs every file of `input_dir` and writes `<output_dir>/<dirname>/<stem>_0.bin`."""
+    files = ["--input", input_dir, "--output", output_dir, "--output_dirname", dirname, "--outfmt", "BIN"]
+    return [*_run_argv(python, om, device, batch_size), *files]
+
+
+def benchmark_argv(python: str, om: str, device: int, batch_size: int, loop: int, warmup: int) -> list[str]:
+    """The command that runs `loop` batches of zeros. `warmup` other than 1 needs an ais_bench of 2022-11 or later."""
+    argv = [*_run_argv(python, om, device, batch_size), "--loop", str(loop)]
+    return argv if warmup == _DEFAULT_WARMUP else [*argv, "--warmup_count", str(warmup)]
+
+
+def parse_help(text: str, status: int) -> Era:
+    """The era, from the flags that `--help` offers. Raises KitError where this is no ais_bench that runs OMs."""
+    flags = set(re.findall(r"--[A-Za-z][\w-]*", text))
+    if status != 0 or not {"--model", "--loop", "--batchsize"} <= flags:
+        raise failure(text, status)
+    if "--warmup-count" in flags:
+        return "2024"
+    if flags & {"--divide_input", "--threads"}:
+        return "2023-06"
+    return "2022-12" if "--warmup_count" in flags else "2022-06"
+
+
+def _run_argv(python: str, om: str, device: int, batch_size: int) -> list[str]:
+    """Flags that every era knows. `--batchsize` only feeds the throughput's formula: the OM has its own."""
+    return [python, "-m", "ais_bench", "--model", om, "--device", str(device), "--batchsize", str(batch_size)]
+
+
+_NUMBER = r"[^\s,()]{1,64}"
+_LATENCY = re.compile(
+    rf"(NPU_compute_time|H2D_latency|D2H_latency) \(ms\): min = ({_NUMBER}), max = ({_NUMBER}), mean = ({_NUMBER}), "
+    rf"median = ({_NUMBER}), percentile\(99%\) = ({_NUMBER})"
+)
+# To 2022-07 `throughput (1000*batchsize/NPU_compute_time): X`, then `throughput 1000*batchsize(B)/
+# NPU_compute_time.mean(c): X`, since 2023-01-18 with `batchsize.mean(B)`.
+_THROUGHPUT = re.compile(
+    rf"(?<!summary )throughput \(?1000\*batchsize(?:\.mean)?(?:\(({_NUMBER})\))?"
+    rf"/NPU_compute_time(?:\.mean\(({_NUMBER})\))?\)?: ({_NUMBER})"
+)
+
+
+def parse_stdout(text: str, batch_size: int) -> Performance:
+    """The figures of a benchmark of one OM of `batch_size` on one device.
+
+    Raises KitError where they are lacking, come twice (two devices' rates must not be summed), or contradict each
+    other: throughput must be 1000 * batch_size / mean to within the rounding of the printed numbers.
+    """
+    # C and Python share the stream, so that a line of one may begin behind the other's: nothing is tied to line starts.
+    stream = "\n".join(transcript.lines(text))
+    throughputs = _THROUGHPUT.findall(stream)
+    latencies = _LATENCY.findall(stream)
+    by_name = {name: values for name, *values in latencies}
+    if not throughputs or "NPU_compute_time" not in by_name:
+        raise failure(text, 0)
+    if len(throughputs) > 1 or len(latencies) > len(by_name):
+        raise KitError("ais_bench printed the figures of more than one run: benchmark one device at a time")
+    _check_throughput(*throughputs[0], compute_mean=by_name["NPU_compute_time"][2], batch_size=batch_size)
+    return Performance(
+        batch_size=batch_size,
+        throughput=_number(throughputs[0][2]),
+        compute=_latency(by_name["NPU_compute_time"]),
+        h2d=_latency(by_name["H2D_latency"]) if "H2D_latency" in by_name else None,
+        d2h=_latency(by_name["D2H_latency"]) if "D2H_latency" in by_name else None,
+    )
+
+
+def files_per_batch(text: str) -> int | None:
+    """The OM's true batch size, which an inference run prints after comparing OM and clip; None where it does not."""
+    found = re.search(r"filesperbatch:([0-9]{1,9}) runcount:", text)
+    return int(found[1]) if found else None
+
+
+def _check_throughput(batch: str, mean: str, throughput: str, *, compute_mean: str, batch_size: int) -> None:
+    """The throughput line's own `batch` and `mean` ("" in the oldest form) and its figure, against the rest."""
+    if batch and _number(batch) != batch_size:
+        raise KitError(
+            f"ais_bench reckoned its throughput with a batch size of {batch}, not with the {batch_size} of the OM: "
+            "benchmark again with --fresh"
+        )
+    if mean and not _equal(mean, compute_mean, _number(compute_mean)):
+        raise KitError(
+            f"ais_bench reckoned its throughput with a mean of {mean} ms, but NPU_compute_time has {compute_mean}: "
+            "benchmark again with --fresh"
+        )
+    expected = 1000 * batch_size / _number(compute_mean)
+    if not _equal(throughput, compute_mean, expected):
+        raise KitError(
+            f"ais_bench printed a throughput of {throughput}, but batches of {batch_size} in {compute_mean} ms make "
+            f"{expected:.6g} samples/s: its --batchsize is not the OM's, so benchmark again with --fresh"
+        )
+
+
+def _equal(printed: str, source: str, value: float) -> bool:
+    """Whether `printed` is `value`, which was computed from the printed `source`, but for the rounding of the two."""
+    return math.isclose(_number(printed), value, rel_tol=1e-9 + _rounding(printed) + _rounding(source))
+
+
+def _rounding(printed: str) -> float:
+    """The relative error that rounding can have made of a printed number: half a unit of its last place."""
+    number = Decimal(printed)
+    exponent = int(number.as_tuple().exponent)  # finite: _number has seen to that
+    return float(Decimal(5).scaleb(exponent - 1) / number)
+
+
+def _number(printed: str) -> float:
+    """A printed number that is finite and above 0."""
+    if re.fullmatch(r"[0-9]{1,20}(\.[0-9]{1,30})?(e[+-]?[0-9]{1,2})?", printed) and float(printed) > 0:
+        return float(printed)
+    raise KitError(f"ais_bench printed {printed!r} where a number above 0 is expected: see its log")
+
+
+def _latency(values: Sequence[str]) -> Latency:
+    """A transfer may take no measurable time, a batch may not: `_check_throughput` has seen to its mean."""
+    return Latency(*(0.0 if re.fullmatch(r"0(\.0+)?", value) else _number(value) for value in values))
+
+
+_OWNER = "make its owner the user that runs ais_bench (uid 1000 in the image) and its mode at most 0750"
+_UNSOURCED = "name CANN's set_env.sh in `tools.env_scripts` of the inventory"
+
+# What a line says -> what is wrong and what to do; {0}, {1} are the groups. The first that matches any line counts.
+_FAILURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), sentence)
+    for pattern, sentence in (
+        (
+            r"ais_bench[/.]benchmark|ais_bench_benchmark|Not matched patterns|--datasets"
+            r"|ais_bench is a package and cannot be directly executed|No module named '?ais_bench\.(?:infer|__main__)",
+            "`tools.python` has the unrelated PyPI package ais_bench_benchmark instead of Ascend's ais_bench: "
+            "pip uninstall it, and install the wheels aclruntime and ais_bench",
+        ),
+        (
+            r"No module named '?(aclruntime|ais_bench)\b",
+            "`tools.python` has no module {0}: install the wheels aclruntime and ais_bench for that Python, or name "
+            "the Python that has them",
+        ),
+        (r"ImportError: (lib\S+): cannot open shared object", "ais_bench finds no {0}: " + _UNSOURCED),
+        (r"No module named '?([\w.]+)", "`tools.python` has no module {0}: pip install it for that Python"),
+        (
+            r"unrecognized arguments: (.+)",
+            "this ais_bench does not know {0}: use a release of 2022-11 or later",
+        ),
+        (
+            r"not find valid \[|not find valid file",
+            "ais_bench finds no .bin or .npy file in its input folder: the input must be the folder that holds the "
+            "clips themselves (val_data), not its parent",
+        ),
+        (
+            r"arg0 tensorsize: ?(\d+) filesize: ?(\d+) not match",
+            "the OM's input takes {0} bytes, which is no multiple of a clip's {1}: convert again with --fresh",
+        ),
+        (
+            r"ndata size: ?(\d+) not match (\d+)",
+            "a batch of input files has {0} bytes where the OM takes {1}: a clip did not arrive whole, so transfer "
+            "again with --fresh",
+        ),
+        (
+            r"path ?: ?(\S+) is a (?:soft|symbolic) link",
+            "ais_bench refuses {0} because it is a symbolic link: name the real path in the host's `workspace`",
+        ),
+        (r"isn't path:(\S+)'s owner", "ais_bench refuses {0} because another user owns it: " + _OWNER),
+        (
+            r"(?:file|path):? ?(\S+) is group writable",
+            "ais_bench refuses {0} because others than its owner may write it: " + _OWNER,
+        ),
+        (
+            r"(?:permission to the file (\S+?),|path: (\S+) don't have right permission)",
+            "ais_bench may not access {0}{1}: " + _OWNER,
+        ),
+        (
+            r"path:(.+) contains illegal char",
+            "ais_bench refuses the path {0}: choose a `workspace` of letters, digits, `_`, `-`, `.` and `/`",
+        ),
+        (
+            r"ret is (-8005|-8020)",
+            "the device cannot be reached ({0}): source CANN's and the driver's set_env.sh, pass the device nodes and "
+            "the driver's mounts, and hold no device that another container holds",
+        ),
+        (
+            r"open device (\d+) failed",
+            "device {0} cannot be opened: check with `npu-smi info` that it is healthy and in `devices` of the "
+            "inventory by its logical number, and that no other container holds it",
+        ),
+        (
+            r"load model from file failed, model file is (\S+)",
+            "the device cannot load {0}: convert again with --fresh, for this chip and with this host's CANN",
+        ),
+        (
+            r"save out files error array shape: ?(\([^)]*\))",
+            "the OM's output {0} cannot be split among the files of a batch: convert again with --fresh",
+        ),
+        (
+            r"(execute model failed|Execute Infer failed|acl execute failed)",
+            "the device failed in mid-run ({0}): check it with `npu-smi info`, and run again",
+        ),
+    )
+)
+_ERROR_LINES = (  # the best words for an unknown failure: the tool's own, then argparse's, then Python's
+    re.compile(r"\[ERROR\] *(\S.*)"),
+    re.compile(r": error: (\S.*)"),
+    re.compile(r"^(\w[\w.]*(?:Error|Exception)\b.*)"),
+)
+
+
+def failure(output: str, status: int) -> KitError:
+    """The sentence for a run of ais_bench that failed, or that ended without what was asked of it."""
+    lines = transcript.lines(output)
+    for pattern, sentence in _FAILURES:
+        if found := next(filter(None, map(pattern.search, lines)), None):
+            return KitError(sentence.format(*(transcript.quote(group or "") for group in found.groups())))
+    errors = [found[1] for pattern in _ERROR_LINES for line in reversed(lines) if (found := pattern.search(line))]
+    said = f"'{transcript.quote(errors[0])}'" if errors else transcript.last(output)
+    how = transcript.ending(status) or ("ended without its figures" if status == 0 else "failed")
+    return KitError(f"ais_bench {how} (exit status {status}, it last said {said}): see its log")

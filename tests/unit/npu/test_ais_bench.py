@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import shlex
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.errors import KitError
+from deploy.npu import ais_bench
+
+from .mutation import damaged
+
+OPENED = """\
+[INFO] acl init success
+[INFO] open device 0 success
+[INFO] load model st_gcn_bs64.om success
+[INFO] create model description success
+"""
+CLOSED = """\
+[INFO] unload model success, model Id is 1
+[INFO] end to destroy context
+[INFO] end to reset device is 0
+[INFO] end to finalize acl
+"""
+RULE = "[INFO] ------------------------------------------------------\n"
+TITLE = "[INFO] -----------------Performance Summary------------------\n"
+BAR = "Inference array Processing:   0%|          | 0/1 [00:00<?, ?it/s]\rInference array Processing: 100%|####| 1/1\n"
+MEAN = "432.0568511962891"
+COMPUTE = (
+    f"[INFO] NPU_compute_time (ms): min = 431.9490051269531, max = 432.24200439453125, mean = {MEAN}, "
+    "median = 432.0480041503906, percentile(99%) = 432.2307962036133\n"
+)
+H2D = "[INFO] H2D_latency (ms): min = 0.5, max = 0.75, mean = 0.625, median = 0.625, percentile(99%) = 0.7475\n"
+D2H = "[INFO] D2H_latency (ms): min = 0.0, max = 0.25, mean = 0.125, median = 0.125, percentile(99%) = 0.2475\n"
+FIGURE = "148.1286544184991"  # 1000 * 64 / MEAN
+
+
+def summary(throughput: str, compute: str = COMPUTE, before: str = "", after: str = "") -> str:
+    return f"{OPENED}{BAR}{TITLE}{before}{compute}{after}[INFO] {throughput}\n{RULE}{CLOSED}"
+
+
+OLDEST = summary(f"throughput (1000*batchsize/NPU_compute_time): {FIGURE}", before=H2D, after=D2H)
+GUIDE = summary(f"throughput 1000*batchsize(64)/NPU_compute_time.mean({MEAN}): {FIGURE}")
+SINCE_2023 = summary(f"throughput 1000*batchsize.mean(64)/NPU_compute_time.mean({MEAN}): {FIGURE}")
+COMPUTE_LATENCY = ais_bench.Latency(
+    431.9490051269531, 432.24200439453125, 432.0568511962891, 432.0480041503906, 432.2307962036133
+)
+
+
+def test_argument_lists() -> None:
+    assert ais_bench.infer_argv("python3", "a.om", "in", "out", "bs8", 1, 8) == shlex.split(
+        "python3 -m ais_bench --model a.om --device 1 --batchsize 8 "
+        "--input in --output out --output_dirname bs8 --outfmt BIN"
+    )
+    benchmark = shlex.split("python3 -m ais_bench --model a.om --device 0 --batchsize 8 --loop 100")
+    assert ais_bench.benchmark_argv("python3", "a.om", 0, 8, loop=100, warmup=1) == benchmark
+    assert ais_bench.benchmark_argv("python3", "a.om", 0, 8, loop=100, warmup=5) == [*benchmark, "--warmup_count", "5"]
+    assert ais_bench.help_argv("python3") == shlex.split("python3 -m ais_bench --help")
+
+
+class TestEra:
+    oldest = "usage: __main__.py [-h] --model MODEL [--input INPUT] [--loop LOOP] [--batchsize BATCHSIZE]\n"
+
+    @pytest.mark.parametrize(
+        ("more", "era"),
+        [
+            ("", "2022-06"),
+            ("  --warmup_count N\n", "2022-12"),
+            ("  --warmup_count N\n  --divide_input B\n  --threads N\n", "2023-06"),
+            ("  --warmup-count N, --warmup_count N\n  --threads N\n", "2024"),
+        ],
+    )
+    def test_by_the_flags_it_offers(self, more: str, era: str) -> None:
+        assert ais_bench.parse_help(self.oldest + more, 0) == era
+
+    @pytest.mark.parametrize(
+        ("text", "status", "says"),
+        [
+            ("/usr/bin/python3: No module named ais_bench\n", 1, "has no module ais_bench: install the wheels"),
+            ("usage: ais_bench [--models M [M ...]] [--datasets D [D ...]]\n", 0, "PyPI package ais_bench_benchmark"),
+            ("", 0, "ended without its figures"),
+        ],
+    )
+    def test_what_is_no_ais_bench(self, text: str, status: int, says: str) -> None:
+        with pytest.raises(KitError, match=says):
+            ais_bench.parse_help(text, status)
+
+
+class TestStdout:
+    @pytest.mark.parametrize("text", [OLDEST, GUIDE, SINCE_2023], ids=["oldest", "guide", "since 2023"])
+    def test_every_eras_line(self, text: str) -> None:
+        performance = ais_bench.parse_stdout(text, 64)
+        assert performance.batch_size == 64
+        assert performance.throughput == 148.1286544184991
+        assert performance.compute == COMPUTE_LATENCY
+
+    def test_transfers_where_they_are_shown(self) -> None:
+        shown = ais_bench.parse_stdout(OLDEST, 64)
+        assert (shown.h2d, shown.d2h) == (
+            ais_bench.Latency(0.5, 0.75, 0.625, 0.625, 0.7475),
+            ais_bench.Latency(0.0, 0.25, 0.125, 0.125, 0.2475),
+        )
+        hidden = ais_bench.parse_stdout(GUIDE, 64)
+        assert (hidden.h2d, hidden.d2h) == (None, None)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            GUIDE.replace("[INFO] ", "\x1b[32m[INFO]\x1b[0m "),
+            GUIDE.replace("\n", "\r\n"),
+            GUIDE.replace(BAR, f"{BAR}\rloop inference exec: (100/100)"),  # C's line end comes late
+            "[WARNING] aclruntime version:0.0.1 is lower\n" + GUIDE,
+            SINCE_2023.replace("mean(64)", "mean(64.0)"),
+            SINCE_2023 + "[INFO] summary throughput:148.1286544184991\n",
+            GUIDE.replace(MEAN, "432.06").replace(FIGURE, "148.13"),
+            GUIDE.replace(MEAN, "432").replace(FIGURE, "148"),
+        ],
+        ids=["colours", "crlf", "loop counter", "warning", "mean as float", "device list", "two places", "no places"],
+    )
+    def test_noise_and_rounding_are_tolerated(self, text: str) -> None:
+        assert ais_bench.parse_stdout(text, 64).throughput == pytest.approx(148.13, rel=0.001)
+
+    @pytest.mark.parametrize(
+        ("text", "batch_size", "says"),
+        [
+            (GUIDE, 32, "a batch size of 64, not with the 32 of the OM"),
+            (OLDEST, 32, r"throughput of 148\.12.*batches of 32 in 432\.05.* ms make 74\.0643 samples/s"),
+            (GUIDE.replace(FIGURE, "148.2"), 64, "make 148.129 samples/s"),
+            (GUIDE.replace(f"mean({MEAN})", "mean(216.0)"), 64, "a mean of 216.0 ms, but NPU_compute_time has 432"),
+            (GUIDE.replace(FIGURE, "nan"), 64, "'nan' where a number above 0"),
+            (GUIDE.replace(MEAN, "0.0").replace(FIGURE, "0"), 64, "where a number above 0"),
+            (GUIDE.replace("median = 432.0480041503906", "median = none"), 64, "'none' where a number"),
+            (SINCE_2023 + SINCE_2023, 64, "more than one run: benchmark one device at a time"),
+            (GUIDE.replace(COMPUTE, ""), 64, "ended without its figures"),
+            (OPENED, 64, "ended without its figures .*it last said '.INFO. create model description success'"),
+            ("[INFO] summary throughput:148.1\n", 64, "ended without its figures"),
+            ("", 64, "it last said nothing"),
+        ],
+    )
+    def test_figures_that_do_not_hold_are_refused(self, text: str, batch_size: int, says: str) -> None:
+        with pytest.raises(KitError, match=says):
+            ais_bench.parse_stdout(text, batch_size)
+
+    def test_the_oms_own_batch_size(self) -> None:
+        line = "[INFO] get filesperbatch files0 size:129600 tensor0size:8294400 filesperbatch:64 runcount:310\n"
+        assert ais_bench.files_per_batch(OPENED + line) == 64
+        assert ais_bench.files_per_batch(GUIDE) is None
+
+
+TRACEBACK = (
+    'Traceback (most recent call last):\n  File "__main__.py", line 9, in <module>\n    main(args)\nRuntimeError\n'
+)
+
+
+class TestFailure:
+    @pytest.mark.parametrize(
+        ("output", "says"),
+        [
+            ("[ERROR] not find valid [*.npy *.NPY *.bin *.BIN] files:[]", r"not its parent"),
+            (
+                "[ERROR] in/ of input args not find valid file,valid file format:[*.npy *.NPY *.bin *.BIN]",
+                "not its parent",
+            ),
+            (
+                "[ERROR] arg0 tensorsize: 196608 filesize: 602112 not match",
+                "input takes 196608 bytes, which is no multiple of a clip's 602112",
+            ),
+            ("[ERROR] ndata size:1036800 not match 1036801", "1036800 bytes where the OM takes 1036801.*transfer"),
+            (
+                "[ERROR] path :in/3.bin is a soft link, not supported, please import file(or directory) directly",
+                "refuses in/3.bin because it is a symbolic link",
+            ),
+            (
+                "[ERROR] path :in is a symbolic link, considering security, not supported",
+                "refuses in because it is a symb",
+            ),
+            ("[ERROR] current user isn't path:in/3.bin's owner or ownergroup", "refuses in/3.bin because another user"),
+            (
+                "[ERROR] The file out is group writable, or is others writable, as export file(or directory)",
+                "refuses out because others than its owner may write it.*0750",
+            ),
+            (
+                "[ERROR] Current user doesn't have read permission to the file a.om, as import file(or directory)",
+                "may not access a.om: make its owner",
+            ),
+            ("[ERROR] path: in don't have right permission", "may not access in: "),
+            (
+                "[ERROR] path:/w/my data/in contains illegal char, legal chars include A-Z a-z 0-9 _ - / .",
+                "refuses the path /w/my data/in: choose a `workspace`",
+            ),
+            ("dcmi module initialize failed. ret is -8005", r"cannot be reached \(-8005\): source"),
+            ("dcmi model initialized failed, because the device is used. ret is -8020", r"cannot be reached \(-8020\)"),
+            ("[ERROR] acl open device 3 failed", "device 3 cannot be opened"),
+            ("[ERROR] load model from file failed, model file is a.om", "cannot load a.om: convert again"),
+            (
+                "[ERROR] save out files error array shape:(1, 400) filesinfo:[['a']]",
+                r"output \(1, 400\) cannot be split",
+            ),
+            ("[ERROR] execute model failed, modelId is 1", r"failed in mid-run \(execute model failed\)"),
+            ("ModuleNotFoundError: No module named 'aclruntime'", "no module aclruntime: install the wheels"),
+            ("/usr/bin/python3: No module named ais_bench", "no module ais_bench: install the wheels"),
+            ("ModuleNotFoundError: No module named 'tqdm'", "no module tqdm: pip install it"),
+            (
+                "ImportError: libascendcl.so: cannot open shared object file: No such file or directory",
+                r"finds no libascendcl\.so: name CANN's set_env\.sh",
+            ),
+            (
+                "python3: No module named ais_bench.__main__; 'ais_bench' is a package and cannot be directly executed",
+                "unrelated PyPI package ais_bench_benchmark",
+            ),
+            ('  File "/x/site-packages/ais_bench/benchmark/cli/main.py", line 3', "unrelated PyPI package"),
+            ("__main__.py: error: unrecognized arguments: --warmup_count 5", "does not know --warmup_count 5"),
+        ],
+    )
+    def test_known_failures(self, output: str, says: str) -> None:
+        with pytest.raises(KitError, match=says):
+            raise ais_bench.failure(f"{OPENED}{output}\n{TRACEBACK}", 1)
+
+    @pytest.mark.parametrize(
+        ("output", "status", "says"),
+        [
+            (
+                f"[ERROR] filepath:x not valid\n{TRACEBACK}",
+                1,
+                r"failed \(exit status 1, it last said 'filepath:x not valid'",
+            ),
+            (
+                "usage: x\n__main__.py: error: argument --loop: 0 is invalid\n",
+                2,
+                "said 'argument --loop: 0 is invalid'",
+            ),
+            ("Traceback\nValueError: cannot reshape {0}\n", 1, "said 'ValueError: cannot reshape {0}'"),
+            (OPENED, 137, "was killed, most likely because the host ran out of memory"),
+            (OPENED, -11, "crashed"),
+            (OPENED, 124, "ran past its deadline"),
+            ("", 1, "it last said nothing"),
+        ],
+    )
+    def test_others_are_quoted(self, output: str, status: int, says: str) -> None:
+        assert says.replace("\\", "") in str(ais_bench.failure(output, status))
+
+
+@given(damaged([OLDEST, GUIDE, SINCE_2023, TRACEBACK, TestEra.oldest]), st.integers(-64, 255))
+def test_only_a_kit_error_is_raised_on_any_text(text: str, status: int) -> None:
+    with suppress(KitError):
+        assert ais_bench.parse_stdout(text, 64).throughput > 0
+    with suppress(KitError):
+        assert ais_bench.parse_help(text, status)
+    assert "\n" not in str(ais_bench.failure(text, status))
+    ais_bench.files_per_batch(text)

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.errors import KitError
+from deploy.npu import atc
+
+from .mutation import damaged
+
+START = "ATC start working now, please wait for a moment.\n"
+SUCCESS = START + "...\nATC run success, welcome to the next use.\n"
+FAILED = START + "ATC run failed, Please check the detail log, Try 'atc --help' for more information\n"
+TRACE = "        TraceBack (most recent call last):\n        build graph failed, graph id:0, ret:-1[FUNC:BuildModel]\n"
+
+MESSAGES = {
+    "E10001": "Value [high] for parameter [--op_select_implmode] is invalid. Reason: must be one of high_precision",
+    "E10002": "Value [input1;4] for parameter [--input_shape] is invalid. Reason: format",
+    "E10004": "Value for parameter [--precision_mode] is empty.",
+    "E10007": "[--framework] is required. The value must be [0(Caffe) or 1(MindSpore) or 3(TensorFlow) or 5(Onnx)].",
+    "E10010": "Value [loud] for parameter [--log] is not in (debug, info, warning, error, null)",
+    "E10011": "The shape of [input1] contains 0 or a negative value",
+    "E10016": "Opname [input1] specified in [--input_shape] is not found in the model",
+    "E10022": "Path [out/] for parameter [--output] has no file name",
+    "E10041": "Failed to load the model from [st_gcn.onnx]",
+    "E10054": "The requied parameter [--soc_version] for ATC is empty.",
+    "EZ3003": "No supported Ops kernel and engine are found for [Einsum_12], optype [Einsum].",
+    "E19010": "No parser is registered for Op [Div_1, optype [ai.onnx::23::Div]].",
+    "EC0010": "Failed to import Python module [ModuleNotFoundError: No module named 'decorator'.].",
+    "EE1001": "The argument is invalid. Reason: Soc version [Ascend310310P3] is invalid",
+}
+ADVICE = {
+    "E10001": "under `atc` in the inventory",
+    "E10002": "CANN 5.0.4 or later",
+    "E10004": "give that flag a value",
+    "E10007": "make `tools.atc` the atc of a CANN toolkit",
+    "E10010": "set `atc.log`",
+    "E10011": "check `batch_sizes`",
+    "E10016": "whose input is `input1`",
+    "E10022": "`workspace`",
+    "E10041": "copy it again with --fresh",
+    "E10054": "give the missing flag",
+    "EZ3003": "`variant: reference`",
+    "E19010": "an opset that this CANN reads",
+    "EC0010": "pip install",
+    "EE1001": "does not know the chip",
+}
+
+
+def plain(code: str, message: str) -> str:
+    return f"{FAILED}{code}: {message}\n        Possible Cause: c\n        Solution: s\n{TRACE}"
+
+
+def with_pid(code: str, message: str) -> str:
+    return f"{FAILED}{code}: [PID: 28137] 2025-03-18-09:02:18.501.341 {message}\n        Solution: s\n{TRACE}"
+
+
+def with_pid_above(code: str, message: str) -> str:
+    return f"{FAILED}{code}: [PID: 28137] 2025-03-18-09:02:18.501.341\n        {message}\n        Solution: s\n{TRACE}"
+
+
+def test_the_command_that_converts() -> None:
+    flags = {"precision_mode": "force_fp16", "op_select_implmode": "high_precision"}
+    assert atc.argv("atc", "m/st_gcn.onnx", "npu/bs8/st_gcn", 8, "Ascend310P3", flags) == [
+        "atc",
+        "--model=m/st_gcn.onnx",
+        "--framework=5",
+        "--output=npu/bs8/st_gcn",
+        "--input_format=ND",
+        "--input_shape=input1:8,3,300,18,2",
+        "--soc_version=Ascend310P3",
+        "--op_select_implmode=high_precision",
+        "--precision_mode=force_fp16",
+    ]
+
+
+def test_the_command_that_tunes() -> None:
+    assert atc.aoe_argv("aoe", "x.onnx", "x_aoe", 1, 2, {"precision_mode": "force_fp16"}) == [
+        "aoe",
+        "--model=x.onnx",
+        "--framework=5",
+        "--output=x_aoe",
+        "--input_format=ND",
+        "--input_shape=input1:1,3,300,18,2",
+        "--job_type=2",
+        "--precision_mode=force_fp16",
+    ]
+
+
+@pytest.mark.parametrize("flag", ["model", "framework", "output", "input_format", "input_shape", "soc_version"])
+def test_the_kits_own_flags_are_not_the_inventorys(flag: str) -> None:
+    with pytest.raises(KitError, match=rf"`atc\.{flag}` in the inventory is set by the kit itself"):
+        atc.argv("atc", "x.onnx", "x", 1, "Ascend310P3", {flag: "v"})
+
+
+@pytest.mark.parametrize("flag", ["--log", "", "log=info --model", "1"])
+def test_no_flag_is_refused(flag: str) -> None:
+    with pytest.raises(KitError, match="is no ATC flag"):
+        atc.argv("atc", "x.onnx", "x", 1, "Ascend310P3", {flag: "v"})
+
+
+@pytest.mark.parametrize("form", [plain, with_pid, with_pid_above])
+@pytest.mark.parametrize("code", MESSAGES)
+def test_every_error_code_becomes_a_sentence(code: str, form: Callable[[str, str], str]) -> None:
+    with pytest.raises(KitError) as caught:
+        atc.parse(form(code, MESSAGES[code]), 255)
+    sentence = str(caught.value)
+    assert sentence.startswith(f"atc failed with {code} ({MESSAGES[code].rstrip('.')}): ")
+    assert ADVICE[code] in sentence
+    assert "\n" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("output", "status", "says"),
+    [
+        pytest.param(
+            plain("E10001", "Value [linux] for parameter [--host_env_os] is invalid. Reason: x"),
+            255,
+            r"host_env_os.*the environment is not set, so name CANN's set_env\.sh",
+            id="set_env not sourced",
+        ),
+        pytest.param(
+            plain(
+                "E10001",
+                "Value [-1] for parameter [input1] is invalid. Reason: maybe you should set input_shape",
+            ),
+            255,
+            "a dynamic dimension that --input_shape does not fix",
+            id="dynamic",
+        ),
+        pytest.param(
+            plain("E40021", "Failed to compile Op [Conv_3]."), 255, r"E40021 \(Failed.*Conv_3.*manual", id="unknown"
+        ),
+        pytest.param(
+            f"{FAILED}E19999: Inner Error!\nEZ3003: No supported Ops kernel for [a], optype [Einsum].\n",
+            255,
+            r"EZ3003 \(No supported.*Einsum",
+            id="the cause below its wrapping",
+        ),
+        pytest.param(plain("E10001", "x"), 0, "E10001", id="an error with status 0"),
+        pytest.param(START, 137, "atc was killed, most likely because the host ran out of memory", id="killed"),
+        pytest.param(START, -9, "ran out of memory", id="killed here"),
+        pytest.param(START, 124, "ran past its deadline", id="deadline"),
+        pytest.param(START, 139, "crashed", id="crash"),
+        pytest.param(FAILED, 255, "failed without an error code .exit status 255", id="no code"),
+        pytest.param(
+            "bash: atc: command not found", 127, r"atc does not start.*set_env\.sh.*`tools\.atc`", id="not found"
+        ),
+        pytest.param(
+            "atc.bin: error while loading shared libraries: libascend_hal.so: cannot open shared object file",
+            127,
+            "does not start.*libascend_hal",
+            id="library",
+        ),
+        pytest.param(SUCCESS, 1, "failed without an error code .exit status 1", id="success but status"),
+        pytest.param(START, 0, "exits 0 without saying 'ATC run success'", id="status but no success"),
+        pytest.param("", 0, "it last said nothing", id="silent"),
+    ],
+)
+def test_other_endings(output: str, status: int, says: str) -> None:
+    with pytest.raises(KitError, match=says):
+        atc.parse(output, status)
+
+
+def test_success() -> None:
+    atc.parse(SUCCESS, 0)
+    atc.parse(f"{SUCCESS}W11001: High-priority service of op [x] is not supported.\n", 0)
+    atc.parse_aoe("Start Tuning\nAoe process finished\n", 0)
+
+
+def test_a_tuner_that_fails() -> None:
+    with pytest.raises(KitError, match="aoe failed with EC0010"):
+        atc.parse_aoe(with_pid("EC0010", MESSAGES["EC0010"]), 255)
+    with pytest.raises(KitError, match="aoe exits 0 without saying 'Aoe process finished'"):
+        atc.parse_aoe("Start Tuning\n", 0)
+
+
+@given(
+    damaged([SUCCESS, *(form(c, m) for c, m in MESSAGES.items() for form in (plain, with_pid))]), st.integers(-64, 255)
+)
+def test_only_a_kit_error_is_raised_on_any_text(output: str, status: int) -> None:
+    with suppress(KitError):
+        atc.parse(output, status)
+        assert status == 0
+        assert atc.SUCCESS in output

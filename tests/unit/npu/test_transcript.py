@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+
+from deploy.npu import transcript
+
+
+def test_lines_know_colours_and_progress_bars() -> None:
+    text = "\x1b[1;32m[INFO]\x1b[0m a\r\nbar:  50%|##  |\rbar: 100%|####|\n\n  b  \n"
+    assert transcript.lines(text) == ["[INFO] a", "bar:  50%|##  |", "bar: 100%|####|", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "last"),
+    [("", "nothing", "nothing"), ("\n\n", "nothing", "nothing"), ("a.\nb\nc;\n", "'a'", "'c'")],
+)
+def test_first_and_last(text: str, first: str, last: str) -> None:
+    assert (transcript.first(text), transcript.last(text)) == (first, last)
+
+
+def test_a_quote_fits_into_a_sentence() -> None:
+    assert len(transcript.quote("x" * 10_000)) < 300
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(137, "memory"), (-9, "memory"), (124, "deadline"), (139, "crashed"), (-15, "terminated"), (1, None), (0, None)],
+)
+def test_endings(status: int, words: str | None) -> None:
+    ending = transcript.ending(status)
+    assert ending is None if words is None else ending and words in ending
