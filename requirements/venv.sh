@@ -16,6 +16,7 @@ pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
 echo "installing the kit's packages into $venv" >&2
 "${pip[@]}" --require-hashes -r "$lock" ||
     fail "the packages of $lock could not be installed; look above for the first that failed (is the package index reached?)"
-# torch after its dependencies, from its own index: the default index offers a CUDA build of several GB.
-"${pip[@]}" --index-url "$torch_index" -r "$torch" ||
+# torch after its dependencies: a wheel at hand (PIP_FIND_LINKS, as on an air-gapped site), else from its own index, for
+# the default index offers a CUDA build of several GB.
+"${pip[@]}" --no-index -r "$torch" 2>/dev/null || "${pip[@]}" --index-url "$torch_index" -r "$torch" ||
     fail "$(cat "$torch") could not be installed from $torch_index; name another index that has it with TORCH_INDEX=URL"

@@ -1,0 +1,141 @@
+"""A run on one device: open the model, warm up, infer every batch, keep the outputs, report the times."""
+
+import argparse
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import aclruntime
+
+from . import batches, legality
+from .results import Results, Summary
+
+logger = logging.getLogger(__name__)
+
+
+def progress(items: Iterable[batches.Batch], count: int, title: str) -> Iterator[batches.Batch]:
+    """The items, with a bar on stdout that is redrawn in place a few times a second."""
+    start = drawn = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if done == count or now - drawn > 0.2:
+            drawn = now
+            bar = "█" * (10 * done // count)
+            rate = done / max(now - start, 1e-9)
+            print(end=f"\r{title}: {100 * done // count:3}%|{bar:<10}| {done}/{count} [{rate:.2f}it/s]", flush=True)
+    print(flush=True)
+
+
+def open_session(arguments: argparse.Namespace) -> Any:
+    """The model on its device, its dynamic batch set, and `arguments.batchsize` asked of it if it was left out."""
+    options = aclruntime.session_options()
+    options.loop = arguments.loop
+    options.log_level = 1 if arguments.debug else 2
+    session = aclruntime.InferenceSession(arguments.model, arguments.device, options)
+    if arguments.dymBatch:
+        session.set_dynamic_batchsize(arguments.dymBatch)
+    elif arguments.dymHW:
+        session.set_dynamic_hw(*map(int, arguments.dymHW.split(",")))
+    elif arguments.dymDims:
+        session.set_dynamic_dims(arguments.dymDims)
+    elif arguments.dymShape:
+        session.set_dynamic_shape(arguments.dymShape)
+    else:
+        session.set_staticbatch()
+    if arguments.batchsize is None:
+        arguments.batchsize = arguments.dymBatch or session.get_inputs()[0].shape[0]
+        logger.info(f"try get model batchsize:{arguments.batchsize}")
+    return session
+
+
+def results_folder(arguments: argparse.Namespace, era: str) -> str | None:
+    """`<output>/<output_dirname or the time>`, made if it is not there."""
+    if arguments.output is None:
+        return None
+    folder = batches.under(arguments.output, arguments.output_dirname or time.strftime("%Y_%m_%d-%H_%M_%S"))
+    Path(folder).mkdir(0o755 if era < "2024" else legality.FOLDER_MODE, parents=True, exist_ok=True)
+    if era >= "2024":
+        Path(arguments.output).chmod(legality.FOLDER_MODE)
+    logger.info(f"output path:{folder}")
+    return folder
+
+
+def feeds(session: Any, arguments: argparse.Namespace, batch: batches.Batch) -> list[Any]:
+    """The batch as aclruntime takes it; the arrays that BaseTensors point into must outlive the run."""
+    if arguments.run_mode == "files":
+        return [
+            session.create_tensor_from_fileslist(description, batches.real_files(names))
+            for names, description in zip(batch, session.get_inputs(), strict=True)
+        ]
+    arrays = [
+        batches.join(names, description.realsize, arguments.pure_data_type)
+        for names, description in zip(batch, session.get_inputs(), strict=True)
+    ]
+    if arguments.run_mode == "tensor":
+        tensors = [aclruntime.Tensor(array) for array in arrays]
+        for tensor in tensors:
+            tensor.to_device(arguments.device)
+        return tensors
+    return arrays
+
+
+def infer(session: Any, arguments: argparse.Namespace, batch: batches.Batch) -> list[Any]:
+    """The outputs of one batch as arrays on the host."""
+    inputs = feeds(session, arguments, batch)
+    pointers = [
+        aclruntime.BaseTensor(array.__array_interface__["data"][0], array.nbytes)
+        if isinstance(array, np.ndarray)
+        else array
+        for array in inputs
+    ]
+    outputs = session.run([description.name for description in session.get_outputs()], pointers)
+    for output in outputs:
+        output.to_host()
+    return [np.array(output) for output in outputs]
+
+
+def run(
+    arguments: argparse.Namespace, era: str, ready: Callable[[], None] = lambda: None
+) -> tuple[float, float, float]:
+    """Warm up, infer every batch and report: throughput, start and end; `ready` is called between warm-up and start."""
+    session = open_session(arguments)
+    folder = results_folder(arguments, era)
+    sizes = [description.realsize for description in session.get_inputs()]
+    todo = (
+        batches.make(arguments.input, sizes, era) if arguments.input is not None else [[[batches.PURE] for _ in sizes]]
+    )
+    session.options().loop = 1
+    for _ in range(arguments.warmup_count):
+        infer(session, arguments, todo[0])
+    session.options().loop = arguments.loop
+    session.reset_sumaryinfo()
+    aclruntime.MemorySummary.reset()
+    if era >= "2022-07":
+        logger.info(f"warm up {arguments.warmup_count} done")
+    ready()
+    start = time.time()
+    results = Results(folder, arguments.outfmt, arguments.output_batchsize_axis, era)
+    titles = {"full": "Inference Processing full"}
+    title = titles.get(arguments.run_mode, f"Inference {arguments.run_mode} Processing")
+    for number, batch in enumerate(progress(todo, len(todo), title)):
+        outputs = infer(session, arguments, batch)
+        if folder is not None:
+            results.save(number, batch, outputs)
+    end = time.time()
+    times = session.sumary().exec_time_list
+    if era >= "2024":
+        times = [after - before for before, after in times]
+    memory = aclruntime.MemorySummary
+    summary = Summary(times, memory.H2D_time_list, memory.D2H_time_list, arguments.batchsize)
+    summary.log(era, arguments.display_all_summary)
+    if folder is not None:
+        summary.write(results)
+    if era >= "2024":
+        session.free_resource()
+    aclruntime.InferenceSession.finalize()
+    return summary.throughput, start, end

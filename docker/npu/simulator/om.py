@@ -1,0 +1,196 @@
+"""The offline model (OM): an ONNX graph made what a device computes, and stored as plain ONNX.
+
+An OM of the simulator is a valid ONNX file with float32 inputs and outputs, a fixed batch (or a list of batch sizes in
+its metadata) and `soc_version`, `cann` and `precision_mode` in its metadata, so that any ONNX Runtime runs it. A device
+computes in float16 and accumulates in float32; that is played by rounding the weights once and by Cast pairs (float32
+-> float16 -> float32) where a device writes a tensor back to memory. The arithmetic between stays float32 and fast.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Operators that CANN 6.0 has kernels for; Einsum is not among them.
+OPERATORS = _words("""
+    Abs Acos Add And ArgMax ArgMin Asin Atan AveragePool BatchNormalization BitShift Cast Ceil Celu Clip
+    Compress Concat Constant ConstantOfShape Conv ConvTranspose Cos Cosh CumSum DepthToSpace Div Dropout Elu
+    Equal Erf Exp Expand EyeLike Flatten Floor GRU Gather GatherElements GatherND Gemm GlobalAveragePool
+    GlobalLpPool GlobalMaxPool Greater GreaterOrEqual HardSigmoid HardSwish Hardmax Identity
+    InstanceNormalization LRN LSTM LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization MatMul Max MaxPool
+    Mean Min Mod Mul Multinomial Neg NonZero Not OneHot Or PRelu Pad Pow RandomNormalLike Range Reciprocal
+    ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
+    ReduceSumSquare Relu Reshape Resize ReverseSequence RoiAlign Round ScatterElements ScatterND Selu Shape
+    Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh
+    ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Upsample Where Xor
+""")
+# They move data or make none; what they hand on was rounded before.
+MOVES = _words("""
+    Cast Compress Concat Constant ConstantOfShape DepthToSpace Dropout Expand Flatten Gather GatherElements
+    GatherND Identity Pad Reshape ReverseSequence Shape Slice SpaceToDepth Split Squeeze Tile Transpose
+    Unsqueeze
+""")
+FUSED = frozenset(["BatchNormalization", "Relu"])  # a device runs them with the operator before, in one kernel
+BLOCK = frozenset(
+    ["Add", "BatchNormalization", "Cast", "Dropout", "Identity", "Sum"]
+)  # between 9x1 convolution and ReLU
+
+
+class OmError(Exception):
+    """A model that can't be made what was asked for; str() says why."""
+
+
+def fix_shape(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onnx.ModelProto:
+    """The model with these input shapes (-1 stays symbolic) and with shapes and types inferred throughout.
+
+    Weights listed as graph inputs (torch 1.2 does) become initializers only. Raises OmError if inference fails.
+    """
+    graph = model.graph
+    weights = {weight.name for weight in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in weights]
+    del graph.input[:]
+    for value in inputs:
+        dims = [size if size > 0 else "batch" for size in shapes[value.name]]
+        graph.input.append(helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, dims))
+    for value in graph.output:
+        value.type.tensor_type.ClearField("shape")
+    del graph.value_info[:]
+    try:
+        return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise OmError(str(error)) from error
+
+
+def to_half(model: onnx.ModelProto) -> None:
+    """Round weights and activations of the model through float16, in place; inputs and outputs stay float32."""
+    graph = model.graph
+    for weight in _weights(model):
+        if weight.data_type == TensorProto.FLOAT:
+            with np.errstate(over="ignore"):  # beyond 65504 a device has infinity too
+                half = numpy_helper.to_array(weight).astype(np.float16)
+            weight.CopyFrom(numpy_helper.from_array(half.astype(np.float32), weight.name))
+    floats = {
+        value.name
+        for value in (*graph.value_info, *graph.output)
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT
+    }
+    outputs = {value.name for value in graph.output}
+    consumers = _consumers(graph)
+    nodes: list[onnx.NodeProto] = []
+    for value in graph.input:
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT:
+            nodes += _casts(value.name, f"{value.name}/half")
+            for node in consumers.get(value.name, []):
+                node.input[:] = [f"{value.name}/half" if name == value.name else name for name in node.input]
+    for node in graph.node:
+        nodes.append(node)
+        if node.op_type in MOVES:
+            continue
+        for index, name in enumerate(node.output):
+            users = consumers.get(name, [])
+            fused = len(users) == 1 and users[0].op_type in FUSED and name not in outputs
+            if name in floats and not fused:
+                node.output[index] = f"{name}/wide"
+                nodes += _casts(f"{name}/wide", name)
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def spoil_block(model: onnx.ModelProto, number: int) -> None:
+    """Let the number-th block (from 1) keep one bit of each value: 0, half or all of its channel's largest.
+
+    A block is found by its temporal convolution, the only kernel of 9x1, and ends at the ReLU that follows. Raises
+    OmError if the model has no such block.
+    """
+    graph = model.graph
+    temporal = [node for node in graph.node if node.op_type == "Conv" and sorted(_kernel(node)) == [1, 9]]
+    if not 0 < number <= len(temporal):
+        raise OmError(f"NPU_SIM_BAD_BLOCK={number}: the model has {len(temporal)} blocks with a 9x1 convolution")
+    consumers = _consumers(graph)
+    node = temporal[number - 1]
+    while node.op_type != "Relu":
+        users = consumers.get(node.output[0], [])
+        if len(users) != 1 or users[0].op_type not in BLOCK | {"Relu"}:
+            raise OmError(f"NPU_SIM_BAD_BLOCK={number}: no ReLU ends the block of {temporal[number - 1].name}")
+        node = users[0]
+    name = node.output[0]
+    good, step, tiny = f"{name}/good", f"{name}/step", f"{name}/tiny"
+    graph.initializer.extend(
+        [
+            helper.make_tensor(tiny, TensorProto.FLOAT, [], [1e-6]),
+            helper.make_tensor(step, TensorProto.FLOAT, [], [0.5]),
+        ]
+    )
+    node.output[0] = good
+    bad = [
+        helper.make_node("GlobalMaxPool", [good], [f"{good}/largest"]),
+        helper.make_node("Mul", [f"{good}/largest", step], [f"{step}/half"]),
+        helper.make_node("Max", [f"{step}/half", tiny], [f"{step}/safe"]),
+        helper.make_node("Div", [good, f"{step}/safe"], [f"{good}/steps"]),
+        helper.make_node("Floor", [f"{good}/steps"], [f"{good}/whole"]),
+        helper.make_node("Mul", [f"{good}/whole", f"{step}/safe"], [name]),
+    ]
+    position = next(index for index, other in enumerate(graph.node, start=1) if good in other.output)
+    for offset, extra in enumerate(bad):
+        graph.node.insert(position + offset, extra)
+
+
+def halve_outputs(model: onnx.ModelProto) -> None:
+    """Let the model hand out float16 (`--output_type=FP16`)."""
+    for value in model.graph.output:
+        wide = f"{value.name}/float32"
+        for node in model.graph.node:
+            node.input[:] = [wide if name == value.name else name for name in node.input]
+            node.output[:] = [wide if name == value.name else name for name in node.output]
+        model.graph.node.append(helper.make_node("Cast", [wide], [value.name], to=int(TensorProto.FLOAT16)))
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+
+
+def save(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write the OM with its metadata and the mode 0600 that atc gives it."""
+    helper.set_model_props(model, dict(metadata))
+    onnx.checker.check_model(model)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(aside, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(model.SerializeToString(deterministic=True))
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _weights(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Initializers and Constants, without the statistics of batch-norms: those a device folds before it rounds."""
+    kept = {name for node in model.graph.node if node.op_type == "BatchNormalization" for name in node.input[1:]}
+    yield from (weight for weight in model.graph.initializer if weight.name not in kept)
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.output[0] not in kept:
+            yield from (attribute.t for attribute in node.attribute if attribute.name == "value")
+
+
+def _consumers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
+    consumers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            consumers.setdefault(name, []).append(node)
+    return consumers
+
+
+def _casts(source: str, target: str) -> list[onnx.NodeProto]:
+    half = f"{target}/float16"
+    return [
+        helper.make_node("Cast", [source], [half], to=int(TensorProto.FLOAT16)),
+        helper.make_node("Cast", [half], [target], to=int(TensorProto.FLOAT)),
+    ]
+
+
+def _kernel(node: onnx.NodeProto) -> list[int]:
+    return next((list(attribute.ints) for attribute in node.attribute if attribute.name == "kernel_shape"), [])
