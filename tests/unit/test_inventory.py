@@ -75,7 +75,7 @@ def test_a_mistake_is_a_sentence_naming_the_key_and_the_way_out(tmp_path: Path, 
 
 
 def test_a_missing_file_names_the_way_to_choose_another(tmp_path: Path) -> None:
-    with pytest.raises(KitError, match="none.yaml: cannot be read .*INVENTORY=FILE"):
+    with pytest.raises(KitError, match=r"none.yaml: cannot be read .*INVENTORY=FILE"):
         inventory.load(tmp_path / "none.yaml")
 
 

@@ -43,7 +43,7 @@ def test_a_missing_script_and_a_missing_program_say_what_to_correct(host: LocalH
 
 
 def test_a_deadline_ends_the_program_and_its_children(tmp_path: Path, host: LocalHost) -> None:
-    with pytest.raises(KitError, match="did not end within 0.5 s"):
+    with pytest.raises(KitError, match=r"did not end within 0.5 s"):
         Native(host).run(
             ["bash", "-c", "(sleep 30; touch survived) & wait"], folder=PurePosixPath(tmp_path), timeout_s=0.5
         )

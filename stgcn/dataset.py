@@ -1,0 +1,174 @@
+"""The Kinetics skeleton dataset: clips in `val_data.npy`, names and labels in `val_label.pkl`.
+
+A clip is float32 of shape (3, 300, 18, 2): x, y and score; frames; OpenPose joints; persons.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import reprlib
+import struct
+from pathlib import Path
+from typing import Any, BinaryIO, List, NamedTuple, Tuple
+
+import numpy as np
+
+from stgcn import plain_pickle
+from stgcn.errors import InputError
+from stgcn.files import PathLike
+
+CHANNELS, FRAMES, JOINTS, PERSONS = CLIP_SHAPE = (3, 300, 18, 2)
+CLASSES = 400
+CLIP_VALUES = CHANNELS * FRAMES * JOINTS * PERSONS
+CLIP_BYTES = 4 * CLIP_VALUES
+CLIP_DTYPE = np.dtype("<f4")
+
+NPY_MAGIC = b"\x93NUMPY"
+NPY_HEADER_LIMIT = 10000  # numpy's own bound on a header that it will parse
+
+
+class Labels(NamedTuple):
+    """What `val_label.pkl` holds: `names` (N sample names) and `labels` (int64, shape (N,), 0..399)."""
+
+    names: List[str]
+    labels: np.ndarray
+
+
+def open_clips(path: PathLike) -> np.memmap:
+    """The clips as a read-only memory map, float32 of shape (N, 3, 300, 18, 2); nothing is read but the header.
+
+    Raises InputError for a missing, damaged or truncated file and for any other dtype, rank or trailing shape.
+    Format: NEP 1, https://numpy.org/neps/nep-0001-npy-format.html (versions 1.0 to 3.0).
+    """
+    try:
+        with Path(path).open("rb") as file:
+            header = _npy_header(file)
+            offset, size = file.tell(), os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise InputError(f"can't read {path} ({error.strerror}): check the path") from error
+    except ValueError as error:
+        raise InputError(f"{path} isn't a clip array ({error}): give the dataset's val_data.npy") from error
+    shape = _checked_shape(path, header)
+    expected = offset + shape[0] * CLIP_BYTES
+    if size != expected:
+        raise InputError(
+            f"{path} is {size} bytes and its header promises {expected}: it was cut short or damaged, copy it again"
+        )
+    return np.memmap(path, CLIP_DTYPE, mode="r", offset=offset, shape=shape)
+
+
+def read_clips(clips: np.memmap, first: int, count: int) -> np.ndarray:
+    """A copy of `clips[first:first + count]`, read instead of mapped: resident memory stays flat over a whole file."""
+    path = str(clips.filename)
+    count = min(count, len(clips) - first)
+    values = np.fromfile(path, CLIP_DTYPE, count * CLIP_VALUES, offset=clips.offset + first * CLIP_BYTES)
+    if len(values) != count * CLIP_VALUES:
+        raise InputError(f"{path} was cut short while it was read: copy it again")
+    return values.reshape(count, *CLIP_SHAPE)
+
+
+def check_finite(clips: np.ndarray, first: int, path: object) -> None:
+    """Raise InputError naming the first of `clips` that holds NaN or infinity; `first` is the index of `clips[0]`."""
+    flat = clips.reshape(-1)
+    if np.isfinite(np.dot(flat, flat)):  # one pass at memory speed; overflow of large values falls through
+        return
+    bad = np.flatnonzero(~np.isfinite(clips).reshape(len(clips), -1).all(axis=1))
+    if len(bad):
+        raise InputError(f"sample {first + bad[0]} of {path} holds NaN or infinity: remake that clip or leave it out")
+
+
+def load_labels(path: PathLike) -> Labels:
+    """Names and labels from a pickle of `(names, labels)`, by any Python's protocol, resolving no class.
+
+    Raises InputError for a missing or damaged file, a pickle that names a class, lists that don't pair up, and labels
+    outside 0..399.
+    """
+    try:
+        with plain_pickle.mapped(path) as content:
+            names, labels = _name_and_label_lists(plain_pickle.load(content, allowed={}))
+    except plain_pickle.UnexpectedNameError as error:
+        raise InputError(
+            f"{path} names {error}, and a label file holds only lists: it may run code, don't trust it"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{path} isn't a label file ({error}): give the dataset's val_label.pkl") from error
+    for index, label in enumerate(labels):
+        if not 0 <= label < CLASSES:
+            raise InputError(
+                f"label {reprlib.repr(label)} of sample {index} in {path} is outside 0..{CLASSES - 1}: "
+                "remake the label file"
+            )
+    return Labels(names, np.array(labels, dtype=np.int64))
+
+
+def open_dataset(data: PathLike, labels: PathLike) -> Tuple[np.memmap, Labels]:
+    """The clips and their labels. Raises InputError as its parts do, and if their numbers differ."""
+    clips, names_and_labels = open_clips(data), load_labels(labels)
+    if len(clips) != len(names_and_labels.labels):
+        raise InputError(
+            f"{data} holds {len(clips)} clips and {labels} holds {len(names_and_labels.labels)} labels: "
+            "give the two files of one dataset"
+        )
+    return clips, names_and_labels
+
+
+def class_names() -> List[str]:
+    """The 400 class names of Kinetics-400 in the order of the labels."""
+    return Path(__file__).with_name("kinetics400_class_names.txt").read_text(encoding="utf-8").splitlines()
+
+
+def _npy_header(file: BinaryIO) -> Any:
+    """The header's dict; ValueError says why there is none. `file` is left at the first byte of the array."""
+    preamble = file.read(8)
+    if preamble[:6] != NPY_MAGIC or len(preamble) < 8:
+        raise ValueError("it has no .npy header")
+    length_format = {1: "<H", 2: "<I", 3: "<I"}.get(preamble[6])
+    if length_format is None:
+        raise ValueError(f"its .npy version {preamble[6]} is unknown")
+    length_bytes = file.read(struct.calcsize(length_format))
+    if len(length_bytes) < struct.calcsize(length_format):
+        raise ValueError("its header is cut short")
+    length = struct.unpack(length_format, length_bytes)[0]
+    if length > NPY_HEADER_LIMIT:
+        raise ValueError(f"its header claims {length} bytes")
+    text = file.read(length)
+    if len(text) < length:
+        raise ValueError("its header is cut short")
+    try:
+        return ast.literal_eval(text.decode("utf-8" if preamble[6] == 3 else "latin-1"))
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        raise ValueError("its header is damaged") from None
+
+
+def _checked_shape(path: PathLike, header: Any) -> Tuple[int, ...]:
+    if not isinstance(header, dict) or header.keys() != {"descr", "fortran_order", "shape"}:
+        raise InputError(f"{path} isn't a clip array (its header is damaged): give the dataset's val_data.npy")
+    descr, shape = header["descr"], header["shape"]
+    if descr != CLIP_DTYPE.str:
+        raise InputError(
+            f"{path} holds dtype {reprlib.repr(descr)} and clips are float32 ({CLIP_DTYPE.str}): convert the array"
+        )
+    if header["fortran_order"] is not False:
+        raise InputError(f"{path} is in Fortran order and clips are in C order: save numpy.ascontiguousarray of it")
+    if not isinstance(shape, tuple) or shape[1:] != CLIP_SHAPE or type(shape[0]) is not int or shape[0] < 1:
+        raise InputError(
+            f"{path} has shape {reprlib.repr(shape)} and clips are (N, 3, 300, 18, 2) with N at least 1: "
+            "give the dataset's val_data.npy"
+        )
+    return shape
+
+
+def _name_and_label_lists(content: Any) -> Tuple[List[str], List[int]]:
+    if not isinstance(content, (tuple, list)) or len(content) != 2:
+        raise ValueError("it doesn't hold a pair of names and labels")
+    names, labels = content
+    if not isinstance(names, (list, tuple)) or not isinstance(labels, (list, tuple)):
+        raise ValueError("its names and labels aren't lists")
+    if len(names) != len(labels):
+        raise ValueError(f"it holds {len(names)} names and {len(labels)} labels")
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError("a name isn't text")
+    if not all(type(label) is int for label in labels):
+        raise ValueError("a label isn't an integer")
+    return list(names), list(labels)

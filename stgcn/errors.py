@@ -1,0 +1,22 @@
+"""A user's mistake, and how a program reports it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Callable, List, Optional
+
+
+class InputError(Exception):
+    """A user's mistake: its text is one sentence that names the thing, its value and the way out."""
+
+
+def run_main(main: Callable[[Optional[List[str]]], None]) -> None:
+    """Run a program's `main(argv)`; a user's mistake or a refused file becomes one line on stderr and exit status 1."""
+    try:
+        main(None)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error.filename or 'input or output'}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,109 @@
+"""A checkpoint as ONNX, checked before it is handed on:
+
+    python -m stgcn.export --ckpt st_gcn.kinetics-6fa43f73.pth --onnx st_gcn.onnx [--variant fused] [--opset 11]
+
+Input `input1` of (batch, 3, 300, 18, 2) and output `output1` of (batch, 400), float32, with a dynamic batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+import numpy as np
+import torch
+from torch import nn
+
+from stgcn.checkpoint import load_model
+from stgcn.dataset import CLIP_SHAPE
+from stgcn.errors import InputError, run_main
+from stgcn.files import PathLike, atomic_write
+from stgcn.fused import FusedSTGCN
+from stgcn.model import ST_GCN_18
+from stgcn.onnx_model import CHECKED_BATCH_SIZES, INPUT, OPSETS, OUTPUT
+
+VARIANTS = {"reference": lambda model: model, "fused": FusedSTGCN}
+LEGACY_TORCH = torch.__version__.startswith("1.2.")
+DEFAULT_OPSET = 9 if LEGACY_TORCH else 11
+HIGHEST_OPSET = 10 if LEGACY_TORCH else OPSETS[-1]
+
+
+def export_onnx(checkpoint: PathLike, onnx: PathLike, variant: str = "reference", opset: int = DEFAULT_OPSET) -> None:
+    """Write the checkpoint's model to `onnx` once ONNX Runtime gives torch's logits with it; prints a checklist.
+
+    `variant`: `reference` is the network as written, `fused` as stgcn.fused rewrites it. Raises InputError for an opset
+    that CANN or this torch doesn't take, a bad checkpoint (see load_state_dict), a place that can't be written, or a
+    model that fails its checks.
+    """
+    if opset not in OPSETS:
+        raise InputError(f"--opset {opset} is outside {OPSETS[0]}..{OPSETS[-1]}, which CANN takes: choose one of them")
+    if opset > HIGHEST_OPSET:
+        raise InputError(f"--opset {opset} is beyond torch {torch.__version__}: give at most {HIGHEST_OPSET}")
+    model = load_model(checkpoint)
+    with tempfile.TemporaryDirectory() as scratch, atomic_write(onnx) as file:
+        traced, expected, tidied = (Path(scratch, name) for name in ("traced.onnx", "expected.npz", "tidied.onnx"))
+        traced.write_bytes(_traced(VARIANTS[variant](model), opset))
+        np.savez(expected, **_expected(model))  # type: ignore[arg-type]  # the stub takes them for its own flag
+        # A process of its own: importing onnx after torch 1.2 has exported ends in a segmentation fault.
+        command = [sys.executable, "-m", "stgcn.onnx_model", str(traced), str(expected), str(tidied)]
+        path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+        if subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False).returncode:
+            raise InputError(f"the exported model failed a check, so {onnx} isn't written: see the line above")
+        file.write(tidied.read_bytes())
+
+
+def _traced(module: nn.Module, opset: int) -> bytes:
+    buffer = io.BytesIO()
+    batch = {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}}
+    exporter: Dict[str, Any] = {} if LEGACY_TORCH else {"dynamo": False}  # the only exporter that both torches have
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module,
+            (torch.zeros(1, *CLIP_SHAPE),),
+            buffer,  # type: ignore[arg-type]  # this exporter writes to any file
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_axes=batch,
+            opset_version=opset,
+            **exporter,
+        )
+    return buffer.getvalue()
+
+
+def _expected(model: ST_GCN_18) -> Dict[str, np.ndarray]:
+    """Random clips and torch's logits for them, under the names `<INPUT>_<batch size>` and `<OUTPUT>_<batch size>`."""
+    random = np.random.RandomState(0)
+    arrays = {}
+    for batch_size in CHECKED_BATCH_SIZES:
+        clips = random.uniform(-0.5, 0.5, size=(batch_size, *CLIP_SHAPE)).astype(np.float32)
+        with torch.no_grad():
+            logits = model(torch.from_numpy(clips)).numpy()
+        arrays[f"{INPUT}_{batch_size}"], arrays[f"{OUTPUT}_{batch_size}"] = clips, logits
+    return arrays
+
+
+def main(argv: Optional[List[str]] = None) -> None:
+    """Export a checkpoint to ONNX."""
+    parser = argparse.ArgumentParser(prog="python -m stgcn.export", description=main.__doc__)
+    parser.add_argument(
+        "--ckpt", required=True, help="checkpoint of ST_GCN_18, for instance st_gcn.kinetics-6fa43f73.pth"
+    )
+    parser.add_argument("--onnx", required=True, help="file to write")
+    parser.add_argument(
+        "--variant", choices=VARIANTS, default="reference", help="form of the graph (default reference)"
+    )
+    parser.add_argument("--opset", type=int, default=DEFAULT_OPSET, help=f"ONNX operator set (default {DEFAULT_OPSET})")
+    options = parser.parse_args(argv)
+    export_onnx(options.ckpt, options.onnx, options.variant, options.opset)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,74 @@
+"""Files that are either whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, Iterator, Union
+
+from stgcn.errors import InputError
+
+PathLike = Union[str, "os.PathLike[str]"]
+READ_BYTES = 1 << 20
+
+
+@contextmanager
+def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
+    """Open `path` for writing aside; on success it is fsynced and renamed into place, on failure nothing is left.
+
+    Missing parent folders are made. Raises InputError if the place can't be written.
+    """
+    target = Path(path)
+    aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            raise IsADirectoryError(None, "it is a folder")
+        file = aside.open("xb")
+    except OSError as error:
+        raise unwritable(target, error) from error
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(target)
+    except BaseException:
+        aside.unlink()
+        raise
+    sync_folder(target.parent)
+
+
+def remove(path: PathLike) -> None:
+    """Remove a file if there is one."""
+    with suppress(FileNotFoundError):
+        Path(path).unlink()
+
+
+def unwritable(path: PathLike, error: OSError) -> InputError:
+    """What to raise when `error` shows that nothing can be written at `path`."""
+    return InputError(f"can't write {path} ({error.strerror}): choose another place")
+
+
+def sync_folder(folder: PathLike) -> None:
+    """Make the renames inside `folder` survive a power cut."""
+    descriptor = os.open(str(folder), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_file(path: PathLike) -> str:
+    """The sha256 of a file's bytes, in hexadecimal; memory stays flat. Raises InputError if it can't be read."""
+    digest = hashlib.sha256()
+    try:
+        with Path(path).open("rb") as file:
+            for block in iter(lambda: file.read(READ_BYTES), b""):
+                digest.update(block)
+    except OSError as error:
+        raise InputError(f"can't read {path} ({error.strerror}): check the path") from error
+    return digest.hexdigest()

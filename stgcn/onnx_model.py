@@ -1,0 +1,102 @@
+"""What an exported model must be, checked in a process that has never exported:
+
+    python -m stgcn.onnx_model TRACED.onnx EXPECTED.npz TIDIED.onnx
+
+writes TIDIED if TRACED, tidied, gives the logits in EXPECTED (see stgcn.export).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, List, Optional
+
+import numpy as np
+
+from stgcn.dataset import CLASSES, CLIP_SHAPE
+from stgcn.errors import InputError, run_main
+
+INPUT, OUTPUT = "input1", "output1"
+OPSETS = range(9, 14)  # CANN 5.0.4 and 6.0
+CHECKED_BATCH_SIZES = (1, 3, 8)
+TOLERANCE = 1e-5  # of the largest logit, or of 1 where logits are small
+
+
+def tidy(model: Any) -> None:
+    """Leave weights as constants only, and constants as weights.
+
+    torch 1.2 lists weights among the graph's inputs too, and keeps ones that nothing uses; every torch writes small
+    constants as nodes.
+    """
+    graph = model.graph
+    for node in [node for node in graph.node if node.op_type == "Constant"]:
+        graph.initializer.add().CopyFrom(node.attribute[0].t)
+        graph.initializer[-1].name = node.output[0]
+        graph.node.remove(node)
+    used = {name for node in graph.node for name in node.input}
+    weights = {weight.name for weight in graph.initializer}
+    for field, unwanted in ((graph.input, weights), (graph.initializer, weights - used)):
+        kept = [item for item in field if item.name not in unwanted]
+        del field[:]
+        field.extend(kept)
+
+
+def check(model: Any, expected: Any) -> None:
+    """Print a checklist of what holds; raise InputError, after a line that says what, for the first that doesn't.
+
+    `model` is an onnx ModelProto; `expected` maps `input1_<batch size>` and `output1_<batch size>` to arrays.
+    """
+    import onnx
+    import onnxruntime
+
+    onnx.checker.check_model(model)
+    _tell(True, "onnx.checker accepts the model")
+    opset = {entry.domain: entry.version for entry in model.opset_import}[""]
+    _tell(opset in OPSETS, f"opset {opset} is one that CANN takes ({OPSETS[0]}..{OPSETS[-1]})")
+    operators = {node.op_type for node in model.graph.node}
+    _tell("Einsum" not in operators, f"no Einsum among its {len(model.graph.node)} nodes")
+    shapes = [(value.name, _shape(value)) for value in (*model.graph.input, *model.graph.output)]
+    wanted = [(INPUT, ("batch", *CLIP_SHAPE)), (OUTPUT, ("batch", CLASSES))]
+    _tell(shapes == wanted, ", ".join(f"{name} {shape}" for name, shape in shapes))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for batch_size in CHECKED_BATCH_SIZES:
+        reference = expected[f"{OUTPUT}_{batch_size}"]
+        logits = session.run([OUTPUT], {INPUT: expected[f"{INPUT}_{batch_size}"]})[0]
+        _tell(logits.shape == reference.shape, f"output shape {logits.shape} at batch size {batch_size}")
+        error, largest = np.abs(logits - reference).max(), np.abs(reference).max()
+        _tell(
+            bool(error <= TOLERANCE * max(1.0, largest)),
+            f"ONNX Runtime against torch at batch size {batch_size}: max abs error {error:.1e} "
+            f"(logits up to {largest:.2g}, tolerance {TOLERANCE:.0e} of that, at least {TOLERANCE:.0e})",
+        )
+
+
+def _tell(holds: bool, what: str) -> None:
+    print(f"{'✓' if holds else '✗'} {what}", flush=True)
+    if not holds:
+        raise InputError(f"the model fails a check: {what}")
+
+
+def _shape(value: Any) -> Any:
+    return tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim)
+
+
+def main(argv: Optional[List[str]] = None) -> None:
+    """Tidy and check an exported model."""
+    parser = argparse.ArgumentParser(prog="python -m stgcn.onnx_model", description=main.__doc__)
+    for name in ("traced", "expected", "tidied"):
+        parser.add_argument(name, type=Path)
+    options = parser.parse_args(argv)
+    try:
+        import onnx
+    except ImportError as error:
+        raise InputError(f"the check needs onnx and onnxruntime ({error}): install them beside torch") from error
+    model = onnx.load(str(options.traced))
+    tidy(model)
+    with np.load(options.expected) as expected:
+        check(model, expected)
+    onnx.save(model, str(options.tidied))
+
+
+if __name__ == "__main__":
+    run_main(main)
