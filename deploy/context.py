@@ -8,11 +8,10 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from stgcn.index import Index, load_index
-
 from deploy import hosts, runtime
 from deploy.device import Device, Facts
 from deploy.errors import KitError
+from deploy.index import Index, load_index
 from deploy.inventory import Inventory, Npu, local_path
 from deploy.manifest import Manifest, Step, key_of
 from stgcn.files import sha256_file

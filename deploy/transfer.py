@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from stgcn.index import Index, Shard
 
 from deploy.console import progress
 from deploy.errors import KitError
 from deploy.hosts import Host
+from deploy.index import Index, Shard
 from deploy.remote import BLOCK
 from stgcn.dataset import CLIP_BYTES, open_clips
 from stgcn.files import atomic_write, sha256_file

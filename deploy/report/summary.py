@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
 from stgcn.score import top_k_hits
 
 FORMAT = 1

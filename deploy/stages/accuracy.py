@@ -11,13 +11,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from stgcn.index import Index
 
 from deploy import transfer
 from deploy.console import Advance, progress
 from deploy.context import Context, NpuHost, remote_copy, run_folder
 from deploy.errors import KitError
 from deploy.hosts import Host
+from deploy.index import Index
 from deploy.logits import DIGESTS, LOGITS, RESULT_BYTES, DeviceLogits, write_logits
 from deploy.manifest import Step, key_of
 from deploy.npu import ais_bench, results

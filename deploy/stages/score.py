@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ def run(context: Context) -> None:
         )
 
 
-def _results(context: Context, batch_size: int, names: list[str]) -> DeviceLogits:
+def _results(context: Context, batch_size: int, names: Sequence[str]) -> DeviceLogits:
     folder = context.batch_folder(batch_size)
     entry = context.manifest.steps.get(f"accuracy/bs{batch_size}")
     if entry is None or entry["state"] != "OK":

@@ -54,7 +54,7 @@ def step(context: Context, batch_size: int) -> Step:
             "simulated": npu.facts.simulated,
         }
         write_json(path, figure)
-        return {"simulated": npu.facts.simulated, "idle": figure["idle"]}
+        return {"simulated": npu.facts.simulated, "idle": figure["throughput"]["idle"]}
 
     return Step(f"throughput/bs{batch_size}", str(npu.devices[0]), inputs, [path], action, [npu.runtime.argv(command)])
 
