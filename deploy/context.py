@@ -11,10 +11,10 @@ from typing import Any
 from deploy import hosts, runtime
 from deploy.device import Device, Facts
 from deploy.errors import KitError
-from deploy.index import Index, load_index
 from deploy.inventory import Inventory, Npu, local_path
 from deploy.manifest import Manifest, Step, key_of
 from stgcn.files import sha256_file
+from stgcn.index import Index, load_index
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import numpy as np
 from deploy.console import progress
 from deploy.errors import KitError
 from deploy.hosts import Host
-from deploy.index import Index, Shard
 from deploy.remote import BLOCK
 from stgcn.dataset import CLIP_BYTES, open_clips
 from stgcn.files import atomic_write, sha256_file
+from stgcn.index import Index, Shard
 
 
 def put(host: Host, local: Path, there: PurePosixPath) -> None:

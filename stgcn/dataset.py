@@ -71,8 +71,9 @@ def read_clips(clips: np.memmap, first: int, count: int) -> np.ndarray:
 def check_finite(clips: np.ndarray, first: int, path: object) -> None:
     """Raise InputError naming the first of `clips` that holds NaN or infinity; `first` is the index of `clips[0]`."""
     flat = clips.reshape(-1)
-    if np.isfinite(np.dot(flat, flat)):  # one pass at memory speed; overflow of large values falls through
-        return
+    with np.errstate(over="ignore"):  # large values overflow here and are looked at one by one below
+        if np.isfinite(np.dot(flat, flat)):  # one pass at memory speed
+            return
     bad = np.flatnonzero(~np.isfinite(clips).reshape(len(clips), -1).all(axis=1))
     if len(bad):
         raise InputError(f"sample {first + bad[0]} of {path} holds NaN or infinity: remake that clip or leave it out")

@@ -85,7 +85,7 @@ class FusedSTGCN(nn.Module):
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         x = clips.permute(0, 4, 1, 2, 3).reshape(-1, CHANNELS, FRAMES, JOINTS)
-        features = self.blocks(x).mean(dim=(2, 3)).view(-1, self.classifier.shape[1])
+        features = self.blocks(x).mean(dim=(2, 3)).view(-1, PERSONS * BLOCKS[-1][1])
         return functional.linear(features, self.classifier, self.bias)
 
 

@@ -2,8 +2,8 @@
 
     python -m stgcn.index --data_path val_data.npy --label_path val_label.pkl --output_dir DIR [--shard_clips 512]
 
-writes `labels.npy` (int64) and, last, `dataset.json`: names, and for each shard (a slice of the clips, the unit of transfer
-and of work) its first clip, its number of clips and the sha256 of its raw float32 bytes.
+writes `labels.npy` (int64) and, last, `dataset.json`: the samples' names, and the dataset's shards. A shard is a slice
+of the clips, the unit of transfer and of work.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import List, Optional
 
 import numpy as np
 
@@ -25,10 +26,26 @@ SHARD_CLIPS = 512  # 63 MiB
 READ_CLIPS = 16
 
 
-def index_dataset(
-    data: PathLike, labels: PathLike, output_dir: PathLike, shard_clips: int = SHARD_CLIPS
-) -> Dict[str, Any]:
-    """Write `labels.npy` and `dataset.json` into `output_dir`; returns what `dataset.json` holds.
+@dataclass(frozen=True)
+class Shard:
+    """Clips `first` to `first + count - 1`; `sha256` is of their raw float32 bytes."""
+
+    first: int
+    count: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Index:
+    """What `dataset.json` holds (format 1). The shards follow one another and cover the samples."""
+
+    samples: int
+    names: List[str]
+    shards: List[Shard]
+
+
+def write_index(data: PathLike, labels: PathLike, output_dir: PathLike, shard_clips: int = SHARD_CLIPS) -> Index:
+    """Write `labels.npy` and `dataset.json` into `output_dir`.
 
     Raises InputError for anything wrong with the dataset (see open_dataset), a clip with NaN or infinity, or a place
     that can't be written.
@@ -36,26 +53,46 @@ def index_dataset(
     if shard_clips < 1:
         raise InputError(f"--shard_clips {shard_clips} makes no shard: give 1 or more")
     clips, named = open_dataset(data, labels)
-    shards = [
-        _shard(clips, first, min(shard_clips, len(clips) - first), data) for first in range(0, len(clips), shard_clips)
-    ]
-    index = {"format": FORMAT, "samples": len(clips), "names": named.names, "shards": shards}
+    starts = range(0, len(clips), shard_clips)
+    shards = [_shard(clips, first, min(shard_clips, len(clips) - first)) for first in starts]
+    index = Index(len(clips), named.names, shards)
     folder = Path(output_dir)
     with atomic_write(folder / "labels.npy") as file:
         remove(folder / "dataset.json")  # an earlier one: it is written last, so it stands for both
         np.save(file, named.labels)
     with atomic_write(folder / "dataset.json") as file:
-        file.write(json.dumps(index).encode())
+        file.write(json.dumps({"format": FORMAT, **asdict(index)}).encode())
     return index
 
 
-def _shard(clips: np.memmap, first: int, count: int, data: PathLike) -> Dict[str, Any]:
+def load_index(path: PathLike) -> Index:
+    """Read a `dataset.json`. Raises InputError if it is missing, damaged or of another format."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        if content.pop("format") != FORMAT:
+            raise ValueError
+        index = Index(content["samples"], content["names"], [Shard(**shard) for shard in content["shards"]])
+        starts = [0]
+        for shard in index.shards:
+            starts.append(starts[-1] + shard.count)
+        if [shard.first for shard in index.shards] != starts[:-1] or not starts[-1] == index.samples == len(
+            index.names
+        ):
+            raise ValueError
+    except OSError as error:
+        raise InputError(f"can't read {path} ({error.strerror}): index the dataset again") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} isn't an index of format {FORMAT}: index the dataset again") from error
+    return index
+
+
+def _shard(clips: np.memmap, first: int, count: int) -> Shard:
     digest = hashlib.sha256()
     for start in range(first, first + count, READ_CLIPS):
         block = read_clips(clips, start, min(READ_CLIPS, first + count - start))
-        check_finite(block, start, data)
-        digest.update(memoryview(block).cast("B"))
-    return {"first": first, "count": count, "sha256": digest.hexdigest()}
+        check_finite(block, start, clips.filename)
+        digest.update(block.reshape(-1).data)
+    return Shard(first, count, digest.hexdigest())
 
 
 def main(argv: Optional[List[str]] = None) -> None:
@@ -66,7 +103,8 @@ def main(argv: Optional[List[str]] = None) -> None:
     parser.add_argument("--output_dir", required=True, help="folder for labels.npy and dataset.json")
     parser.add_argument("--shard_clips", type=int, default=SHARD_CLIPS, help=f"clips a shard (default {SHARD_CLIPS})")
     options = parser.parse_args(argv)
-    index_dataset(options.data_path, options.label_path, options.output_dir, options.shard_clips)
+    index = write_index(options.data_path, options.label_path, options.output_dir, options.shard_clips)
+    print(f"{index.samples} samples in {len(index.shards)} shards, indexed in {options.output_dir}")
 
 
 if __name__ == "__main__":

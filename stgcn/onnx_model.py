@@ -89,6 +89,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     options = parser.parse_args(argv)
     try:
         import onnx
+        import onnxruntime  # noqa: F401
     except ImportError as error:
         raise InputError(f"the check needs onnx and onnxruntime ({error}): install them beside torch") from error
     model = onnx.load(str(options.traced))

@@ -31,9 +31,9 @@ BLOCK_CLIPS = 16
 def preprocess(data: PathLike, labels: PathLike, output_dir: PathLike) -> int:
     """Write both folders and return the number of samples; they appear whole, the labels' last, or not at all.
 
-    Folders of an earlier run are replaced. The files aren't fsynced one by one, as they can be made again: after a power
-    cut, run this again. Raises InputError for anything wrong with the dataset (see open_dataset), a clip with NaN or
-    infinity, a folder that holds files of other programs, or a place that can't be written.
+    Folders of an earlier run are replaced. The files aren't fsynced one by one, as they can be made again: after a
+    power cut, run this again. Raises InputError for anything wrong with the dataset (see open_dataset), a clip with NaN
+    or infinity, a folder that holds files of other programs, or a place that can't be written.
     """
     clips, named = open_dataset(data, labels)
     output = Path(output_dir)
@@ -61,9 +61,9 @@ def preprocess(data: PathLike, labels: PathLike, output_dir: PathLike) -> int:
 def _check_own(folder: Path) -> None:
     """Refuse to replace a folder that holds anything but files of an earlier run."""
     if folder.exists():
-        for name in os.listdir(folder):
-            if not OWN_NAME.fullmatch(name):
-                raise InputError(f"{folder} holds {name}, which isn't of this program: choose another --output_dir")
+        for path in folder.iterdir():
+            if not OWN_NAME.fullmatch(path.name):
+                raise InputError(f"{path} isn't of this program, which would replace it: choose another --output_dir")
 
 
 def _write_clips(folder: Path, clips: np.memmap) -> None:
@@ -87,7 +87,7 @@ def _write(path: str, values: np.ndarray) -> None:
     """A new file of `values`: three system calls, where Python's own file objects take twice as many."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        os.write(file, values)
+        os.write(file, values.data)
     finally:
         os.close(file)
 

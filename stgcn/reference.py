@@ -1,6 +1,6 @@
 """The logits that every other way of running the model is compared with, in float32 by torch:
 
-    python -m stgcn.reference --ckpt X.pth --data_path val_data.npy --output reference.npy [--batch_size 8] [--device cpu]
+    python -m stgcn.reference --ckpt X.pth --data_path val_data.npy --output reference.npy [--device cpu]
 
 A run that was cut short goes on where it was, if checkpoint, data, torch and device are the same.
 """

@@ -4,9 +4,9 @@
 
 writes `val_data.npy`, `val_label.pkl` and `st_gcn.sample.pth`. Neither the real dataset nor the published weights can
 be shipped; these stand in for both. Every class is a motion of its own. The backbone's weights are random, its
-batch-norm statistics are measured and its classifier is fitted to the clips, so accuracy means something: a wrong order,
-a wrong layout or a lost clip shows as a drop. Some clips are ambiguous or mislabelled, as in the real set: accuracy is
-below 100 %.
+batch-norm statistics are measured and its classifier is fitted to the clips, so accuracy means something: a wrong
+order, a wrong layout or a lost clip shows as a drop. Some clips are ambiguous or mislabelled, as in the real set, so
+accuracy is below 100 %.
 """
 
 from __future__ import annotations
@@ -152,14 +152,15 @@ def _positions(motion: Motion, time: np.ndarray) -> np.ndarray:
 def _fitted_state(clips: np.memmap, plans: List[Plan], seed: int) -> Dict[str, torch.Tensor]:
     """A state dict whose backbone is random and whose classifier is fitted to the first clips.
 
-    One thread an operation, so that the numbers don't depend on how many cores there are.
+    One thread an operation, so that the numbers don't depend on how many cores there are; the cores share the clips. All
+    of it in threads of the pool: torch 1.2 crashes where a thread's number of threads changes between convolutions.
     """
+    model, count = _random_model(seed), min(len(clips), FITTED_CLIPS)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     try:
-        model = _random_model(seed)
-        _measure_batch_norms(model, read_clips(clips, 0, CALIBRATED_CLIPS))
-        features = _features(model, clips, min(len(clips), FITTED_CLIPS))
+        with ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            pool.submit(_measure_batch_norms, model, read_clips(clips, 0, CALIBRATED_CLIPS)).result()
+            features = np.stack(list(pool.map(lambda index: _features(model, clips, index), range(count))))
     finally:
         torch.set_num_threads(threads)
     weight, bias = _classifier(features, plans)
@@ -196,16 +197,11 @@ def _measure_batch_norms(model: ST_GCN_18, clips: np.ndarray) -> None:
     model.eval()
 
 
-def _features(model: ST_GCN_18, clips: np.memmap, count: int) -> np.ndarray:
-    """The classifier's inputs for the first clips, float64 (count, 256): one clip a core at a time."""
-
-    def of(index: int) -> np.ndarray:
-        with torch.no_grad():
-            features: np.ndarray = model.features(torch.from_numpy(read_clips(clips, index, 1))).numpy()[0]
-        return features
-
-    with ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        return np.stack(list(pool.map(of, range(count)))).astype(np.float64)
+def _features(model: ST_GCN_18, clips: np.memmap, index: int) -> np.ndarray:
+    """The classifier's inputs for a clip, float64 (256,)."""
+    with torch.no_grad():
+        features: np.ndarray = model.features(torch.from_numpy(read_clips(clips, index, 1))).numpy()[0]
+    return features.astype(np.float64)
 
 
 def _classifier(features: np.ndarray, plans: List[Plan]) -> "tuple[np.ndarray, np.ndarray]":

@@ -24,7 +24,7 @@ RESULT_BYTES = 4 * CLASSES
 
 
 def top_k_hits(logits: np.ndarray, labels: np.ndarray, k: int) -> int:
-    """How many of the (N, 400) logits have their label among the k highest; of equal logits the lower class is higher."""
+    """How many of the (N, 400) logits have their label among the k highest; of equal ones the lower class is higher."""
     own = logits[np.arange(len(labels)), labels][:, None]
     before_label = np.arange(logits.shape[1]) < labels[:, None]
     rank = (logits > own).sum(axis=1) + ((logits == own) & before_label).sum(axis=1)
@@ -48,7 +48,7 @@ def read_results(result_dir: PathLike, names: List[str]) -> np.ndarray:
             "dataset that was inferred, or infer again into an empty folder"
         )
     logits = np.empty((len(names), CLASSES), "<f4")
-    rows, beyond = memoryview(logits).cast("B"), bytearray(1)
+    rows, beyond = logits.data.cast("B"), bytearray(1)
     folder = os.open(str(result_dir), os.O_RDONLY | os.O_DIRECTORY)
     try:
         for index, name in enumerate(names):
@@ -77,7 +77,7 @@ def _result_files(result_dir: PathLike) -> Dict[int, str]:
     """Sample index to file name."""
     files: Dict[int, str] = {}
     try:
-        entries = os.listdir(result_dir)
+        entries = [path.name for path in Path(result_dir).iterdir()]
     except OSError as error:
         raise InputError(f"can't read {result_dir} ({error.strerror}): give the folder of the results") from error
     for entry in entries:

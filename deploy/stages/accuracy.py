@@ -17,13 +17,13 @@ from deploy.console import Advance, progress
 from deploy.context import Context, NpuHost, remote_copy, run_folder
 from deploy.errors import KitError
 from deploy.hosts import Host
-from deploy.index import Index
 from deploy.logits import DIGESTS, LOGITS, RESULT_BYTES, DeviceLogits, write_logits
 from deploy.manifest import Step, key_of
 from deploy.npu import ais_bench, results
 from deploy.workqueue import drain
 from stgcn.dataset import CLASSES
 from stgcn.files import atomic_write
+from stgcn.index import Index
 
 UNIT_CLIPS = 4096  # of one ais_bench process at most: what a cut costs, against what a model's load costs
 RESULTS = "results"  # the folder that ais_bench is told to write

@@ -1,0 +1,182 @@
+"""Checkpoints, good and bad, in both of torch's formats."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import pickle
+import random
+import struct
+import zipfile
+from collections import OrderedDict
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Callable, Dict
+
+import pytest
+import torch
+
+from stgcn.checkpoint import load_model, load_state_dict, save_state_dict
+from stgcn.errors import InputError
+
+State = Dict[str, torch.Tensor]
+LEGACY_TORCH = torch.__version__.startswith("1.2.")
+needs_zip = pytest.mark.skipif(LEGACY_TORCH, reason="torch 1.2 writes no zip")
+FORMATS = [False, pytest.param(True, marks=needs_zip)]
+
+
+def torch_save(content: Any, path: Path, as_zip: bool = False) -> Path:
+    options = {} if LEGACY_TORCH else {"_use_new_zipfile_serialization": as_zip}
+    torch.save(content, str(path), **options)
+    return path
+
+
+def same(one: State, other: State) -> bool:
+    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("as_zip", FORMATS)
+class TestTorchsOwnFiles:
+    def test_a_state_dict_comes_back(self, state: State, tmp_path: Path, as_zip: bool) -> None:
+        assert same(load_state_dict(torch_save(OrderedDict(state), tmp_path / "x.pth", as_zip)), state)
+
+    def test_a_training_tools_wrapping_is_understood(self, state: State, tmp_path: Path, as_zip: bool) -> None:
+        wrapped = {
+            "meta": {"epoch": 3, "time": "now"},
+            "state_dict": {f"module.{name}": values for name, values in state.items()},
+            "optimizer": {"state": {0: {"momentum_buffer": torch.zeros(3)}}},
+        }
+        assert same(load_state_dict(torch_save(wrapped, tmp_path / "x.pth", as_zip)), state)
+
+    def test_parameters_and_views_are_tensors(self, state: State, tmp_path: Path, as_zip: bool) -> None:
+        odd = dict(state)
+        shape = state["fcn.weight"].shape
+        odd["fcn.weight"] = state["fcn.weight"].reshape(400, 256).t().contiguous().t().reshape(shape)
+        odd["fcn.bias"] = torch.nn.Parameter(torch.cat([torch.zeros(7), state["fcn.bias"]]))[7:].detach()
+        odd["edge_importance.0"] = torch.nn.Parameter(state["edge_importance.0"])
+        assert same(load_state_dict(torch_save(odd, tmp_path / "x.pth", as_zip)), state)
+
+    def test_half_precision_is_loaded_into_the_model(self, state: State, tmp_path: Path, as_zip: bool) -> None:
+        halves = {name: values.half() if values.is_floating_point() else values for name, values in state.items()}
+        model = load_model(torch_save(halves, tmp_path / "x.pth", as_zip))
+        assert same(dict(model.state_dict()), {name: values.to(state[name].dtype) for name, values in halves.items()})
+        assert not model.training
+
+
+class TestSaving:
+    def test_torch_reads_it(self, state: State, checkpoint: Path) -> None:
+        assert same(torch.load(str(checkpoint)), state)
+
+    def test_it_comes_back(self, state: State, checkpoint: Path) -> None:
+        assert same(load_state_dict(checkpoint), state)
+
+    def test_equal_states_give_equal_bytes(self, state: State, checkpoint: Path, tmp_path: Path) -> None:
+        save_state_dict({name: values.clone() for name, values in state.items()}, tmp_path / "x.pth")
+        assert (tmp_path / "x.pth").read_bytes() == checkpoint.read_bytes()
+
+
+class TestPublishedName:
+    def test_the_right_digest_is_accepted(self, checkpoint: Path, tmp_path: Path) -> None:
+        content = checkpoint.read_bytes()
+        path = tmp_path / f"st_gcn.kinetics-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+        path.write_bytes(content)
+        assert len(load_state_dict(path)) == 172
+
+    def test_a_wrong_one_is_told(self, checkpoint: Path, tmp_path: Path) -> None:
+        content = checkpoint.read_bytes()
+        (tmp_path / "st_gcn.kinetics-6fa43f73.pth").write_bytes(content)
+        head = hashlib.sha256(content).hexdigest()[:8]
+        with pytest.raises(InputError, match=f"begins 6fa43f73 and it begins {head}: fetch it again"):
+            load_state_dict(tmp_path / "st_gcn.kinetics-6fa43f73.pth")
+
+
+def without(state: State, *names: str) -> State:
+    return {name: values for name, values in state.items() if name not in names}
+
+
+def with_nan(state: State) -> State:
+    weight = state["fcn.weight"].clone()
+    weight[399, 255] = float("nan")
+    return {**state, "fcn.weight": weight}
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda s: without(s, "A", "fcn.bias"), "misses A, fcn.bias: give a checkpoint of ST_GCN_18"),
+        (lambda s: {**s, "extra": s["A"]}, "has surplus extra: give"),
+        (lambda s: {**without(s, "A"), "extra": s["A"]}, "misses A and has surplus extra: give"),
+        (lambda s: {"weight": s["A"]}, "misses A, data_bn.bias, .* and 160 more keys and has surplus weight"),
+        (lambda s: {**s, "A": s["A"][:2].clone()}, r"A of .* has shape \(2, 18, 18\) and ST_GCN_18's is \(3, 18, 18\)"),
+        (lambda s: {**s, "fcn.bias": s["A"].expand(10**6, 3, 18, 18)}, r"fcn.bias of .* has shape \(1000000, 3"),
+        (with_nan, "fcn.weight of .* holds NaN or infinity"),
+        (lambda s: {**s, "A": 1}, "entry A is no tensor"),
+        (lambda s: [1, 2], "holds no state dict"),
+        (lambda s: {1: s["A"]}, "holds no state dict"),
+        (lambda s: {**s, "A": s["A"].int()}, "names torch.IntStorage, .*don't trust it"),
+        (lambda s: {**s, "A": os.system}, r"names (posix|os)\.system, .*don't trust it"),
+    ],
+)
+@pytest.mark.parametrize("as_zip", FORMATS)
+def test_another_state_dict_is_refused(
+    state: State, tmp_path: Path, change: Callable[[State], Any], fault: str, as_zip: bool
+) -> None:
+    torch_save(change(state), tmp_path / "x.pth", as_zip)
+    with pytest.raises(InputError, match=f"x.pth.*{fault}|{fault}"):
+        load_state_dict(tmp_path / "x.pth")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"can't read .*missing.pth"):
+        load_state_dict(tmp_path / "missing.pth")
+
+
+class TestDamage:
+    @pytest.mark.parametrize("length", [0, 1, 15, 400, 20000, -4, -1])
+    @pytest.mark.parametrize("as_zip", FORMATS)
+    def test_a_truncated_file_is_refused(self, state: State, tmp_path: Path, length: int, as_zip: bool) -> None:
+        path = torch_save(state, tmp_path / "x.pth", as_zip)
+        path.write_bytes(path.read_bytes()[:length])
+        with pytest.raises(InputError, match=r"x.pth is(n't a checkpoint| empty)"):
+            load_state_dict(path)
+
+    @pytest.mark.parametrize("as_zip", FORMATS)
+    def test_damaged_bytes_end_in_a_sentence_or_a_state_dict(self, state: State, tmp_path: Path, as_zip: bool) -> None:
+        content = torch_save(state, tmp_path / "x.pth", as_zip).read_bytes()
+        source = random.Random(0)
+        for _ in range(60):
+            damaged = bytearray(content)
+            for _ in range(3):
+                damaged[source.randrange(16000)] = source.randrange(256)  # the pickle
+            (tmp_path / "y.pth").write_bytes(damaged)
+            with suppress(InputError):
+                assert len(load_state_dict(tmp_path / "y.pth")) == 172
+
+    def test_a_count_beyond_the_file_is_refused(self, state: State, tmp_path: Path) -> None:
+        path = tmp_path / "x.pth"
+        save_state_dict(state, path)
+        content = path.read_bytes()
+        claimed = b"M" + struct.pack("<H", state["A"].numel()) + b"N"
+        assert claimed in content
+        path.write_bytes(content.replace(claimed, b"J" + struct.pack("<i", 2**31 - 1) + b"N", 1))
+        with pytest.raises(InputError, match="claims more numbers than it has bytes"):
+            load_state_dict(path)
+
+    def test_a_compressed_zip_is_refused(self, tmp_path: Path) -> None:
+        with zipfile.ZipFile(str(tmp_path / "x.pth"), "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("x/data.pkl", bytes(10**6))
+        with pytest.raises(InputError, match="compressed zip"):
+            load_state_dict(tmp_path / "x.pth")
+
+    @pytest.mark.parametrize(
+        "members", [{}, {"x/other": b""}, {"x/data.pkl": b""}, {"x/data.pkl": pickle.dumps({"A": 1}, 2)}]
+    )
+    def test_a_zip_of_something_else_is_refused(self, tmp_path: Path, members: Dict[str, bytes]) -> None:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+        (tmp_path / "x.pth").write_bytes(buffer.getvalue())
+        with pytest.raises(InputError, match="isn't a checkpoint"):
+            load_state_dict(tmp_path / "x.pth")

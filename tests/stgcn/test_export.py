@@ -1,0 +1,175 @@
+"""The ONNX that is handed on. Exports run as programs: torch 1.2 and onnx don't share a process."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Dict, List
+
+import numpy as np
+import pytest
+import torch
+
+from stgcn.dataset import CLASSES, CLIP_SHAPE
+from stgcn.errors import InputError
+from stgcn.model import ST_GCN_18
+from tests.stgcn.conftest import random_clips
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+from stgcn import onnx_model  # noqa: E402
+
+LEGACY_TORCH = torch.__version__.startswith("1.2.")
+
+
+def run_export(checkpoint: Path, path: Path, *options: str, python_path: str = "") -> Any:
+    command = [sys.executable, "-m", "stgcn.export", "--ckpt", str(checkpoint), "--onnx", str(path), *options]
+    return subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": python_path, "PYTHONIOENCODING": "utf-8"},
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module", params=["reference", "fused"])
+def exported(request: Any, checkpoint: Path, tmp_path_factory: Any) -> Any:
+    path = tmp_path_factory.mktemp("onnx") / "st_gcn.onnx"
+    ended = run_export(checkpoint, path, "--variant", request.param)
+    assert ended.returncode == 0, ended.stderr
+    assert list(path.parent.iterdir()) == [path]
+    return request.param, path, ended.stdout
+
+
+def test_the_checklist_is_printed(exported: Any) -> None:
+    lines = exported[2].splitlines()
+    assert len(lines) == 10
+    assert all(line.startswith("✓ ") for line in lines)
+
+
+def test_the_graph_is_what_cann_takes(exported: Any) -> None:
+    variant, path, _ = exported
+    model = onnx.load(str(path))
+    assert [value.name for value in model.graph.input] == ["input1"]
+    assert [value.name for value in model.graph.output] == ["output1"]
+    assert 9 <= model.opset_import[0].version <= 13
+    operators: List[str] = [node.op_type for node in model.graph.node]
+    assert not {"Einsum", "Constant"} & set(operators)
+    if variant == "fused":
+        assert len(operators) <= 90
+        assert operators.count("Transpose") == 1
+        assert not {"Shape", "Gather", "BatchNormalization"} & set(operators)
+
+
+def test_it_gives_torchs_logits(exported: Any, model: ST_GCN_18) -> None:
+    session = onnxruntime.InferenceSession(str(exported[1]), providers=["CPUExecutionProvider"])
+    for batch_size in (1, 2):
+        clips = random_clips(batch_size, seed=batch_size)
+        clips[0, ..., 1] = 0
+        with torch.no_grad():
+            wanted = model(torch.from_numpy(clips)).numpy()
+        assert np.abs(session.run(["output1"], {"input1": clips})[0] - wanted).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (["--opset", "8"], r"--opset 8 is outside 9\.\.13"),
+        (["--opset", "14"], r"--opset 14 is outside 9\.\.13"),
+        (["--ckpt", "/missing.pth"], r"can't read /missing\.pth"),
+        (["--onnx", "/dev/null/x.onnx"], r"can't write /dev/null/x\.onnx"),
+    ],
+)
+def test_a_bad_option_is_told(checkpoint: Path, tmp_path: Path, options: List[str], fault: str) -> None:
+    ended = run_export(checkpoint, tmp_path / "x.onnx", *options)
+    assert ended.returncode == 1
+    assert re.fullmatch(f"error: .*{fault}.*\n", ended.stderr)
+    assert not list(tmp_path.iterdir())
+
+
+if LEGACY_TORCH:
+
+    def test_an_opset_beyond_torch_is_told(checkpoint: Path, tmp_path: Path) -> None:
+        ended = run_export(checkpoint, tmp_path / "x.onnx", "--opset", "11")
+        assert "--opset 11 is beyond torch 1.2" in ended.stderr
+
+
+def test_a_model_that_cannot_be_checked_is_not_handed_on(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "onnxruntime.py").write_text("raise ImportError('no onnxruntime here')")
+    ended = run_export(checkpoint, tmp_path / "new" / "x.onnx", python_path=str(tmp_path / "modules"))
+    assert ended.returncode == 1
+    assert "error: the check needs onnx and onnxruntime (no onnxruntime here): install them" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not list((tmp_path / "new").iterdir())
+
+
+class TestCheck:
+    """The checklist, on a network that is quickly run: every logit is the clip's mean plus its class."""
+
+    def network(self, opset: int = 11, batch: Any = "batch", output: str = "output1") -> Any:
+        helper = onnx.helper
+        graph = helper.make_graph(
+            [
+                helper.make_node("Flatten", ["input1"], ["flat"]),
+                helper.make_node("ReduceMean", ["flat"], ["mean"], axes=[1]),
+                helper.make_node("Add", ["mean", "classes"], [output]),
+            ],
+            "mean",
+            [helper.make_tensor_value_info("input1", onnx.TensorProto.FLOAT, [batch, *CLIP_SHAPE])],
+            [helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, [batch, CLASSES])],
+            [onnx.numpy_helper.from_array(np.arange(CLASSES, dtype=np.float32)[None], "classes")],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+        model.ir_version = 4
+        return model
+
+    def expected(self) -> Dict[str, np.ndarray]:
+        arrays = {}
+        for batch_size in onnx_model.CHECKED_BATCH_SIZES:
+            clips = random_clips(batch_size, seed=batch_size)
+            arrays[f"input1_{batch_size}"] = clips
+            mean = clips.reshape(batch_size, -1).mean(axis=1, dtype=np.float64)[:, None]
+            arrays[f"output1_{batch_size}"] = (mean + np.arange(CLASSES)).astype(np.float32)
+        return arrays
+
+    def test_a_right_one_passes(self, capsys: Any) -> None:
+        onnx_model.check(self.network(), self.expected())
+        assert capsys.readouterr().out.count("✓") == 10
+
+    @pytest.mark.parametrize(
+        ("change", "fault"),
+        [({"opset": 8}, "opset 8"), ({"batch": 1}, "input1 \\(1, 3"), ({"output": "logits"}, "logits \\('batch', 400")],
+    )
+    def test_another_interface_fails(self, change: Dict[str, Any], fault: str, capsys: Any) -> None:
+        with pytest.raises(InputError, match=fault):
+            onnx_model.check(self.network(**change), self.expected())
+        assert capsys.readouterr().out.splitlines()[-1].startswith("✗ ")
+
+    @pytest.mark.parametrize("value", [0.005, np.nan])
+    def test_other_logits_fail(self, value: float, capsys: Any) -> None:
+        expected = self.expected()
+        expected["output1_3"][2, 0] += value
+        with pytest.raises(InputError, match="ONNX Runtime against torch at batch size 3"):
+            onnx_model.check(self.network(), expected)
+        assert capsys.readouterr().out.splitlines()[-1].startswith("✗ ")
+
+    def test_weights_become_constants(self) -> None:
+        model = self.network()
+        graph = model.graph
+        graph.input.extend([onnx.helper.make_tensor_value_info("classes", onnx.TensorProto.FLOAT, [1, CLASSES])])
+        graph.initializer.extend([onnx.numpy_helper.from_array(np.zeros(3, np.float32), "unused")])
+        one = onnx.numpy_helper.from_array(np.float32([[0]]), "")
+        graph.node.insert(0, onnx.helper.make_node("Constant", [], ["zero"], value=one))
+        graph.node.insert(1, onnx.helper.make_node("Add", ["zero", "zero"], ["nothing"]))
+        onnx_model.tidy(model)
+        assert [value.name for value in graph.input] == ["input1"]
+        assert sorted(weight.name for weight in graph.initializer) == ["classes", "zero"]
+        assert [node.op_type for node in graph.node] == ["Add", "Flatten", "ReduceMean", "Add"]
+        onnx_model.check(model, self.expected())
