@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -87,15 +88,36 @@ def read_chips(section: Npu, runtime: Runtime) -> list[smi.Chip]:
     return smi.parse_info(table.output, smi.parse_mapping(mapping.output) if mapping.status == 0 else {})
 
 
-def wait_until_idle(section: Npu, runtime: Runtime, device: int, timeout_s: float) -> str | None:
-    """Wait for a device to be idle; None once it is, else at the deadline what keeps it busy."""
+@dataclass(frozen=True)
+class IdleCheck:
+    """What the host's npu-smi said of a device at one moment; `busy` says what keeps it so, None when it is idle."""
+
+    at: str  # UTC, ISO 8601
+    busy: str | None
+    chip: smi.Chip
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "at": self.at,
+            "busy": self.busy,
+            "aicore_percent": self.chip.aicore_percent,
+            "memory_used_mb": self.chip.model_memory_mb[0],
+            "memory_total_mb": self.chip.model_memory_mb[1],
+            "processes": None if self.chip.processes is None else [str(process) for process in self.chip.processes],
+            "temperature_c": self.chip.temperature_c,
+            "power_w": self.chip.power_w,
+        }
+
+
+def wait_until_idle(section: Npu, runtime: Runtime, device: int, timeout_s: float) -> IdleCheck:
+    """Wait for a device to be idle, until the deadline; the last check."""
     deadline = time.monotonic() + timeout_s
     while True:
         chip = next(chip for chip in read_chips(section, runtime) if chip.device == device)
         reason = smi.busy_reason(chip)
         left = deadline - time.monotonic()
         if reason is None or left <= 0:
-            return reason
+            return IdleCheck(datetime.now(timezone.utc).isoformat(timespec="seconds"), reason, chip)
         say(f"  waiting for {section.name}:{device}: {reason} ({left:.0f} s left)")
         time.sleep(min(POLL_S, left))
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 from deploy import transfer
 from deploy.console import say
 from deploy.context import Context, NpuHost, remote_copy
-from deploy.device import read_chips, wait_until_idle
+from deploy.device import IdleCheck, wait_until_idle
 from deploy.errors import KitError
 from deploy.manifest import Step, write_json
 from deploy.npu import ais_bench
+from stgcn.files import sha256_file
 
 SETTLE_S = 30.0  # a device's utilisation takes a moment to fall after our own run
 
@@ -44,15 +46,15 @@ def step(context: Context, batch_size: int) -> Step:
         before = _idle(context, npu, device, settings.idle_timeout_s)
         runs = _repeat(context, npu, command, batch_size)
         after = _idle(context, npu, device, SETTLE_S)
-        figure = _figure(batch_size, runs, [reason for reason in (before, after) if reason])
-        chip = next(chip for chip in read_chips(section, npu.runtime) if chip.device == device)
-        figure |= {
+        figure = {
+            **figures(batch_size, runs),
+            "logs": {name: sha256_file(path.with_name(name)) for name in map(log_name, range(1, len(runs) + 1))},
+            "idle_checks": {"before": before.record(), "after": after.record()},
             "host": section.name,
             "device": device,
-            "temperature_c": chip.temperature_c,
-            "power_w": chip.power_w,
             "simulated": npu.facts.simulated,
         }
+        figure["throughput"]["idle"] = before.busy is None and after.busy is None
         write_json(path, figure)
         return {"simulated": npu.facts.simulated, "idle": figure["throughput"]["idle"]}
 
@@ -63,19 +65,19 @@ def _relative(context: Context, path: Any) -> str:
     return str(path.relative_to(context.workspace).as_posix())
 
 
-def _idle(context: Context, npu: NpuHost, device: int, timeout_s: float) -> str | None:
-    """None when the device is idle, else what keeps it busy, which `--force` alone lets pass.
+def _idle(context: Context, npu: NpuHost, device: int, timeout_s: float) -> IdleCheck:
+    """The check that found the device idle; with `--force`, what it found in any case.
 
     Raises:
         KitError: still busy at the deadline.
     """
-    busy = wait_until_idle(npu.section, npu.runtime, device, 0 if context.force else timeout_s)
-    if busy and not context.force:
+    check = wait_until_idle(npu.section, npu.runtime, device, 0 if context.force else timeout_s)
+    if check.busy and not context.force:
         raise KitError(
-            f"{npu.section.name}: device {device} was not idle within {timeout_s:g} s ({busy}); free it, "
+            f"{npu.section.name}: device {device} was not idle within {timeout_s:g} s ({check.busy}); free it, "
             "raise benchmark.idle_timeout_s, or take a marked figure with `fab npu-bench --force`"
         )
-    return busy
+    return check
 
 
 def _repeat(context: Context, npu: NpuHost, command: list[str], batch_size: int) -> list[ais_bench.Performance]:
@@ -83,7 +85,7 @@ def _repeat(context: Context, npu: NpuHost, command: list[str], batch_size: int)
     settings = context.inventory.benchmark
     runs: list[ais_bench.Performance] = []
     while len(runs) < settings.max_repeats and (len(runs) < 2 or _spread(runs) > settings.spread):
-        log = context.batch_folder(batch_size) / f"benchmark-{len(runs) + 1}.log"
+        log = context.batch_folder(batch_size) / log_name(len(runs) + 1)
         done = npu.runtime.run(command, log=log, timeout_s=context.inventory.timeout_s)
         if done.status != 0:
             raise ais_bench.failure(done.output, done.status)
@@ -92,13 +94,18 @@ def _repeat(context: Context, npu: NpuHost, command: list[str], batch_size: int)
     return runs
 
 
-def _spread(runs: list[ais_bench.Performance]) -> float:
+def _spread(runs: Sequence[ais_bench.Performance]) -> float:
     """(max - min) / median of the throughputs."""
     rates = [run.throughput for run in runs]
     return (max(rates) - min(rates)) / statistics.median(rates)
 
 
-def _figure(batch_size: int, runs: list[ais_bench.Performance], busy: list[str]) -> dict[str, Any]:
+def log_name(repeat: int) -> str:
+    """The file that keeps what ais_bench printed in a repeat (from 1)."""
+    return f"benchmark-{repeat}.log"
+
+
+def figures(batch_size: int, runs: Sequence[ais_bench.Performance]) -> dict[str, Any]:
     """What is reported of the runs: samples/s, and the compute latency of a batch in ms."""
     rates = [run.throughput for run in runs]
     latencies = [run.compute for run in runs]
@@ -110,7 +117,6 @@ def _figure(batch_size: int, runs: list[ais_bench.Performance], busy: list[str])
             "max": max(rates),
             "repeats": len(rates),
             "spread": _spread(runs) if len(runs) > 1 else None,
-            "idle": not busy,
         },
         "latency_ms": {
             "min": min(latency.min for latency in latencies),
@@ -120,5 +126,4 @@ def _figure(batch_size: int, runs: list[ais_bench.Performance], busy: list[str])
             "max": max(latency.max for latency in latencies),
         },
         "runs": rates,
-        "busy": busy,
     }
