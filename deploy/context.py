@@ -8,8 +8,9 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from deploy import hosts, runtime
-from deploy.device import Device, Facts
+from deploy import hosts, runtime, transfer
+from deploy.build import Build
+from deploy.device import Device, Facts, Smi, read_era
 from deploy.errors import KitError
 from deploy.inventory import Inventory, Npu, local_path
 from deploy.manifest import Manifest, Step, key_of
@@ -24,11 +25,24 @@ class NpuHost:
     section: Npu
     host: hosts.Host
     runtime: runtime.Runtime
+    smi: Smi
     facts: Facts
+
+    def __str__(self) -> str:
+        return self.section.name
 
     @property
     def devices(self) -> list[Device]:
         return [Device(self.section.name, chip) for chip in self.facts.chips]
+
+    def has(self, program: str) -> bool:
+        """Whether a program is there once the environment is sourced."""
+        return self.runtime.run(["bash", "-c", 'type -P "$1" > /dev/null', "bash", program]).status == 0
+
+    @cached_property
+    def era(self) -> str:
+        """Of ais_bench. Raises KitError where there is none that runs."""
+        return read_era(self.section, self.runtime, self.facts)
 
 
 @dataclass
@@ -39,6 +53,7 @@ class Context:
     force: bool = False  # take figures on a busy device, marked
     workspace: Path = field(init=False)
     manifest: Manifest = field(init=False)
+    _sent: set[tuple[str, Any]] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
         self.workspace = local_path(self.inventory.workspace)
@@ -51,8 +66,8 @@ class Context:
             ) from None
         self.manifest = Manifest(self.workspace)
 
-    def perform(self, step: Step) -> dict[str, Any]:
-        return self.manifest.perform(step, fresh=self.fresh, dry=self.dry)
+    def perform(self, step: Step, *, fresh: bool = False) -> dict[str, Any]:
+        return self.manifest.perform(step, fresh=self.fresh or fresh, dry=self.dry)
 
     @cached_property
     def gpu(self) -> runtime.Runtime:
@@ -69,7 +84,8 @@ class Context:
         for section in self.inventory.npu:
             host = hosts.connect(section)
             its_runtime = runtime.for_npu(section, host)
-            found.append(NpuHost(section, host, its_runtime, Facts.read(section, its_runtime)))
+            smi = Smi.of(section, its_runtime)
+            found.append(NpuHost(section, host, its_runtime, smi, Facts.read(section, its_runtime, smi)))
         first = found[0]
         for other in found[1:]:
             if other.facts.target != first.facts.target:
@@ -104,9 +120,29 @@ class Context:
     def onnx(self) -> Path:
         return self.manifest.output("export", self.artefact("gpu/st_gcn.onnx"), "make gpu-stage")
 
-    def om(self, batch_size: int) -> Path:
-        path = self.batch_folder(batch_size) / f"st_gcn_bs{batch_size}.om"
-        return self.manifest.output(f"convert/bs{batch_size}", path, "fab npu-convert")
+    def clips_folder(self, npu: NpuHost) -> PurePosixPath:
+        """Where a host keeps the dataset's clips: named by content."""
+        dataset = self.manifest.steps["preprocess"]["outputs"]["gpu/dataset.json"]["sha256"]
+        return npu.host.workspace / "data" / str(dataset)[:16]
+
+    def send_clips(self, npu: NpuHost, index: Index) -> None:
+        """Bring an index's clips to a host, once a command: to check them there is to read them all."""
+        shards = tuple((shard.first, shard.count) for shard in index.shards)
+        if (str(npu), shards) not in self._sent:
+            transfer.push_clips(npu.host, self.data, index, self.clips_folder(npu))
+            self._sent.add((str(npu), shards))
+
+    def build(self, batch_size: int) -> Build:
+        """The OM of a batch size, as the inventory has it. Raises KitError where the ONNX is not made yet."""
+        folder = self.batch_folder(batch_size)
+        flags, aoe = self.inventory.atc, self.inventory.aoe
+        return Build(f"bs{batch_size}", folder, self.onnx(), "export", batch_size, flags, aoe)
+
+    def om_sha256(self, build: Build) -> str:
+        """Of a build's OM, once it is there. Raises KitError where it is not made yet or was changed."""
+        step = f"convert/{build.name}"
+        om = self.manifest.output(step, build.om, "fab npu-convert")
+        return str(self.manifest.steps[step]["outputs"][om.relative_to(self.workspace).as_posix()]["sha256"])
 
 
 def remote_copy(host: hosts.Host, path: Path) -> PurePosixPath:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,13 @@ from deploy import probe
 from deploy.console import say
 from deploy.errors import KitError
 from deploy.inventory import Npu
-from deploy.npu import smi, versions
+from deploy.npu import ais_bench, smi, versions
 from deploy.runtime import Runtime
 
 PROBE_TIMEOUT_S = 60.0  # npu-smi can hang on a lost device
 POLL_S = 2.0
+REMIND_S = 20.0  # how often an unchanged wait is told again
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -33,14 +37,67 @@ class Device:
         return f"{self.host}:{self.chip.device}"
 
 
+class Smi:
+    """A host's npu-smi. Where the tools are in an image it is still the host's own that is asked, if there is one: a
+    container sees no processes but its own."""
+
+    def __init__(self, name: str, tool: str, runtime: Runtime, in_container: bool = False) -> None:
+        self.name, self.in_container = name, in_container
+        self._tool, self._runtime = tool, runtime
+
+    @classmethod
+    def of(cls, section: Npu, runtime: Runtime) -> Smi:
+        asked = runtime.of_host()
+        in_container = section.runtime == "docker" and asked is runtime
+        if in_container:
+            say(
+                f"  {section.name}: no npu-smi on the host, so the image's is asked, which sees its own processes",
+                "yellow",
+            )
+        return cls(section.name, section.tools.npu_smi, asked, in_container)
+
+    def chips(self) -> list[smi.Chip]:
+        """Every chip that the host shows, with its logical device. Raises KitError where npu-smi fails."""
+        with naming(self.name):
+            return smi.parse_info(self._ask(smi.info_argv), self._logical)
+
+    def chip(self, device: int) -> smi.Chip:
+        """One device now, its processes too where this npu-smi has any way to tell them.
+
+        Raises:
+            KitError: the device is gone, or npu-smi fails.
+        """
+        chip = next((chip for chip in self.chips() if chip.device == device), None)
+        if chip is None:
+            raise KitError(
+                f"{self.name}: device {device} is lost, npu-smi no longer shows it; see `npu-smi info` and dmesg there,"
+                " or leave it out of `devices` in the inventory"
+            )
+        if chip.processes is not None:
+            return chip
+        listed = self._ask(lambda tool: smi.proc_mem_argv(tool, chip.npu_id, chip.chip_id))
+        return dataclasses.replace(chip, processes=smi.parse_proc_mem(listed))
+
+    @cached_property
+    def _logical(self) -> Mapping[tuple[int, int], int]:
+        """(NPU id, chip id) -> logical device; empty where the release does not tell, as its table then does."""
+        try:
+            return smi.parse_mapping(self._ask(smi.mapping_argv))
+        except KitError:
+            return {}  # the table itself fails alike, with the sentence for it
+
+    def _ask(self, argv: Callable[[str], list[str]]) -> str:
+        return self._runtime.run(argv(self._tool), timeout_s=PROBE_TIMEOUT_S).output
+
+
 @dataclass(frozen=True)
 class Facts:
     chips: tuple[smi.Chip, ...]  # those that the inventory lists, in its order
     soc_version: str
-    cann: str
-    driver: str
-    ais_bench: str  # sha256 of the package: its version string never moved
-    aclruntime: str
+    cann: str  # or `unknown`
+    driver: str  # or `unknown`
+    ais_bench: str | None  # sha256 of the package: its version string never moved; converting needs none
+    aclruntime: str | None
     simulated: bool
 
     @property
@@ -48,44 +105,57 @@ class Facts:
         return f"{self.soc_version} with CANN {self.cann}"
 
     @property
-    def tools(self) -> dict[str, str]:
+    def tools(self) -> dict[str, str | None]:
         """What a result depends on besides the model and the data."""
-        return {"soc_version": self.soc_version, "cann": self.cann, "ais_bench": self.ais_bench, "driver": self.driver}
+        return {
+            "soc_version": self.soc_version,
+            "cann": self.cann,
+            "driver": self.driver,
+            "ais_bench": self.ais_bench,
+            "aclruntime": self.aclruntime,
+        }
 
     @classmethod
-    def read(cls, section: Npu, runtime: Runtime) -> Facts:
-        """Ask a host's npu-smi and version files.
+    def read(cls, section: Npu, runtime: Runtime, asked: Smi) -> Facts:
+        """Ask a host's npu-smi and version files. A version that is not told is `unknown`, with a warning: it makes no
+        result wrong, the steps merely do not run again when it changes.
 
         Raises:
-            KitError: no such device or chip, an unhealthy one, chips of two kinds, or tools that are not there.
+            KitError: no such device or chip, an unhealthy one, chips of two kinds, or a Python that does not run.
         """
-        with _naming(section):
-            chips = smi.select(read_chips(section, runtime), section.devices, section.chip)
-            found = _probe(section, runtime)
-            cann, driver = versions.parse_cann(found["cann"] or ""), versions.parse_driver(found["driver"] or "")
+        with naming(section.name):
+            chips = smi.select(asked.chips(), section.devices, section.chip)
+        found = _probe(section, runtime)
+        cann = _version(section, "CANN", found["cann"], versions.parse_cann)
+        driver = _version(section, "driver", found["driver"], versions.parse_driver)
         if warning := versions.mismatch(cann, driver):
             say(f"  {section.name}: {warning}", "yellow")
-        if found["ais_bench"] is None:
-            raise KitError(
-                f"{section.name}: {section.tools.python} has no ais_bench; install it there, "
-                "or name the Python that has it under tools.python in the inventory"
-            )
         return cls(
             chips=tuple(chips),
             soc_version=smi.soc_version(chips[0].name),
             cann=cann,
             driver=driver,
             ais_bench=found["ais_bench"],
-            aclruntime=found["aclruntime"] or "unknown",
+            aclruntime=found["aclruntime"],
             simulated=versions.simulated(cann) or versions.simulated(driver),
         )
 
 
-def read_chips(section: Npu, runtime: Runtime) -> list[smi.Chip]:
-    """The host's own chip table, with the logical device of each."""
-    table = runtime.run(smi.info_argv(section.tools.npu_smi), timeout_s=PROBE_TIMEOUT_S)
-    mapping = runtime.run(smi.mapping_argv(section.tools.npu_smi), timeout_s=PROBE_TIMEOUT_S)
-    return smi.parse_info(table.output, smi.parse_mapping(mapping.output) if mapping.status == 0 else {})
+def read_era(section: Npu, runtime: Runtime, facts: Facts) -> str:
+    """Which generation of ais_bench a host has, told by its `--help`.
+
+    Raises:
+        KitError: there is none, another package of that name, or one that lacks its aclruntime.
+    """
+    python = section.tools.python
+    if facts.ais_bench is None:
+        raise KitError(
+            f"{section.name}: {python} has no ais_bench; install the wheels aclruntime and ais_bench there, "
+            "or name the Python that has them under tools.python in the inventory"
+        )
+    done = runtime.run(ais_bench.help_argv(python), timeout_s=PROBE_TIMEOUT_S)
+    with naming(section.name):
+        return ais_bench.parse_help(done.output, done.status)
 
 
 @dataclass(frozen=True)
@@ -95,6 +165,7 @@ class IdleCheck:
     at: str  # UTC, ISO 8601
     busy: str | None
     chip: smi.Chip
+    in_container: bool = False  # told by a container's npu-smi, which sees its own processes alone
 
     def record(self) -> dict[str, Any]:
         return {
@@ -106,29 +177,72 @@ class IdleCheck:
             "processes": None if self.chip.processes is None else [str(process) for process in self.chip.processes],
             "temperature_c": self.chip.temperature_c,
             "power_w": self.chip.power_w,
+            "asked": "container" if self.in_container else "host",
         }
 
 
-def wait_until_idle(section: Npu, runtime: Runtime, device: int, timeout_s: float) -> IdleCheck:
-    """Wait for a device to be idle, until the deadline; the last check."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        chip = next(chip for chip in read_chips(section, runtime) if chip.device == device)
-        reason = smi.busy_reason(chip)
-        left = deadline - time.monotonic()
-        if reason is None or left <= 0:
-            return IdleCheck(datetime.now(timezone.utc).isoformat(timespec="seconds"), reason, chip)
-        say(f"  waiting for {section.name}:{device}: {reason} ({left:.0f} s left)")
-        time.sleep(min(POLL_S, left))
+class IdleWatch:
+    """Waits for one device to be idle, through all the figures of one command.
+
+    The least memory that the device was seen to hold when idle is its own: more than that is someone's. Once the
+    patience is spent the next figures do not wait again: six of them would cost six deadlines.
+    """
+
+    def __init__(self, asked: Smi, device: int, patience_s: float) -> None:
+        self.patience_s = patience_s
+        self._smi, self._device = asked, device
+        self._idle_memory_mb: int | None = None
+        self._spent = False
+
+    def __str__(self) -> str:
+        return f"{self._smi.name}:{self._device}"
+
+    def check(self) -> IdleCheck:
+        """The device as it is now."""
+        chip = self._smi.chip(self._device)
+        busy = smi.busy_reason(chip, self._idle_memory_mb)
+        if busy is None:
+            used = chip.model_memory_mb[0]
+            self._idle_memory_mb = min(used, self._idle_memory_mb or used)
+        return IdleCheck(datetime.now(timezone.utc).isoformat(timespec="seconds"), busy, chip, self._smi.in_container)
+
+    def before(self) -> IdleCheck:
+        """The check that found the device idle, else the one at the deadline."""
+        check = self.wait(0 if self._spent else self.patience_s)
+        self._spent = check.busy is not None
+        return check
+
+    def wait(self, timeout_s: float) -> IdleCheck:
+        deadline, told, told_at = time.monotonic() + timeout_s, "", 0.0
+        while True:
+            check, now = self.check(), time.monotonic()
+            if check.busy is None or now >= deadline:
+                return check
+            if check.busy != told or now - told_at > REMIND_S:
+                say(f"  waiting for {self}: {check.busy} ({deadline - now:.0f} s left)")
+                told, told_at = check.busy, now
+            time.sleep(min(POLL_S, deadline - now))
 
 
 @contextmanager
-def _naming(section: Npu) -> Iterator[None]:
-    """Errors of the pure parsers do not know the host: name it."""
+def naming(who: str) -> Iterator[None]:
+    """Errors of the pure parsers do not know the host, or its device `host:device`: name it."""
     try:
         yield
     except KitError as error:
-        raise error if str(error).startswith(f"{section.name}: ") else KitError(f"{section.name}: {error}") from None
+        named = (f"{who}: ", f"{who.partition(':')[0]}: ")
+        if type(error) is not KitError or str(error).startswith(named):
+            raise
+        raise KitError(f"{who}: {error}") from None
+
+
+def _version(section: Npu, of: str, text: str | None, parse: Callable[[str], str]) -> str:
+    try:
+        return parse(text or "")
+    except KitError as error:
+        reason = "no version file where the environment says" if text is None else str(error)
+        say(f"  {section.name}: {of} version unknown ({reason}); nothing runs again when it changes", "yellow")
+        return UNKNOWN
 
 
 def _probe(section: Npu, runtime: Runtime) -> Mapping[str, Any]:

@@ -32,6 +32,10 @@ class Completed:
     output: str
 
 
+class OverrunError(KitError):
+    """A program that was stopped at its deadline."""
+
+
 class Host(Protocol):
     """Where things run. `workspace` is absolute; the kit writes nowhere else."""
 
@@ -46,7 +50,8 @@ class Host(Protocol):
         A status that is not 0 is the caller's to judge.
 
         Raises:
-            KitError: the program cannot be started, or did not end in `timeout_s`.
+            KitError: the program cannot be started.
+            OverrunError: it did not end in `timeout_s` and was stopped.
         """
 
     def call(
@@ -111,7 +116,7 @@ class LocalHost:
                 _pump(process, capture, timeout_s)
             return Completed(process.wait(), capture.text())
         except subprocess.TimeoutExpired:
-            raise KitError(f"{self.name}: {argv[0]} did not end within {timeout_s:g} s and was stopped") from None
+            raise OverrunError(f"{self.name}: {argv[0]} did not end within {timeout_s:g} s and was stopped") from None
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)

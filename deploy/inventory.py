@@ -23,6 +23,8 @@ Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Device = Annotated[int, Field(ge=0)]
+Variant = Literal["reference", "fused"]
+AoeJobType = Literal[1, 2]  # subgraphs, operators
 
 
 class _Section(BaseModel):
@@ -36,6 +38,7 @@ class Tools(_Section):
     env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = {}
     python: Text = "python3"
     atc: Text = "atc"
+    aoe: Text = "aoe"  # the tuner; a host may lack it
     npu_smi: Text = "npu-smi"
 
 
@@ -77,7 +80,7 @@ class Npu(_Host):
     @field_validator("devices")
     @classmethod
     def _distinct(cls, devices: list[int] | str) -> list[int] | str:
-        if not devices or len(set(devices)) != len(devices):
+        if devices != "all" and (not devices or len(set(devices)) != len(devices)):
             raise ValueError("list each logical device once, or say `all`")
         return devices
 
@@ -93,6 +96,16 @@ class Benchmark(_Section):
     max_repeats: PositiveInt = 10
     spread: Annotated[float, Field(gt=0, le=1)] = 0.02  # stop repeating once (max - min) / median is under this
     idle_timeout_s: Annotated[float, Field(ge=0)] = 600
+
+
+class Tune(_Section):
+    """What `fab npu-tune` tries, each with each; then AOE on the best of them."""
+
+    variants: Annotated[list[Variant], Field(min_length=1)] = ["reference", "fused"]
+    precision_modes: Annotated[list[Text], Field(min_length=1)] = ["force_fp16", "allow_mix_precision"]
+    batch_sizes: list[PositiveInt] = []  # the inventory's own where empty
+    aoe: list[AoeJobType] = [2]  # job types, where the host has AOE
+    samples: PositiveInt = 512  # the first so many pass the gate
 
 
 class Reference(_Section):
@@ -113,9 +126,11 @@ class Inventory(_Section):
     )
     checkpoint: Text = "checkpoints/st_gcn.kinetics-6fa43f73.pth"
     batch_sizes: Annotated[list[PositiveInt], Field(min_length=1)] = [1, 4, 8, 16, 32, 64]
-    variant: Literal["reference", "fused"] = "reference"
+    variant: Variant = "reference"
     atc: dict[str, str] = {"precision_mode": "force_fp16"}
+    aoe: AoeJobType | None = None  # have AOE tune each OM on the device
     benchmark: Benchmark = Benchmark()
+    tune: Tune = Tune()
     reference: Reference = Reference()
     timeout_s: Annotated[float, Field(gt=0)] = 7200  # of any one run of atc or ais_bench
     gate: Annotated[float, Field(gt=0, lt=1)] = 0.01

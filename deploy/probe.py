@@ -4,6 +4,8 @@ Prints one line of JSON: the texts of CANN's and the driver's version files, and
 ais_bench and aclruntime that this Python would import. Python >= 3.7, no packages.
 """
 
+from __future__ import annotations
+
 import hashlib
 import importlib.util
 import json
@@ -39,7 +41,8 @@ def digest_of(module: str) -> str | None:
 
 
 def main() -> None:
-    toolkit = os.environ.get("ASCEND_TOOLKIT_HOME", "/usr/local/Ascend/ascend-toolkit/latest")
+    home = os.environ.get("ASCEND_HOME_PATH", "/usr/local/Ascend/ascend-toolkit/latest")
+    toolkit = os.environ.get("ASCEND_TOOLKIT_HOME", home)
     driver = os.environ.get("ASCEND_DRIVER_PATH", "/usr/local/Ascend/driver")
     system = platform.machine() + "-linux"
     print(

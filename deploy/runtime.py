@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol
 
 from deploy.errors import KitError
-from deploy.hosts import Completed, Host
+from deploy.hosts import Completed, Host, OverrunError
 from deploy.inventory import ROOT, Gpu, Npu
 
 # The scripts are counted, so that they and the command stay arguments: nothing is spliced into shell text. They are
@@ -45,6 +46,15 @@ class Runtime(Protocol):
     ) -> Completed:
         """Run `command`; see `Host.run`."""
 
+    def facts(self) -> Mapping[str, Any]:
+        """What a result's record says of the runtime itself."""
+
+    def on_device(self, device: int) -> tuple[Runtime, int]:
+        """The runtime that reaches a logical device of the host, and the number that its tools know the device by."""
+
+    def of_host(self) -> Runtime:
+        """Where the host's own npu-smi is asked: inside a container it sees that container's processes alone."""
+
 
 @dataclass(frozen=True)
 class Native:
@@ -68,7 +78,13 @@ class Native:
         timeout_s: float | None = None,
         echo: bool = False,
     ) -> Completed:
-        done = self.host.run(self.argv(command, folder), log=log, timeout_s=timeout_s, echo=echo)
+        try:
+            done = self.host.run(self.argv(command, folder), log=log, timeout_s=timeout_s, echo=echo)
+        except OverrunError:
+            raise KitError(
+                f"{self.host.name}: {shlex.join(command[:3])} ... did not end within {timeout_s:g} s and was stopped; "
+                "see its log, and check the device with `npu-smi info`"
+            ) from None
         if done.status == CONFIGURATION_STATUS and "environment script" in done.output:
             raise KitError(
                 f"{self.host.name}: {done.output.strip().splitlines()[-1]}; "
@@ -80,6 +96,15 @@ class Native:
                 "; correct `tools` in the inventory"
             )
         return done
+
+    def facts(self) -> Mapping[str, Any]:
+        return {}
+
+    def on_device(self, device: int) -> tuple[Runtime, int]:
+        return self, device
+
+    def of_host(self) -> Runtime:
+        return self
 
 
 def for_gpu(section: Gpu, host: Host) -> Runtime:

@@ -35,14 +35,25 @@ def drain(items: Sequence[Item], workers: Sequence[Worker], do: Callable[[Worker
             done[str(worker)] += 1
             queue.finish()
 
+    if len(workers) == 1:
+        work(workers[0])  # in the caller's thread, where an interrupt arrives
+    else:
+        _work_side_by_side(workers, work, queue)
+    if queue.errors and (queue.waiting or not all(isinstance(error, InputError) for error in queue.errors)):
+        raise next((error for error in queue.errors if not isinstance(error, InputError)), queue.errors[-1])
+    return dict(done)
+
+
+def _work_side_by_side(workers: Sequence[Worker], work: Callable[[Worker], None], queue: _Queue[Item]) -> None:
     threads = [threading.Thread(target=work, args=(worker,), daemon=True) for worker in workers]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
-    if queue.waiting:
-        raise next((error for error in queue.errors if not isinstance(error, InputError)), queue.errors[-1])
-    return dict(done)
+    try:
+        for thread in threads:
+            thread.join()
+    except BaseException:  # an interrupt: nobody takes another item
+        queue.waiting.clear()
+        raise
 
 
 class _Queue(Generic[Item]):

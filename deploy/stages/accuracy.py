@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,21 +14,24 @@ from typing import Any
 import numpy as np
 
 from deploy import transfer
-from deploy.console import Advance, progress
+from deploy.build import Build
+from deploy.console import progress
 from deploy.context import Context, NpuHost, remote_copy, run_folder
+from deploy.device import naming
 from deploy.errors import KitError
-from deploy.hosts import Host
+from deploy.hosts import Completed, Host
 from deploy.logits import DIGESTS, LOGITS, RESULT_BYTES, DeviceLogits, write_logits
 from deploy.manifest import Step, key_of
 from deploy.npu import ais_bench, results
+from deploy.runtime import Runtime
 from deploy.workqueue import drain
 from stgcn.dataset import CLASSES
 from stgcn.files import atomic_write
 from stgcn.index import Index
 
 UNIT_CLIPS = 4096  # of one ais_bench process at most: what a cut costs, against what a model's load costs
-RESULTS = "results"  # the folder that ais_bench is told to write
 UNITS_A_DEVICE = 4  # with several devices: small enough that the last one to finish is not waited for long
+RESULTS = "results"  # the folder that ais_bench is told to write
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,15 @@ class Unit:
 
 
 @dataclass(frozen=True)
+class Span:
+    """When one ais_bench ran, in seconds of one clock."""
+
+    start: float
+    end: float
+    samples: int
+
+
+@dataclass(frozen=True)
 class Worker:
     """One logical device of one host."""
 
@@ -46,7 +59,16 @@ class Worker:
     device: int
 
     def __str__(self) -> str:
-        return f"{self.npu.section.name}:{self.device}"
+        return f"{self.npu}:{self.device}"
+
+    @property
+    def runtime(self) -> Runtime:
+        return self.npu.runtime.on_device(self.device)[0]
+
+    @property
+    def number(self) -> int:
+        """What ais_bench knows the device by."""
+        return self.npu.runtime.on_device(self.device)[1]
 
 
 def plan(samples: int, batch_size: int, devices: int) -> list[Unit]:
@@ -56,92 +78,159 @@ def plan(samples: int, batch_size: int, devices: int) -> list[Unit]:
     return [Unit(first, min(clips, samples - first)) for first in range(0, samples, clips)]
 
 
-def step(context: Context, batch_size: int) -> Step:
-    index, om = context.index(), context.om(batch_size)
-    manifest = context.manifest.steps
+def join(parts: Mapping[Unit, np.ndarray], samples: int) -> np.ndarray:
+    """The (samples, 400) logits of units that hold every sample exactly once.
+
+    Raises:
+        KitError: naming the first sample that no unit or more than one holds.
+    """
+    held = np.zeros(samples, np.int64)
+    logits = np.empty((samples, CLASSES), np.float32)
+    for unit, part in parts.items():
+        held[unit.first : unit.first + unit.count] += 1
+        logits[unit.first : unit.first + unit.count] = part
+    if wrong := np.flatnonzero(held != 1).tolist():
+        raise KitError(
+            f"sample {wrong[0]} was run {held[wrong[0]]} times, not once ({len(wrong)} of {samples} were not); "
+            "run `fab npu-bench --fresh`"
+        )
+    return logits
+
+
+def aggregate(spans: Sequence[Span]) -> dict[str, Any] | None:
+    """What the devices did together: all samples over the wall time from the first start to the last end.
+
+    Rates of devices that overlap are never summed: each is taken over a window of its own.
+    """
+    if not spans:
+        return None
+    samples = sum(span.samples for span in spans)
+    seconds = max(span.end for span in spans) - min(span.start for span in spans)
+    return {"samples": samples, "seconds": round(seconds, 3), "samples_per_s": round(samples / seconds, 3)}
+
+
+def perform(context: Context, build: Build, index: Index) -> None:
+    """Make <folder>/logits.npy and results.tsv: every sample of `index` through the build's OM, on all devices.
+
+    Raises:
+        KitError: no device is left that can do it, or the OM is not made yet; what was done is kept for the next run.
+    """
+    context.perform(_step(context, build, index))
+
+
+def _step(context: Context, build: Build, index: Index) -> Step:
     inputs = {
-        "om": manifest[f"convert/bs{batch_size}"]["outputs"][om.relative_to(context.workspace).as_posix()]["sha256"],
-        "dataset": manifest["preprocess"]["outputs"]["gpu/dataset.json"]["sha256"],
-        "batch_size": batch_size,
+        "om": context.om_sha256(build),
+        "dataset": context.manifest.steps["preprocess"]["outputs"]["gpu/dataset.json"]["sha256"],
+        "batch_size": build.batch_size,
         **context.npus[0].facts.tools,
     }
+    if index.samples != context.index().samples:
+        inputs["samples"] = index.samples
     workers = [Worker(npu, device.chip.device) for npu in context.npus for device in npu.devices]
-    run = _Run(context, index, om, batch_size, inputs)
-    units = plan(index.samples, batch_size, len(workers))
-    folder = context.batch_folder(batch_size)
-    outputs = [folder / LOGITS, folder / DIGESTS]
-    commands = [workers[0].npu.runtime.argv(run.command(workers[0], unit)) for unit in units]
-    return Step(
-        f"accuracy/bs{batch_size}",
-        ", ".join(map(str, workers)),
-        inputs,
-        outputs,
-        lambda: run.all(workers, units),
-        commands,
-    )
+    run = _Run(context, build, index, inputs)
+    units = plan(index.samples, build.batch_size, len(workers))
+    outputs = [build.folder / LOGITS, build.folder / DIGESTS]
+    commands = [workers[0].runtime.argv(run.command(workers[0], unit)) for unit in units]
+    where = ", ".join(map(str, workers))
+    return Step(f"accuracy/{build.name}", where, inputs, outputs, lambda: run.all(workers, units), commands)
 
 
 @dataclass(frozen=True)
 class _Run:
     context: Context
+    build: Build
     index: Index
-    om: Path
-    batch_size: int
     inputs: dict[str, Any]
 
     def all(self, workers: Sequence[Worker], units: Sequence[Unit]) -> dict[str, Any]:
         """Run every unit somewhere, keep each one's logits as it ends, join them at the last."""
-        for npu in {worker.npu.section.name: worker.npu for worker in workers}.values():
-            transfer.push_clips(npu.host, self.context.data, self.index, self._clips(npu))
-            transfer.put(npu.host, self.om, remote_copy(npu.host, self.om))
+        if self.context.fresh:
+            shutil.rmtree(self._kept, ignore_errors=True)
         self._kept.mkdir(parents=True, exist_ok=True)
-        todo = [unit for unit in units if not self._path(unit).exists()]
-        with progress(f"bs{self.batch_size} accuracy", self.index.samples) as advance:
+        todo = [unit for unit in units if self._read_kept(unit) is None]
+        for npu in {worker.npu.section.name: worker.npu for worker in workers}.values():
+            self.context.send_clips(npu, self.index)
+            transfer.put(npu.host, self.build.om, remote_copy(npu.host, self.build.om))
+        spans: list[Span] = []
+        with progress(f"{self.build.name} accuracy", self.index.samples) as advance:
             advance(sum(unit.count for unit in units if unit not in todo))
-            ran = drain(todo, workers, lambda worker, unit: self._one(worker, unit, advance))
-        logits = np.concatenate([np.load(self._path(unit), allow_pickle=False) for unit in units])
-        write_logits(DeviceLogits(self.index.names, logits), self.context.batch_folder(self.batch_size))
-        shutil.rmtree(self._kept)
-        return {"simulated": workers[0].npu.facts.simulated, "units": ran}
 
-    def _one(self, worker: Worker, unit: Unit, advance: Advance) -> None:
-        host = worker.npu.host
-        folder = self._folder(worker, unit)
-        fillers = -unit.count % self.batch_size
-        samples = list(range(unit.first, unit.first + unit.count))
-        # The kit fills the last batch itself, as newer tools do, with the batch's first clip: eras differ in what
-        # they do with a partial one. The fillers' names follow the last sample's.
-        last_batch = unit.first + (unit.count - 1) // self.batch_size * self.batch_size
-        clips = self._clips(worker.npu)
-        files = {f"{i}.bin": str(transfer.clip_path(self.index, clips, i)) for i in samples}
-        filler_stems = [str(samples[-1] + 1 + i) for i in range(fillers)]
-        files |= {f"{stem}.bin": str(transfer.clip_path(self.index, clips, last_batch)) for stem in filler_stems}
-        host.call("link", {"folder": str(folder / "input"), "files": files})
-        host.call("link", {"folder": str(folder / "output"), "files": {}})
-        log = self.context.batch_folder(self.batch_size) / f"ais_bench-{unit.first}.log"
+            def one(worker: Worker, unit: Unit) -> None:
+                spans.append(self._one(worker, unit))
+                advance(unit.count)
+
+            ran = drain(todo, workers, one)
+        parts = {unit: part for unit in units if (part := self._read_kept(unit)) is not None}
+        logits = join(parts, self.index.samples)
+        write_logits(DeviceLogits(self.index.names, logits), self.build.folder)
+        shutil.rmtree(self._kept)
+        facts = self.context.npus[0].facts
+        eras = {str(npu): npu.era for npu in self.context.npus}
+        own = self.context.npus[0].runtime.facts()
+        return {"simulated": facts.simulated, "eras": eras, "units": ran, "aggregate": aggregate(spans), **own}
+
+    def _one(self, worker: Worker, unit: Unit) -> Span:
+        """Run one unit on one device and keep its logits."""
+        host, folder = worker.npu.host, self._folder(worker, unit)
+        samples, fillers = self._stems(unit)
+        log = self.build.folder / f"ais_bench-{unit.first}.log"
         try:
-            done = worker.npu.runtime.run(
-                self.command(worker, unit), folder=folder, log=log, timeout_s=self.context.inventory.timeout_s
-            )
-            if done.status != 0:
-                raise ais_bench.failure(done.output, done.status)
-            logits = self._collect(worker, unit, folder, [str(i) for i in samples], set(filler_stems))
+            self._prepare(worker, unit)
+            command, timeout_s = self.command(worker, unit), self.context.inventory.timeout_s
+            start = time.monotonic()
+            done = worker.runtime.run(command, folder=folder, log=log, timeout_s=timeout_s)
+            span = Span(start, time.monotonic(), unit.count)
+            with naming(str(worker)):
+                self._check_ending(done)
+                logits = self._collect(worker, unit, folder, samples, set(fillers))
         finally:
             host.call("remove", {"paths": [str(folder)]})
         with atomic_write(self._path(unit)) as stream:
             np.save(stream, logits)
-        advance(unit.count)
+        return span
+
+    def _prepare(self, worker: Worker, unit: Unit) -> None:
+        """Make the folders that ais_bench reads and writes anew, so that nothing stale is in them.
+
+        Eras differ in what they do with a partial batch, so the kit fills it itself, as newer tools do, with copies of
+        the batch's first clip.
+        """
+        host, folder, clips = worker.npu.host, self._folder(worker, unit), self.context.clips_folder(worker.npu)
+        samples, fillers = self._stems(unit)
+        files = {f"{stem}.bin": str(transfer.clip_path(self.index, clips, int(stem))) for stem in samples}
+        size = self.build.batch_size
+        last_batch = unit.first + (unit.count - 1) // size * size
+        files |= {f"{stem}.bin": str(transfer.clip_path(self.index, clips, last_batch)) for stem in fillers}
+        host.call("link", {"folder": str(folder / "input"), "files": files})
+        host.call("link", {"folder": str(folder / "output"), "files": {}})
+
+    def _stems(self, unit: Unit) -> tuple[list[str], list[str]]:
+        """The names, without suffix, of the samples' files and of those that fill the last batch, which follow them."""
+        end = unit.first + unit.count
+        fillers = -unit.count % self.build.batch_size
+        return [str(i) for i in range(unit.first, end)], [str(i) for i in range(end, end + fillers)]
+
+    def _check_ending(self, done: Completed) -> None:
+        if done.status != 0:
+            raise ais_bench.failure(done.output, done.status)
+        size = ais_bench.files_per_batch(done.output)
+        if size is not None and size != self.build.batch_size:
+            raise KitError(
+                f"{self.build.om.name} takes batches of {size}, not of {self.build.batch_size}; "
+                "run `fab npu-convert --fresh`"
+            )
 
     def command(self, worker: Worker, unit: Unit) -> list[str]:
         folder, npu = self._folder(worker, unit), worker.npu
         return ais_bench.infer_argv(
             npu.section.tools.python,
-            str(remote_copy(npu.host, self.om)),
+            str(remote_copy(npu.host, self.build.om)),
             str(folder / "input"),
             str(folder / "output"),
             RESULTS,
-            worker.device,
-            self.batch_size,
+            worker.number,
+            self.build.batch_size,
         )
 
     def _collect(
@@ -164,7 +253,7 @@ class _Run:
         if bad.size:
             sample = unit.first + int(bad[0])
             raise KitError(
-                f"{worker}: the result of sample {sample} ({self.index.names[sample]}) has NaN or infinite logits"
+                f"the result of sample {sample} ({self.index.names[sample]}) has NaN or infinite logits"
                 f" ({bad.size} of {unit.count} results do); convert with another precision_mode"
             )
         return logits
@@ -178,16 +267,22 @@ class _Run:
         except ValueError:
             return None  # a torn summary names nothing: the files' own names do
 
-    def _clips(self, npu: NpuHost) -> PurePosixPath:
-        return npu.host.workspace / "data" / str(self.inputs["dataset"])[:16]
-
     def _folder(self, worker: Worker, unit: Unit) -> PurePosixPath:
-        return run_folder(worker.npu.host, self.inputs, f"accuracy-bs{self.batch_size}-{unit.first}")
+        return run_folder(worker.npu.host, self.inputs, f"accuracy-bs{self.build.batch_size}-{unit.first}")
 
     @property
     def _kept(self) -> Path:
         """Where units that are done wait for the others, kept through a cut."""
-        return self.context.batch_folder(self.batch_size) / f".units-{key_of(self.inputs)[:12]}"
+        return self.build.folder / f".units-{key_of(self.inputs)[:12]}"
 
     def _path(self, unit: Unit) -> Path:
         return self._kept / f"{unit.first}+{unit.count}.npy"
+
+    def _read_kept(self, unit: Unit) -> np.ndarray | None:
+        """A unit's logits (count, 400) as an earlier run left them, None where it left none that are whole."""
+        try:
+            logits = np.load(self._path(unit), allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        whole = logits.dtype == np.float32 and logits.shape == (unit.count, CLASSES)
+        return np.asarray(logits) if whole else None

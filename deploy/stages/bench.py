@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from deploy.console import say
 from deploy.context import Context
 from deploy.errors import KitError
@@ -20,17 +22,23 @@ def run(context: Context) -> None:
     Raises:
         KitError: naming every step that failed, after the others are done.
     """
-    devices = [device for npu in context.npus for device in npu.devices]
-    say(f"{STAGE} on {', '.join(map(str, devices))}", "bold")
+    devices = ", ".join(str(device) for npu in context.npus for device in npu.devices)
+    eras = ", ".join(sorted({npu.era for npu in context.npus}))
+    say(f"{STAGE} on {devices} ({context.npus[0].facts.target}, ais_bench of {eras} or later)", "bold")
+    index, idle = context.index(), throughput.watch(context)
+    builds = [context.build(batch_size) for batch_size in context.inventory.batch_sizes]
     failures: list[str] = []
-    for make_step in (accuracy.step, throughput.step):
-        for batch_size in context.inventory.batch_sizes:
-            try:
-                step = make_step(context, batch_size)
-                context.perform(step)
-            except InputError as error:
-                name = f"{make_step.__module__.rpartition('.')[2]}/bs{batch_size}"
-                announce(name, FAILED, str(error))
-                failures.append(f"{name}: {error}")
+
+    def attempt(name: str, perform: Callable[[], None]) -> None:
+        try:
+            perform()
+        except InputError as error:
+            announce(name, FAILED, str(error))
+            failures.append(f"{name}: {error}")
+
+    for build in builds:
+        attempt(f"accuracy/{build.name}", lambda: accuracy.perform(context, build, index))  # noqa: B023 (called at once)
+    for build in builds:
+        attempt(f"throughput/{build.name}", lambda: throughput.perform(context, build, idle))  # noqa: B023
     if failures:
         raise KitError(failures[0] + (f" (and {len(failures) - 1} more, above)" if failures[1:] else ""))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from queue import SimpleQueue
+from collections.abc import Sequence
 from typing import Any
 
 from deploy import transfer
+from deploy.build import Build
 from deploy.console import say
 from deploy.context import Context, NpuHost, remote_copy, run_folder
+from deploy.device import naming
 from deploy.errors import KitError
 from deploy.manifest import FAILED, Step, announce
 from deploy.npu import atc
+from deploy.workqueue import drain
 from stgcn.errors import InputError
 
 STAGE = "npu-convert"
@@ -25,57 +25,67 @@ def run(context: Context) -> None:
     Raises:
         KitError: naming every batch size that failed, after the others are done.
     """
-    say(f"{STAGE} on {', '.join(npu.section.name for npu in context.npus)}", "bold")
-    onnx = context.onnx()
-    idle: SimpleQueue[NpuHost] = SimpleQueue()
-    for npu in context.npus:
-        idle.put(npu)
-    failures: dict[int, InputError] = {}
-
-    def convert(batch_size: int) -> None:
-        npu = idle.get()
-        try:
-            context.perform(_step(context, npu, onnx, batch_size))
-        except InputError as error:
-            announce(f"convert/bs{batch_size}", FAILED, str(error))
-            failures[batch_size] = error
-        finally:
-            idle.put(npu)
-
-    with ThreadPoolExecutor(len(context.npus)) as pool:
-        list(pool.map(convert, context.inventory.batch_sizes))
+    facts = context.npus[0].facts
+    say(f"{STAGE} on {', '.join(npu.section.name for npu in context.npus)} for {facts.target}", "bold")
+    builds = [context.build(batch_size) for batch_size in context.inventory.batch_sizes]
+    failures = convert(context, builds)
     if failures:
-        sizes = sorted(failures)
-        raise KitError(f"batch size {', '.join(map(str, sizes))} not converted: {failures[sizes[0]]}")
+        failed = [build for build in builds if build.name in failures]
+        sizes = ", ".join(str(build.batch_size) for build in failed)
+        raise KitError(f"batch size {sizes} not converted: {failures[failed[0].name]}")
 
 
-def _step(context: Context, npu: NpuHost, onnx: Path, batch_size: int) -> Step:
+def convert(context: Context, builds: Sequence[Build]) -> dict[str, InputError]:
+    """Make the OM of every build, one at a time on each host; name -> error of those that failed, each announced."""
+    failures: dict[str, InputError] = {}
+
+    def one(npu: NpuHost, build: Build) -> None:
+        try:
+            context.perform(_step(context, npu, build))
+        except InputError as error:
+            announce(f"convert/{build.name}", FAILED, str(error))
+            failures[build.name] = error
+
+    drain(builds, context.npus, one)
+    return failures
+
+
+def _step(context: Context, npu: NpuHost, build: Build) -> Step:
     facts, host = npu.facts, npu.host
-    name = f"st_gcn_bs{batch_size}"
-    inputs: Mapping[str, Any] = {
-        "onnx": context.manifest.steps["export"]["outputs"]["gpu/st_gcn.onnx"]["sha256"],
+    onnx = build.onnx.relative_to(context.workspace).as_posix()
+    inputs: dict[str, Any] = {
+        "onnx": context.manifest.steps[build.onnx_step]["outputs"][onnx]["sha256"],
         "soc_version": facts.soc_version,
         "cann": facts.cann,
-        "flags": dict(context.inventory.atc),
-        "batch_size": batch_size,
+        "flags": dict(build.flags),
+        "batch_size": build.batch_size,
     }
-    folder = run_folder(host, inputs, f"convert-bs{batch_size}")
-    there = remote_copy(host, onnx)
-    command = atc.argv(
-        npu.section.tools.atc, str(there), str(folder / name), batch_size, facts.soc_version, context.inventory.atc
-    )
-    om = context.batch_folder(batch_size) / f"{name}.om"
-    log = om.with_name("atc.log")
+    if build.aoe_job_type:
+        inputs["aoe_job_type"] = build.aoe_job_type
+    folder = run_folder(host, inputs, f"convert-bs{build.batch_size}")
+    there = remote_copy(host, build.onnx)
+    command = _command(npu, build, str(there), str(folder / build.stem))
+    log = build.folder / ("aoe.log" if build.aoe_job_type else "atc.log")
 
     def action() -> dict[str, Any]:
-        transfer.put(host, onnx, there)
+        transfer.put(host, build.onnx, there)
         host.call("link", {"folder": str(folder), "files": {}})
         try:
             done = npu.runtime.run(command, folder=folder, log=log, timeout_s=context.inventory.timeout_s)
-            atc.parse(done.output, done.status)
-            transfer.get(host, folder / f"{name}.om", om)
+            with naming(host.name):
+                (atc.parse_aoe if build.aoe_job_type else atc.parse)(done.output, done.status)
+            transfer.get(host, folder / f"{build.stem}.om", build.om)
+            build.om.chmod(0o600)  # its owner's alone, as ATC makes it
         finally:
             host.call("remove", {"paths": [str(folder)]})
-        return {"simulated": facts.simulated}
+        return {"simulated": facts.simulated, **npu.runtime.facts()}
 
-    return Step(f"convert/bs{batch_size}", host.name, inputs, [om, log], action, [npu.runtime.argv(command, folder)])
+    outputs, argv = [build.om, log], npu.runtime.argv(command, folder)
+    return Step(f"convert/{build.name}", host.name, inputs, outputs, action, [argv])
+
+
+def _command(npu: NpuHost, build: Build, onnx: str, output: str) -> list[str]:
+    tools, size = npu.section.tools, build.batch_size
+    if build.aoe_job_type:
+        return atc.aoe_argv(tools.aoe, onnx, output, size, build.aoe_job_type, build.flags)
+    return atc.argv(tools.atc, onnx, output, size, npu.facts.soc_version, build.flags)

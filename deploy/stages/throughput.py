@@ -7,90 +7,120 @@ from collections.abc import Sequence
 from typing import Any
 
 from deploy import transfer
+from deploy.build import Build
 from deploy.console import say
-from deploy.context import Context, NpuHost, remote_copy
-from deploy.device import IdleCheck, wait_until_idle
+from deploy.context import Context, remote_copy
+from deploy.device import IdleCheck, IdleWatch, naming
 from deploy.errors import KitError
 from deploy.manifest import Step, write_json
 from deploy.npu import ais_bench
+from deploy.runtime import Runtime
 from stgcn.files import sha256_file
 
 SETTLE_S = 30.0  # a device's utilisation takes a moment to fall after our own run
 
 
-def step(context: Context, batch_size: int) -> Step:
-    npu = context.npus[0]  # a figure is one device's: the first listed
-    section, settings = npu.section, context.inventory.benchmark
-    device = npu.devices[0].chip.device
-    om = context.om(batch_size)
-    there = remote_copy(npu.host, om)
+def watch(context: Context) -> IdleWatch:
+    """Of the device that figures are taken on: a figure is one device's, the first that the inventory lists."""
+    npu = context.npus[0]
+    patience_s = 0 if context.force else context.inventory.benchmark.idle_timeout_s
+    return IdleWatch(npu.smi, npu.devices[0].chip.device, patience_s)
+
+
+def perform(context: Context, build: Build, idle: IdleWatch) -> None:
+    """Make <folder>/benchmark.json, one steady figure of an idle device, or of a busy one, marked, with `--force`.
+
+    Raises:
+        KitError: the device stays busy, becomes so, or fails; or ais_bench's figures contradict each other.
+    """
+    step = _step(context, build, idle)
+    entry = context.manifest.steps.get(step.name, {})
+    marked = entry.get("facts", {}).get("idle") is False
+    context.perform(step, fresh=marked and not context.force)  # a marked figure serves nobody who did not ask for one
+
+
+def _step(context: Context, build: Build, idle: IdleWatch) -> Step:
+    npu = context.npus[0]
+    device, settings = npu.devices[0], context.inventory.benchmark
+    there = remote_copy(npu.host, build.om)
+    runtime, number = npu.runtime.on_device(device.chip.device)
     command = ais_bench.benchmark_argv(
-        section.tools.python, str(there), device, batch_size, settings.loop, settings.warmup
+        npu.section.tools.python,
+        str(there),
+        number,
+        build.batch_size,
+        settings.loop,
+        settings.warmup,
     )
     inputs = {
-        "om": context.manifest.steps[f"convert/bs{batch_size}"]["outputs"][_relative(context, om)]["sha256"],
-        "batch_size": batch_size,
+        "om": context.om_sha256(build),
+        "batch_size": build.batch_size,
         "loop": settings.loop,
         "warmup": settings.warmup,
         "max_repeats": settings.max_repeats,
         "spread": settings.spread,
-        "host": section.name,
-        "device": device,
-        "forced": context.force,
+        "host": device.host,
+        "device": device.chip.device,
         **npu.facts.tools,
     }
-    path = context.batch_folder(batch_size) / "benchmark.json"
+    path = build.folder / "benchmark.json"
 
     def action() -> dict[str, Any]:
-        transfer.put(npu.host, om, there)
-        before = _idle(context, npu, device, settings.idle_timeout_s)
-        runs = _repeat(context, npu, command, batch_size)
-        after = _idle(context, npu, device, SETTLE_S)
+        transfer.put(npu.host, build.om, there)
+        before = _idle_before(context, idle)
+        with naming(str(device)):
+            runs = _repeat(context, runtime, command, build)
+        warm = idle.check()
+        after = _idle_after(context, idle, before)
         figure = {
-            **figures(batch_size, runs),
+            **figures(build.batch_size, runs),
             "logs": {name: sha256_file(path.with_name(name)) for name in map(log_name, range(1, len(runs) + 1))},
             "idle_checks": {"before": before.record(), "after": after.record()},
-            "host": section.name,
-            "device": device,
+            "host": device.host,
+            "device": device.chip.device,
+            "temperature_c": warm.chip.temperature_c,
+            "power_w": warm.chip.power_w,
             "simulated": npu.facts.simulated,
         }
         figure["throughput"]["idle"] = before.busy is None and after.busy is None
         write_json(path, figure)
-        return {"simulated": npu.facts.simulated, "idle": figure["throughput"]["idle"]}
+        return {"simulated": npu.facts.simulated, "idle": figure["throughput"]["idle"], **npu.runtime.facts()}
 
-    return Step(f"throughput/bs{batch_size}", str(npu.devices[0]), inputs, [path], action, [npu.runtime.argv(command)])
-
-
-def _relative(context: Context, path: Any) -> str:
-    return str(path.relative_to(context.workspace).as_posix())
+    return Step(f"throughput/{build.name}", str(device), inputs, [path], action, [runtime.argv(command)])
 
 
-def _idle(context: Context, npu: NpuHost, device: int, timeout_s: float) -> IdleCheck:
-    """The check that found the device idle; with `--force`, what it found in any case.
-
-    Raises:
-        KitError: still busy at the deadline.
-    """
-    check = wait_until_idle(npu.section, npu.runtime, device, 0 if context.force else timeout_s)
+def _idle_before(context: Context, idle: IdleWatch) -> IdleCheck:
+    check = idle.before()
     if check.busy and not context.force:
         raise KitError(
-            f"{npu.section.name}: device {device} was not idle within {timeout_s:g} s ({check.busy}); free it, "
+            f"{idle}: the device was not idle within {idle.patience_s:g} s ({check.busy}); free it, "
             "raise benchmark.idle_timeout_s, or take a marked figure with `fab npu-bench --force`"
         )
     return check
 
 
-def _repeat(context: Context, npu: NpuHost, command: list[str], batch_size: int) -> list[ais_bench.Performance]:
+def _idle_after(context: Context, idle: IdleWatch, before: IdleCheck) -> IdleCheck:
+    """What is busy after our own run has left the device was so during it, for all that can be known."""
+    check = idle.wait(0 if before.busy else SETTLE_S)
+    if check.busy and not context.force:
+        raise KitError(
+            f"{idle}: the device was put to other use while it was measured ({check.busy}), so the figure is thrown "
+            "away; free it and run again, or take a marked figure with `fab npu-bench --force`"
+        )
+    return check
+
+
+def _repeat(context: Context, runtime: Runtime, command: list[str], build: Build) -> list[ais_bench.Performance]:
     """Runs of `command` until their throughputs lie within the spread, or the cap is reached."""
     settings = context.inventory.benchmark
     runs: list[ais_bench.Performance] = []
     while len(runs) < settings.max_repeats and (len(runs) < 2 or _spread(runs) > settings.spread):
-        log = context.batch_folder(batch_size) / log_name(len(runs) + 1)
-        done = npu.runtime.run(command, log=log, timeout_s=context.inventory.timeout_s)
+        log = build.folder / log_name(len(runs) + 1)
+        done = runtime.run(command, log=log, timeout_s=context.inventory.timeout_s)
         if done.status != 0:
             raise ais_bench.failure(done.output, done.status)
-        runs.append(ais_bench.parse_stdout(done.output, batch_size))
-        say(f"    bs{batch_size} repeat {len(runs)}: {runs[-1].throughput:.2f} samples/s", "dim")
+        runs.append(ais_bench.parse_stdout(done.output, build.batch_size))
+        say(f"    {build.name} repeat {len(runs)}: {runs[-1].throughput:.2f} samples/s", "dim")
     return runs
 
 

@@ -32,6 +32,12 @@ def test_every_key_but_npu_has_a_default(tmp_path: Path) -> None:
     assert found.npu[0].tools.env_scripts == ["/usr/local/Ascend/ascend-toolkit/set_env.sh"]
 
 
+@pytest.mark.parametrize("devices", ["all", "[1, 0]"])
+def test_devices_are_listed_or_all(tmp_path: Path, devices: str) -> None:
+    found = load(tmp_path, f"npu: [{{name: a, devices: {devices}}}]")
+    assert found.npu[0].devices in ("all", [1, 0])
+
+
 def test_atc_flags_are_text(tmp_path: Path) -> None:
     found = load(tmp_path, NPU + "atc: {log: error, enable_small_channel: 1, soc: true}\n")
     assert found.atc == {"log": "error", "enable_small_channel": "1", "soc": "true"}
@@ -44,7 +50,7 @@ def test_atc_flags_are_text(tmp_path: Path) -> None:
         ("[1, 2]", "mapping of keys, not list"),
         ("workspace: work", "npu is missing"),
         ("npu: []", "npu: [] is not allowed"),
-        (NPU + "batchsizes: [1]", "unknown key batchsizes; did you mean batch_sizes? allowed: atc,"),
+        (NPU + "batchsizes: [1]", "unknown key batchsizes; did you mean batch_sizes? allowed: aoe, atc,"),
         ("npu: [{name: a, devcies: [0]}]", "unknown key npu[0].devcies; did you mean devices?"),
         ("npu: [{name: a, tools: {npu-smi: x}}]", "unknown key npu[0].tools.npu-smi; did you mean npu_smi?"),
         ("npu: [{name: a, connection: ssh}]", "connection: ssh needs a `host`"),

@@ -1,0 +1,28 @@
+"""A build: one OM to make, to run and to measure, and where all that comes of it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Build:
+    """What `npu-convert` makes, once a batch size, and `npu-tune`, once a candidate."""
+
+    name: str  # its steps are convert/<name>, accuracy/<name>, throughput/<name>
+    folder: Path  # of the OM, its logs, logits and figures
+    onnx: Path
+    onnx_step: str  # the step that made the ONNX
+    batch_size: int
+    flags: Mapping[str, str]  # ATC's, of the inventory
+    aoe_job_type: int | None = None  # tuned on the device by AOE: 1 subgraphs, 2 operators
+
+    @property
+    def stem(self) -> str:
+        return f"st_gcn_bs{self.batch_size}"
+
+    @property
+    def om(self) -> Path:
+        return self.folder / f"{self.stem}.om"

@@ -1,0 +1,112 @@
+"""What npu-smi says of a host, and how long an idle device is waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+
+from deploy import device
+from deploy.device import IdleWatch, Smi
+from deploy.errors import KitError
+from deploy.hosts import Completed, LocalHost
+from deploy.inventory import Npu
+
+ROW = """| 6       310P3     | OK              | 15.8         42                0    / 0              |
+| 0       {device} | 0000:82:00.0    | {aicore}     {used} / 21534                            |
+"""
+HEAD = "| NPU     Name      | Health | Power(W) |\n| Chip    Device    | Bus-Id | AICore(%)    Memory-Usage(MB) |\n"
+PROCESS = "Process id:{} Process name:{} Process memory(MB):{}"
+
+
+class Playing:
+    """A runtime whose npu-smi answers one reading (AICore %, MB used, proc-mem text) a check; the last one stays."""
+
+    def __init__(self, *readings: tuple[int, int, str]) -> None:
+        self.readings, self.host, self.asked = list(readings), LocalHost("here", Path("/")), 0
+        self.own: Playing = self
+
+    def run(self, command: Sequence[str], **_: Any) -> Completed:
+        aicore, used, processes = self.readings[0]
+        if "-m" in command:
+            return Completed(1, "")
+        if "proc-mem" in command:
+            self.asked += 1
+            if len(self.readings) > 1:
+                self.readings.pop(0)
+            return Completed(0, processes)
+        return Completed(0, HEAD + ROW.format(device=1, aicore=aicore, used=used))
+
+    def of_host(self) -> Playing:
+        return self.own
+
+    def on_device(self, number: int) -> tuple[Playing, int]:
+        return self, number
+
+    def facts(self) -> dict[str, Any]:
+        return {}
+
+    def argv(self, command: Sequence[str], folder: PurePosixPath | None = None) -> list[str]:
+        return list(command)
+
+
+def watch(*readings: tuple[int, int, str], patience_s: float = 0) -> IdleWatch:
+    return IdleWatch(Smi("npu-a", "npu-smi", Playing(*readings)), 1, patience_s)
+
+
+FREE, MINE = "No process in device.", PROCESS.format(7, "train.py", 900)
+
+
+@pytest.mark.parametrize(
+    ("readings", "busy"),
+    [
+        ([(0, 1074, FREE)], None),
+        ([(0, 1974, MINE)], "train.py (pid 7, 900 MB)"),
+        ([(30, 1074, FREE)], "AICore at 30 %"),
+        ([(0, 1074, "this release does not tell")], None),
+        ([(0, 9000, "this release does not tell")], "9000 of 21534 MB of memory held"),
+    ],
+)
+def test_a_process_use_or_memory_makes_a_device_busy(readings: list[Any], busy: str | None) -> None:
+    assert watch(*readings).check().busy == busy
+
+
+def test_memory_above_the_least_that_was_held_when_idle_is_someones() -> None:
+    idle = watch((0, 1500, "?"), (0, 1074, "?"), (0, 1200, "?"), (0, 1500, "?"))
+    found = [idle.check().busy for _ in range(4)]
+    assert found == [None, None, None, "1500 of 21534 MB of memory held, 1074 MB when idle"]
+
+
+def test_memory_of_a_busy_device_is_not_taken_for_its_own() -> None:
+    idle = watch((0, 9000, "?"), (0, 9000, "?"))
+    assert [idle.check().busy for _ in range(2)] == ["9000 of 21534 MB of memory held"] * 2
+
+
+def test_a_busy_device_is_waited_for_until_it_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "POLL_S", 0.01)
+    assert watch((0, 1974, MINE), (0, 1974, MINE), (0, 1074, FREE), patience_s=60).before().busy is None
+
+
+def test_patience_is_spent_once_but_not_by_a_device_that_frees_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(IdleWatch, "wait", lambda self, seconds: waits.append(seconds) or self.check())
+    idle = watch((0, 1974, MINE), (0, 1074, FREE), (0, 1074, FREE), patience_s=9)
+    assert [bool(idle.before().busy) for _ in range(3)] == [True, False, False]
+    assert waits == [9, 0, 9]
+
+
+def test_a_device_that_is_gone_is_named() -> None:
+    with pytest.raises(KitError, match="npu-a: device 4 is lost, npu-smi no longer shows it"):
+        Smi("npu-a", "npu-smi", Playing((0, 1074, FREE))).chip(4)
+
+
+@pytest.mark.parametrize("has_own", [True, False])
+def test_in_an_image_it_is_the_hosts_own_npu_smi_that_is_asked(has_own: bool, capsys: Any) -> None:
+    image, host = Playing((0, 2, FREE)), Playing((0, 1, FREE))
+    image.own = host if has_own else image
+    smi = Smi.of(Npu(name="npu-a", runtime="docker"), image)
+    assert smi.in_container is not has_own
+    assert smi.chips()[0].memory_used_mb == (1 if has_own else 2)
+    assert ("no npu-smi on the host" in capsys.readouterr().out) is not has_own
