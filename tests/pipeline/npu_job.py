@@ -1,0 +1,163 @@
+"""An NPU stage of its own on the simulated host, in the test's process and in a second or two: the GPU stage's
+artefacts are those of a small network, recorded as that stage records them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import yaml
+from onnx import TensorProto, helper, numpy_helper
+
+from deploy import inventory
+from deploy.context import Context
+from deploy.manifest import Manifest, Step, write_json
+from deploy.stages import accuracy, bench, convert, throughput
+from stgcn.dataset import CLASSES, CLIP_SHAPE
+
+SET_ENV = "docker/npu/simulator/set_env.sh"
+SAMPLES = 77  # not a multiple of any batch size but 1, 7, 11
+SHARD = 32
+
+
+def network(seed: int = 0) -> onnx.ModelProto:
+    """input1 (batch, 3, 300, 18, 2) -> output1 (batch, 400) with one matrix: enough to tell any two clips apart."""
+    values = np.random.default_rng(seed).standard_normal((3 * 18, CLASSES)).astype(np.float32)
+    nodes = [
+        helper.make_node("ReduceMean", ["input1"], ["joints"], axes=[2, 4], keepdims=0),
+        helper.make_node("Reshape", ["joints", "shape"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["output1"]),
+    ]
+    weights = [numpy_helper.from_array(np.array([-1, 54]), "shape"), numpy_helper.from_array(values, "weights")]
+    inputs = [helper.make_tensor_value_info("input1", TensorProto.FLOAT, ["batch", *CLIP_SHAPE])]
+    outputs = [helper.make_tensor_value_info("output1", TensorProto.FLOAT, ["batch", CLASSES])]
+    graph = helper.make_graph(nodes, "small", inputs, outputs, weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
+
+
+def logits(clips: np.ndarray, seed: int = 0) -> np.ndarray:
+    """What `network` makes of the clips, in float32."""
+    weights = numpy_helper.to_array(network(seed).graph.initializer[1])
+    return (clips.mean(axis=(2, 4)).reshape(len(clips), -1) @ weights).astype(np.float32)
+
+
+class NpuJob:
+    """A workspace after its GPU stage, and an inventory of simulated hosts."""
+
+    def __init__(self, folder: Path, samples: int = SAMPLES, **changes: Any) -> None:
+        self.folder, self.workspace = folder, folder / "work"
+        self.clips = np.random.default_rng(1).standard_normal((samples, *CLIP_SHAPE)).astype(np.float32)
+        self.inventory: dict[str, Any] = {
+            "workspace": str(self.workspace),
+            "gpu": {"runtime": "native"},
+            "npu": [self.host("npu-a")],
+            "dataset": {"data": str(folder / "val_data.npy"), "labels": str(folder / "val_label.pkl")},
+            "batch_sizes": [8],
+            "benchmark": {"loop": 2, "max_repeats": 2, "spread": 1.0, "idle_timeout_s": 1},
+            "timeout_s": 60,
+            **changes,
+        }
+        np.save(folder / "val_data.npy", self.clips)
+        self._make_gpu_stage()
+
+    def host(self, name: str, **changes: Any) -> dict[str, Any]:
+        """A simulated NPU host for `npu`."""
+        return {
+            "name": name,
+            "connection": "local",
+            "runtime": "native",
+            "workspace": str(self.folder / name),
+            "tools": {"env_scripts": [SET_ENV], "env": {"NPU_SIM_THREADS": "1"}},
+            **changes,
+        }
+
+    def play(self, host: int = 0, **knobs: str) -> None:
+        """Have a host play NPU_SIM_<knob>=<value>; "" takes a knob back."""
+        env = self.inventory["npu"][host]["tools"]["env"]
+        env |= {f"NPU_SIM_{name}": value for name, value in knobs.items()}
+
+    def context(self, **switches: bool) -> Context:
+        path = self.folder / "inventory.yaml"
+        path.write_text(yaml.safe_dump(self.inventory))
+        return Context(inventory.load(path), **switches)
+
+    def convert(self, **switches: bool) -> None:
+        convert.run(self.context(**switches))
+
+    def bench(self, **switches: bool) -> None:
+        bench.run(self.context(**switches))
+
+    def accuracy(self, batch_size: int = 8, **switches: bool) -> None:
+        """The accuracy run of one batch size alone."""
+        context = self.context(**switches)
+        accuracy.perform(context, context.build(batch_size), context.index())
+
+    def throughput(self, batch_size: int = 8, **switches: bool) -> None:
+        """The figure of one batch size alone."""
+        context = self.context(**switches)
+        throughput.perform(context, context.build(batch_size), throughput.watch(context))
+
+    def entry(self, step: str) -> dict[str, Any]:
+        """A step of the manifest as it is on disk."""
+        return dict(json.loads((self.workspace / "manifest.json").read_text())["steps"][step])
+
+    def path(self, batch_size: int, name: str) -> Path:
+        return self.workspace / f"npu/bs{batch_size}" / name
+
+    def logits(self, batch_size: int) -> np.ndarray:
+        return np.asarray(np.load(self.path(batch_size, "logits.npy")))
+
+    def figure(self, batch_size: int) -> dict[str, Any]:
+        return dict(json.loads(self.path(batch_size, "benchmark.json").read_text()))
+
+    def left_on(self, host: str) -> list[str]:
+        """What is left of runs on a host."""
+        return [str(path) for path in (self.folder / host).glob("runs/*")]
+
+    def write_onnx(self, seed: int = 0) -> None:
+        """Export (another) network, as the GPU stage does."""
+        path = self.workspace / "gpu/st_gcn.onnx"
+
+        def action() -> dict[str, Any]:
+            onnx.save(network(seed), path)
+            return {}
+
+        Manifest(self.workspace).perform(Step("export", "gpu", {"seed": seed}, [path], action))
+
+    def _make_gpu_stage(self) -> None:
+        folder = self.workspace / "gpu"
+        folder.mkdir(parents=True)
+        shards = [
+            {"first": first, "count": len(part), "sha256": hashlib.sha256(part.tobytes()).hexdigest()}
+            for first in range(0, len(self.clips), SHARD)
+            for part in [self.clips[first : first + SHARD]]
+        ]
+        index = {"format": 1, "samples": len(self.clips), "names": [f"clip{i}" for i in range(len(self.clips))]}
+        expected = logits(self.clips)
+
+        def preprocess() -> dict[str, Any]:
+            np.save(folder / "labels.npy", expected.argmax(1).astype(np.int64))
+            write_json(folder / "dataset.json", {**index, "shards": shards})
+            return {}
+
+        def reference() -> dict[str, Any]:
+            np.save(folder / "reference.npy", expected)
+            return {}
+
+        manifest = Manifest(self.workspace)
+        outputs = [folder / "labels.npy", folder / "dataset.json"]
+        manifest.perform(Step("preprocess", "gpu", {}, outputs, preprocess))
+        inputs = {"checkpoint": {"name": "small", "sha256": "0" * 64}}
+        manifest.perform(Step("reference", "gpu", inputs, [folder / "reference.npy"], reference))
+        self.write_onnx()
+
+
+def simulator_script(folder: Path, text: str) -> str:
+    """An environment script sourced after the simulator's own; its path."""
+    path = folder / "more_env.sh"
+    path.write_text(text)
+    return str(path)
