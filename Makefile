@@ -14,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FAB := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/fab
 
-.PHONY: help demo gpu-stage npu-convert npu-bench score report status test lint lock clean
+.PHONY: help demo gpu-stage npu-convert npu-bench npu-tune score report status test lint lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ npu-convert: $(VENV)/kit ## on the NPU hosts: one OM a batch size
 
 npu-bench: $(VENV)/kit ## on the NPU hosts: accuracy and throughput of each OM
 	@$(FAB) npu-bench $(ARGS)
+
+npu-tune: $(VENV)/kit ## on the NPU hosts: which variant, precision mode and batch size is fastest
+	@$(FAB) npu-tune $(ARGS)
 
 score: $(VENV)/kit ## the verdict: table and report/summary.json
 	@$(FAB) score $(ARGS)

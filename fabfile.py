@@ -13,7 +13,7 @@ from invoke import Exit, task
 from deploy import inventory
 from deploy.console import printable, say
 from deploy.context import Context
-from deploy.stages import bench, convert, gpu, score
+from deploy.stages import bench, convert, gpu, score, tune
 from deploy.status import print_status
 from stgcn.errors import InputError
 
@@ -67,6 +67,13 @@ def npu_convert(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
 def npu_bench(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
     """Run every sample through each OM, then measure each OM's throughput on an idle device."""
     bench.run(_context(dry=dry, fresh=fresh, force=force))
+
+
+@task(help=HELP)
+@_told
+def npu_tune(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
+    """Measure every variant, precision mode and batch size that `tune` lists; which one wins, and by how much."""
+    tune.run(_context(dry=dry, fresh=fresh, force=force))
 
 
 @task(name="score", help={k: HELP[k] for k in ("dry", "fresh")})

@@ -53,6 +53,22 @@ def run(context: Context) -> None:
     )
 
 
+def export_variant(context: Context, variant: str) -> tuple[Path, str]:
+    """The ONNX of a variant of the graph, and the step that made it: the stage's own, or one more export."""
+    if variant == context.inventory.variant:
+        return context.onnx(), "export"
+    checkpoint = {"name": context.checkpoint.name, "sha256": context.manifest.input_sha256(context.checkpoint)}
+    step, onnx = f"export/{variant}", context.artefact(f"gpu/st_gcn.{variant}.onnx")
+    _perform(
+        context,
+        step,
+        {"checkpoint": checkpoint, "variant": variant, "tools": _versions(context)},
+        ["stgcn.export", "--ckpt", str(context.checkpoint), "--onnx", str(onnx), "--variant", variant],
+        [onnx],
+    )
+    return onnx, step
+
+
 def _perform(context: Context, name: str, inputs: dict[str, Any], module: list[str], outputs: list[Path]) -> None:
     """One `python -m stgcn...` program as a step, keyed on the sources of stgcn/ too."""
     command = [_python(context), "-u", "-m", *module]

@@ -1,0 +1,250 @@
+"""`fab npu-tune`: convert and measure every variant of the graph, precision mode and batch size; which one wins."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from rich.table import Table
+from rich.text import Text
+
+from deploy.build import Build
+from deploy.console import console, say
+from deploy.context import Context
+from deploy.device import IdleWatch
+from deploy.errors import KitError
+from deploy.manifest import FAILED, Step, announce, write_json
+from deploy.report.summary import accuracy as rates
+from deploy.report.summary import relative_error
+from deploy.stages import accuracy, convert, gpu, throughput
+from stgcn.errors import InputError
+from stgcn.files import atomic_write
+from stgcn.index import Index
+
+STAGE = "npu-tune"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to make an OM."""
+
+    variant: str
+    precision_mode: str
+    aoe: int | None  # AOE's job type, None for ATC alone
+    batch_size: int
+
+    @property
+    def setting(self) -> str:
+        """All but the batch size."""
+        tuner = f", AOE job type {self.aoe}" if self.aoe else ""
+        return f"{self.variant}, {self.precision_mode}{tuner}"
+
+    def __str__(self) -> str:
+        return f"{self.setting}, batch size {self.batch_size}"
+
+    @property
+    def slug(self) -> str:
+        tuner = f"-aoe{self.aoe}" if self.aoe else ""
+        return f"{self.variant}-{self.precision_mode}{tuner}-bs{self.batch_size}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a candidate: its figure and accuracy, or why there is none."""
+
+    candidate: Candidate
+    throughput: Mapping[str, Any] | None = None
+    top1: float | None = None
+    relative_error: float | None = None
+    error: str | None = None
+
+    def passed(self, gate: float) -> bool:
+        return self.throughput is not None and self.relative_error is not None and self.relative_error <= gate
+
+    @property
+    def median(self) -> float:
+        return float(self.throughput["median"]) if self.throughput else 0.0
+
+    def record(self) -> dict[str, Any]:
+        own = {name: value for name, value in vars(self).items() if name != "candidate"}
+        return {**vars(self.candidate), **own}
+
+
+def run(context: Context) -> None:
+    """Make tune/tune.json and tune/inventory.yaml, the winner's lines for the inventory; print the table.
+
+    A candidate that fails is a row that says why; it does not stop the others.
+
+    Raises:
+        KitError: no candidate gave a figure and passed the gate.
+    """
+    gate, tune = context.inventory.gate, context.inventory.tune
+    index, idle = _head(context.index(), tune.samples), throughput.watch(context)
+    say(f"{STAGE} on {context.npus[0].devices[0]}, accuracy over {index.samples} samples", "bold")
+    sizes = tune.batch_sizes or context.inventory.batch_sizes
+    each = itertools.product(tune.variants, tune.precision_modes, [None], sizes)
+    ranked = rank(_try(context, [Candidate(*one) for one in each], index, idle), gate)
+    if context.dry:
+        return
+    if ranked[0].passed(gate) and (tuned := _tuned(context, ranked[0].candidate)):
+        ranked = rank([*ranked, *_try(context, tuned, index, idle)], gate)
+    _keep(context, ranked)
+    console.print(_table(context, ranked))
+    for error in dict.fromkeys(outcome.error for outcome in ranked if outcome.error):
+        say(f"failed: {error}", "red")
+    if not ranked[0].passed(gate):
+        raise KitError(
+            f"none of {len(ranked)} candidates gave a figure and stayed within {gate:.0%} of the fp32 reference; "
+            f"{ranked[0].candidate}: {ranked[0].error or f'{ranked[0].relative_error:.2%} off'}"
+        )
+    say(f"{verdict(ranked, gate)}\nfor the inventory: {context.artefact('tune/inventory.yaml')}", "bold green")
+
+
+def _head(index: Index, samples: int) -> Index:
+    """The first `samples` of an index, or all; its last shard may hold clips beyond them."""
+    shards = [shard for shard in index.shards if shard.first < samples]
+    return Index(min(samples, index.samples), index.names[:samples], shards)
+
+
+def _tuned(context: Context, best: Candidate) -> list[Candidate]:
+    """AOE's turn: it tunes for hours, so it is given the best that ATC made alone, where the hosts have it."""
+    jobs = context.inventory.tune.aoe
+    lacking = [str(npu) for npu in context.npus if jobs and not npu.has(npu.section.tools.aoe)]
+    if lacking:
+        say(f"  {', '.join(lacking)}: no AOE there (tools.aoe in the inventory), so it is not tried", "yellow")
+    return [] if lacking else [replace(best, aoe=job) for job in jobs]
+
+
+def _try(context: Context, wanted: Sequence[Candidate], index: Index, idle: IdleWatch) -> list[Outcome]:
+    """Convert them all, then measure one by one."""
+    builds: dict[Candidate, Build] = {}
+    outcomes: list[Outcome] = []
+    for candidate in wanted:
+        try:
+            builds[candidate] = _build(context, candidate)
+        except InputError as error:
+            outcomes.append(Outcome(candidate, error=str(error)))
+    failures = convert.convert(context, list(builds.values()))
+    for candidate, build in builds.items():
+        if build.name in failures:
+            outcomes.append(Outcome(candidate, error=str(failures[build.name])))
+        elif not context.dry:
+            outcomes.append(_measure(context, candidate, build, index, idle))
+    return outcomes
+
+
+def rank(outcomes: Sequence[Outcome], gate: float) -> list[Outcome]:
+    """Those that pass the gate by throughput, then the others."""
+    return sorted(outcomes, key=lambda outcome: (not outcome.passed(gate), -outcome.median))
+
+
+def verdict(ranked: Sequence[Outcome], gate: float) -> str:
+    """Which candidate wins, and by how much over the next best setting."""
+    best = ranked[0]
+    line = f"winner: {best.candidate} with {best.median:.2f} samples/s"
+    others = [each for each in ranked[1:] if each.passed(gate) and each.candidate.setting != best.candidate.setting]
+    if not others or best.throughput is None or others[0].throughput is None:
+        return line
+    line += f", {best.median / others[0].median - 1:.1%} over {others[0].candidate}"
+    overlap = best.throughput["min"] <= others[0].throughput["max"]
+    return line + (" (their repeats overlap, so it may be chance)" if overlap else "")
+
+
+def _build(context: Context, candidate: Candidate) -> Build:
+    onnx, step = gpu.export_variant(context, candidate.variant)
+    return Build(
+        name=f"tune/{candidate.slug}",
+        folder=context.artefact("tune") / candidate.slug,
+        onnx=onnx,
+        onnx_step=step,
+        batch_size=candidate.batch_size,
+        flags={**context.inventory.atc, "precision_mode": candidate.precision_mode},
+        aoe_job_type=candidate.aoe,
+    )
+
+
+def _measure(context: Context, candidate: Candidate, build: Build, index: Index, idle: IdleWatch) -> Outcome:
+    outcome = Outcome(candidate)
+    try:
+        accuracy.perform(context, build, index)
+        found, expected = _rates(context, build.folder / "logits.npy", index.samples)
+        outcome = replace(outcome, top1=found["top1"], relative_error=relative_error(found, expected))
+        throughput.perform(context, build, idle)
+    except InputError as error:
+        announce(build.name, FAILED, str(error))
+        return replace(outcome, error=str(error))
+    return replace(outcome, throughput=json.loads((build.folder / "benchmark.json").read_bytes())["throughput"])
+
+
+def _rates(context: Context, logits: Path, samples: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Top-1 and Top-5 of the device and of the fp32 reference on the same samples."""
+    labels, reference = (
+        np.load(context.manifest.output(step, context.artefact(name), "make gpu-stage"), allow_pickle=False)[:samples]
+        for step, name in (("preprocess", "gpu/labels.npy"), ("reference", "gpu/reference.npy"))
+    )
+    return rates(np.load(logits, allow_pickle=False), labels), rates(reference, labels)
+
+
+def _keep(context: Context, ranked: Sequence[Outcome]) -> None:
+    """tune.json holds every outcome; inventory.yaml the winner's keys, to be copied into the inventory."""
+    folder, gate = context.artefact("tune"), context.inventory.gate
+    rows = [{**outcome.record(), "passed": outcome.passed(gate)} for outcome in ranked]
+    outputs = [folder / "tune.json", folder / "inventory.yaml"]
+
+    def action() -> dict[str, Any]:
+        write_json(outputs[0], {"format": 1, **_where(context), "outcomes": rows})
+        with atomic_write(outputs[1]) as stream:
+            stream.write(_snippet(context, ranked).encode())
+        return {"simulated": context.npus[0].facts.simulated}
+
+    context.perform(Step("tune", "control", {"outcomes": rows, **_where(context)}, outputs, action))
+
+
+def _where(context: Context) -> dict[str, Any]:
+    return {**context.npus[0].facts.tools, "samples": context.inventory.tune.samples, "gate": context.inventory.gate}
+
+
+def _snippet(context: Context, ranked: Sequence[Outcome]) -> str:
+    if not ranked[0].passed(context.inventory.gate):
+        return "# No candidate passed the gate.\n"
+    winner = ranked[0].candidate
+    keys: dict[str, Any] = {
+        "variant": winner.variant,
+        "atc": {**context.inventory.atc, "precision_mode": winner.precision_mode},
+        "aoe": winner.aoe,
+        "batch_sizes": [winner.batch_size],
+    }
+    facts = context.npus[0].facts
+    title = f"fab npu-tune, {facts.target}{' (simulated)' if facts.simulated else ''}; "
+    return f"# {title}{verdict(ranked, context.inventory.gate)}\n" + yaml.safe_dump(
+        keys, sort_keys=False, default_flow_style=None
+    )
+
+
+def _table(context: Context, ranked: Sequence[Outcome]) -> Table:
+    facts, gate = context.npus[0].facts, context.inventory.gate
+    simulated = " (simulated)" if facts.simulated else ""
+    grid = Table(title=f"{facts.target}{simulated}", title_justify="left")
+    for heading in ("variant", "precision", "tuner", "batch size", "samples/s", "Top-1", "gate"):
+        grid.add_column(heading, justify="right" if heading in ("batch size", "samples/s", "Top-1") else "left")
+    for outcome in ranked:
+        candidate, figure = outcome.candidate, outcome.throughput
+        busy = "" if figure is None or figure["idle"] else " (busy device)"
+        off = "failed" if outcome.error else f"✗ {outcome.relative_error:.2%} off"
+        grid.add_row(
+            candidate.variant,
+            Text(candidate.precision_mode, overflow="fold"),
+            f"AOE {candidate.aoe}" if candidate.aoe else "",
+            str(candidate.batch_size),
+            f"{outcome.median:.2f}{busy}" if figure else "",
+            "" if outcome.top1 is None else f"{outcome.top1:.2%}",
+            "✓" if outcome.passed(gate) else off,
+            style="bold green" if outcome is ranked[0] and outcome.passed(gate) else None,
+        )
+    return grid

@@ -1,0 +1,145 @@
+"""`fab npu-tune` on a simulated host: every candidate tried, the gate on the same samples, the winner in a snippet."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import yaml
+
+from deploy import inventory
+from deploy.errors import KitError
+from deploy.stages import tune
+from deploy.stages.tune import Candidate, Outcome, rank, verdict
+from tests.pipeline.npu_job import NpuJob, network
+
+GATE = 0.01
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> NpuJob:
+    return NpuJob(tmp_path, batch_sizes=[1, 8], tune={"variants": ["reference"], "aoe": [], "samples": 40})
+
+
+def outcomes(job: NpuJob) -> list[dict[str, Any]]:
+    return list(json.loads((job.workspace / "tune/tune.json").read_text())["outcomes"])
+
+
+def test_the_fastest_within_the_gate_is_the_inventorys_next(job: NpuJob, capsys: Any) -> None:
+    tune.run(job.context())
+    rows, out = outcomes(job), capsys.readouterr().out
+    assert {(row["precision_mode"], row["batch_size"]) for row in rows} == {
+        (mode, size) for mode in ("force_fp16", "allow_mix_precision") for size in (1, 8)
+    }
+    medians = [row["throughput"]["median"] for row in rows]
+    assert medians == sorted(medians, reverse=True)
+    assert all(row["passed"] and row["top1"] == 1.0 for row in rows)
+    snippet = yaml.safe_load((job.workspace / "tune/inventory.yaml").read_text())
+    assert snippet["atc"] == {"precision_mode": rows[0]["precision_mode"]}
+    assert snippet["batch_sizes"] == [rows[0]["batch_size"]]
+    assert f"winner: reference, {rows[0]['precision_mode']}, batch size {rows[0]['batch_size']} with" in out
+    assert "(simulated)" in out
+    assert inventory.Inventory.model_validate(job.inventory | snippet)
+    tune.run(job.context())
+    assert "OK      " not in capsys.readouterr().out
+
+
+def test_accuracy_is_that_of_the_first_samples_alone(job: NpuJob) -> None:
+    job.inventory["tune"] |= {"precision_modes": ["force_fp16"], "batch_sizes": [8]}
+    reference = job.workspace / "gpu/reference.npy"
+    tune.run(job.context())
+    logits = np.load(job.workspace / "tune/reference-force_fp16-bs8/logits.npy")
+    assert logits.shape == (40, 400)
+    assert np.abs(logits - np.load(reference)[:40]).max() < 2e-3
+    assert job.entry("accuracy/tune/reference-force_fp16-bs8")["inputs"]["samples"] == 40
+
+
+def test_another_variant_is_exported_and_one_that_misses_the_gate_cannot_win(job: NpuJob, capsys: Any) -> None:
+    other, python = job.folder / "other.onnx", job.folder / "gpu-python"
+    onnx.save(network(seed=9), other)
+    python.write_text(
+        f"""#!/bin/bash
+[ "$2" = -m ] || exec {sys.executable} "$@"
+while [ $1 != --onnx ]; do shift; done
+cp {other} $2
+"""
+    )
+    python.chmod(0o755)
+    job.inventory["gpu"]["python"] = str(python)
+    job.inventory["checkpoint"] = str(other)
+    job.inventory["tune"] |= {"variants": ["fused", "reference"], "precision_modes": ["force_fp16"], "batch_sizes": [8]}
+    tune.run(job.context())
+    reference, fused = outcomes(job)
+    assert (reference["variant"], reference["passed"]) == ("reference", True)
+    assert (fused["variant"], fused["passed"], fused["top1"]) == ("fused", False, pytest.approx(0, abs=0.1))
+    assert job.entry("export/fused")["state"] == "OK"
+    assert f"✗ {fused['relative_error']:.2%}" in capsys.readouterr().out
+
+
+def test_a_candidate_that_fails_is_a_row_and_does_not_stop_the_others(job: NpuJob, capsys: Any) -> None:
+    job.play(ATC_ERROR="EZ3003@1")
+    tune.run(job.context())
+    rows = outcomes(job)
+    assert [(row["batch_size"], row["passed"]) for row in rows] == [(8, True)] * 2 + [(1, False)] * 2
+    assert all("EZ3003" in row["error"] for row in rows[2:])
+    assert capsys.readouterr().out.count("failed: npu-a: atc failed with EZ3003") == 1
+
+
+def test_without_a_winner_the_status_is_not_0(job: NpuJob) -> None:
+    job.play(BUSY="0:train.py:forever")
+    with pytest.raises(KitError, match=r"none of 4 candidates .* was not idle within"):
+        tune.run(job.context())
+    assert (job.workspace / "tune/inventory.yaml").read_text() == "# No candidate passed the gate.\n"
+
+
+@pytest.mark.parametrize("has_aoe", [True, False])
+def test_aoe_is_tried_on_the_best_where_the_host_has_it(job: NpuJob, has_aoe: bool, capsys: Any) -> None:
+    job.inventory["tune"] |= {"aoe": [1, 2], "precision_modes": ["force_fp16"], "batch_sizes": [8]}
+    if not has_aoe:
+        job.inventory["npu"][0]["tools"]["aoe"] = "no-such-aoe"
+    tune.run(job.context())
+    assert {row["aoe"] for row in outcomes(job)} == ({None, 1, 2} if has_aoe else {None})
+    assert ("npu-a: no AOE there" in capsys.readouterr().out) is not has_aoe
+    if has_aoe:
+        assert "Aoe process finished" in (job.workspace / "tune/reference-force_fp16-aoe2-bs8/aoe.log").read_text()
+
+
+def test_a_dry_run_converts_nothing(job: NpuJob, capsys: Any) -> None:
+    tune.run(job.context(dry=True))
+    assert "convert/tune/reference-force_fp16-bs1 would run" in capsys.readouterr().out
+    assert not (job.workspace / "tune").exists()
+
+
+def outcome(variant: str, size: int, low: float, median: float, high: float, error: float = 0.0) -> Outcome:
+    figure = {"min": low, "median": median, "max": high, "idle": True}
+    return Outcome(Candidate(variant, "force_fp16", None, size), figure, 0.5, error)
+
+
+@pytest.mark.parametrize(
+    ("found", "sentence"),
+    [
+        (
+            [outcome("reference", 8, 90, 100, 110), outcome("fused", 1, 120, 125, 130)],
+            "fused, force_fp16, batch size 1 with 125.00 samples/s, 25.0% over reference, force_fp16, batch size 8",
+        ),
+        (
+            [outcome("reference", 8, 90, 100, 121), outcome("fused", 1, 120, 125, 130)],
+            "(their repeats overlap, so it may be chance)",
+        ),
+        (
+            [outcome("reference", 8, 90, 100, 110), outcome("fused", 1, 120, 125, 130, error=0.02)],
+            "winner: reference, force_fp16, batch size 8 with 100.00 samples/s",
+        ),
+        (
+            [outcome("fused", 1, 90, 100, 110), outcome("fused", 8, 190, 200, 210)],
+            "winner: fused, force_fp16, batch size 8 with 200.00 samples/s",
+        ),
+    ],
+)
+def test_the_verdict_names_the_winner_and_its_lead(found: list[Outcome], sentence: str) -> None:
+    assert verdict(rank(found, GATE), GATE).endswith(sentence)
