@@ -15,7 +15,7 @@ import numpy as np
 
 from deploy import transfer
 from deploy.build import Build
-from deploy.console import progress
+from deploy.console import progress, say
 from deploy.context import Context, NpuHost, remote_copy, run_folder
 from deploy.device import naming
 from deploy.errors import KitError
@@ -167,8 +167,11 @@ class _Run:
         shutil.rmtree(self._kept)
         facts = self.context.npus[0].facts
         eras = {str(npu): npu.era for npu in self.context.npus}
-        own = self.context.npus[0].runtime.facts()
-        return {"simulated": facts.simulated, "eras": eras, "units": ran, "aggregate": aggregate(spans), **own}
+        own, together = self.context.npus[0].runtime.facts(), aggregate(spans)
+        rate = f", {together['samples_per_s']:.2f} samples/s together" if together else ""
+        where = f"{len(workers)} devices" if len(workers) > 1 else str(workers[0])
+        say(f"    {self.build.name}: {len(logits)} samples, each once, over {where}{rate}", "dim")
+        return {"simulated": facts.simulated, "eras": eras, "units": ran, "aggregate": together, **own}
 
     def _one(self, worker: Worker, unit: Unit) -> Span:
         """Run one unit on one device and keep its logits."""

@@ -77,12 +77,13 @@ def test_two_devices_by_fab_give_the_logits_of_one(tmp_path: Path) -> None:
         assert np.abs(job.logits(size) - logits(job.clips)).max() < TOLERANCE
 
 
-def test_three_devices_of_two_hosts_give_the_logits_of_one(job: NpuJob, expected: bytes) -> None:
+def test_three_devices_of_two_hosts_give_the_logits_of_one(job: NpuJob, expected: bytes, capsys: Any) -> None:
     job.play(CHIPS="6:310P3,7:310P3")
     job.inventory["npu"][0]["devices"] = "all"
     job.inventory["npu"].append(job.host("npu-b"))
     job.accuracy()
     assert job.path(8, "logits.npy").read_bytes() == expected
+    assert "bs8: 77 samples, each once, over 3 devices, " in capsys.readouterr().out
     facts = job.entry("accuracy/bs8")["facts"]
     assert set(facts["units"]) == {"npu-a:0", "npu-a:1", "npu-b:0"}
     together = facts["aggregate"]
