@@ -8,6 +8,7 @@ writes `val_data/<i>.bin` (float32, 129600 bytes) and `val_label/<i>.bin` (int64
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
 import secrets
@@ -84,10 +85,11 @@ def _write_labels(folder: Path, labels: np.ndarray) -> None:
 
 
 def _write(path: str, values: np.ndarray) -> None:
-    """A new file of `values`: three system calls, where Python's own file objects take twice as many."""
+    """A new file of `values` by three system calls, where Python's own file objects take twice as many."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        os.write(file, values.data)
+        if os.write(file, values.data) != values.nbytes:  # a disk that is all but full takes a part, without an error
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     finally:
         os.close(file)
 

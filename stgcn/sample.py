@@ -152,8 +152,8 @@ def _positions(motion: Motion, time: np.ndarray) -> np.ndarray:
 def _fitted_state(clips: np.memmap, plans: List[Plan], seed: int) -> Dict[str, torch.Tensor]:
     """A state dict whose backbone is random and whose classifier is fitted to the first clips.
 
-    One thread an operation, so that the numbers don't depend on how many cores there are; the cores share the clips. All
-    of it in threads of the pool: torch 1.2 crashes where a thread's number of threads changes between convolutions.
+    One thread an operation, so that the numbers don't depend on how many cores there are; the cores share the clips.
+    All of it in the pool: torch 1.2 crashes where the main thread's number of threads changes between convolutions.
     """
     model, count = _random_model(seed), min(len(clips), FITTED_CLIPS)
     threads = torch.get_num_threads()

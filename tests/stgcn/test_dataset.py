@@ -166,7 +166,7 @@ def test_clips_and_labels_must_agree(dataset: Dataset) -> None:
     clips, labels = open_dataset(*dataset)
     assert len(clips) == len(labels.names) == SAMPLES
     write_labels(dataset.labels, [1, 2])
-    with pytest.raises(InputError, match="holds 5 clips and .* holds 2 labels"):
+    with pytest.raises(InputError, match=r"holds 5 clips and .* holds 2 labels"):
         open_dataset(*dataset)
 
 

@@ -19,6 +19,7 @@ from stgcn.model import ST_GCN_18
 from tests.stgcn.conftest import random_clips
 
 onnx = pytest.importorskip("onnx")
+numpy_helper = pytest.importorskip("onnx.numpy_helper")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from stgcn import onnx_model  # noqa: E402
@@ -110,6 +111,7 @@ def test_a_model_that_cannot_be_checked_is_not_handed_on(checkpoint: Path, tmp_p
     assert not list((tmp_path / "new").iterdir())
 
 
+@pytest.mark.skipif(LEGACY_TORCH, reason="torch 1.2 and the checker of onnx crash in one process")
 class TestCheck:
     """The checklist, on a network that is quickly run: every logit is the clip's mean plus its class."""
 
@@ -124,7 +126,7 @@ class TestCheck:
             "mean",
             [helper.make_tensor_value_info("input1", onnx.TensorProto.FLOAT, [batch, *CLIP_SHAPE])],
             [helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, [batch, CLASSES])],
-            [onnx.numpy_helper.from_array(np.arange(CLASSES, dtype=np.float32)[None], "classes")],
+            [numpy_helper.from_array(np.arange(CLASSES, dtype=np.float32)[None], "classes")],
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
         model.ir_version = 4
@@ -164,8 +166,8 @@ class TestCheck:
         model = self.network()
         graph = model.graph
         graph.input.extend([onnx.helper.make_tensor_value_info("classes", onnx.TensorProto.FLOAT, [1, CLASSES])])
-        graph.initializer.extend([onnx.numpy_helper.from_array(np.zeros(3, np.float32), "unused")])
-        one = onnx.numpy_helper.from_array(np.float32([[0]]), "")
+        graph.initializer.extend([numpy_helper.from_array(np.zeros(3, np.float32), "unused")])
+        one = numpy_helper.from_array(np.float32([[0]]), "")
         graph.node.insert(0, onnx.helper.make_node("Constant", [], ["zero"], value=one))
         graph.node.insert(1, onnx.helper.make_node("Add", ["zero", "zero"], ["nothing"]))
         onnx_model.tidy(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import Any, Callable, Dict
 
@@ -97,6 +98,17 @@ def test_bad_input_keeps_an_earlier_run(dataset: Dataset, tmp_path: Path) -> Non
 def test_a_folder_that_cannot_be_written_is_named(dataset: Dataset) -> None:
     with pytest.raises(InputError, match=r"can't write .*val_data.npy/out .*choose another"):
         preprocess.preprocess(*dataset, dataset.data / "out")
+
+
+def test_a_file_that_is_cut_short_is_an_error(dataset: Dataset, tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100000, limits[1]))  # the first write stops there, as on a full disk
+    try:
+        with pytest.raises(InputError, match=r"can't write .*out \(No space left on device\)"):
+            preprocess.preprocess(*dataset, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert files(tmp_path / "out") == {}
 
 
 def test_files_of_others_are_not_replaced(dataset: Dataset, tmp_path: Path) -> None:

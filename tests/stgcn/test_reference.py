@@ -77,7 +77,7 @@ class TestBadInput:
         clips = random_clips(2)
         clips[1, 0, 0, 0, 0] = np.nan
         np.save(str(dataset.data), clips)
-        with pytest.raises(InputError, match="sample 1 of .*val_data.npy"):
+        with pytest.raises(InputError, match=r"sample 1 of .*val_data.npy"):
             reference.write_reference(checkpoint, dataset.data, tmp_path / "r.npy", batch_size=2)
         assert not (tmp_path / "r.npy").exists()
 
