@@ -29,6 +29,7 @@ from stgcn.files import atomic_write, sha256_file
 FORMAT = 1
 OK, CACHED, SKIPPED, FAILED = "OK", "CACHED", "SKIPPED", "FAILED"
 _STYLE = {OK: "green", CACHED: "cyan", SKIPPED: "yellow", FAILED: "red"}
+_SOURCE_SUFFIXES = (".py", ".txt", ".j2", ".css", ".js")
 
 Json = Any
 Argv = Sequence[str]
@@ -42,6 +43,11 @@ def canonical(value: Json) -> bytes:
 def key_of(inputs: Mapping[str, Json]) -> str:
     """sha256 (hex) of a step's inputs."""
     return hashlib.sha256(canonical(dict(inputs))).hexdigest()
+
+
+def digest_of(entry: Mapping[str, Json]) -> str:
+    """sha256 (hex) of a manifest entry: what a verdict names the steps by on which it rests."""
+    return hashlib.sha256(canonical(dict(entry))).hexdigest()
 
 
 def write_json(path: Path, value: Json) -> None:
@@ -60,6 +66,7 @@ class Step:
     outputs: Sequence[Path]  # files in the workspace, whole once the action has returned
     action: Callable[[], Mapping[str, Json]]  # does it; what it returns is recorded as the entry's `facts`
     commands: Sequence[Argv] = field(default=())  # what the action runs on `host`, for --dry and the record
+    prepare: Sequence[Argv] = field(default=())  # what makes a bare host ready for them, for reproduce.sh
 
 
 class Manifest:
@@ -161,6 +168,7 @@ class Manifest:
             "key": key,
             "inputs": dict(step.inputs),
             "outputs": {},
+            "prepare": [list(argv) for argv in step.prepare],
             "commands": [list(argv) for argv in step.commands],
             "host": step.host,
             "by": operator(),
@@ -196,6 +204,15 @@ def describe(path: Path) -> dict[str, Json]:
     if not path.is_file():
         raise KitError(f"{path}: its step ended without an error but did not make it; see the log beside it")
     return {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+
+
+def sources(paths: Sequence[Path]) -> str:
+    """sha256 (hex) over source files, and those directly in folders: what runs, whatever the revision says."""
+    sha = hashlib.sha256()
+    for file in sorted(file for path in paths for file in (path.iterdir() if path.is_dir() else [path])):
+        if file.suffix in _SOURCE_SUFFIXES:
+            sha.update(file.name.encode() + b"\0" + file.read_bytes())
+    return sha.hexdigest()
 
 
 def operator() -> str:

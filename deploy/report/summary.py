@@ -1,26 +1,97 @@
-"""The verdict as data: `report/summary.json` (format 1), computed from logits, labels and figures alone."""
+"""The verdict as data: `report/summary.json` (format 1), a pure function of logits, labels and figures.
+
+`fab audit` computes it again and compares, so nothing here depends on time, place or order.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from stgcn.dataset import class_names
 from stgcn.score import top_k_hits
 
 FORMAT = 1
 TOP = (1, 5)
+CONFUSED = 10  # pairs of classes listed for a batch size
+FLIPPED = 24  # flipped samples described in full: each is drawn on the page
+NEAREST = 3  # with fewer flips than this, the samples nearest to one make up the number
+
+# The reference guide's figures: ais_bench, one 310P3, CANN 6.0.RC1, samples/s by batch size.
+GUIDE = {
+    "chip": "310P3",
+    "top1": 0.3159,
+    "top5": 0.5374,
+    "throughput": {"1": 381.10, "4": 237.11, "8": 222.46, "16": 217.65, "32": 223.21, "64": 219.39},
+}
+
+Json = dict[str, Any]
 
 
-def accuracy(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Integer hits and rates of (n, 400) logits against (n,) labels."""
+@dataclass(frozen=True)
+class Evidence:
+    """All that a verdict follows from; the rows of every array are the samples, in the dataset's order."""
+
+    device: Mapping[str, Any]
+    names: Sequence[str]
+    labels: np.ndarray  # (n,) int64
+    reference: np.ndarray  # (n, 400) float32, fp32 logits
+    logits: Mapping[int, np.ndarray]  # by batch size, (n, 400) float32
+    figures: Mapping[int, Mapping[str, Any] | None]  # by batch size, benchmark.json; None where not measured
+    gate: float  # relative error that passes
+    published: Mapping[str, float] | None  # accuracy, where it is comparable
+
+
+def summary(evidence: Evidence) -> Json:
+    """The contents of summary.json."""
+    batches = [_batch(evidence, size) for size in evidence.logits]
+    return {
+        "format": FORMAT,
+        "device": dict(evidence.device),
+        "samples": len(evidence.labels),
+        "reference": {
+            **accuracy(evidence.reference, evidence.labels),
+            "published": dict(evidence.published) if evidence.published else None,
+            "confused": confused(evidence.reference, evidence.labels),
+        },
+        "batches": batches,
+        "noted": noted(evidence),
+        "guide": {**GUIDE, "latency_ms": {size: 1000 * int(size) / rate for size, rate in _guide_rates().items()}},
+        "verdict": {"passed": all(b["passed"] for b in batches), "gate": evidence.gate},
+    }
+
+
+def _batch(evidence: Evidence, size: int) -> Json:
+    logits, figure = evidence.logits[size], evidence.figures[size]
+    found = accuracy(logits, evidence.labels)
+    errors = {"relative_error": relative_error(found, accuracy(evidence.reference, evidence.labels))}
+    if evidence.published:
+        errors["published_relative_error"] = relative_error(found, evidence.published)
+    return {
+        "batch_size": size,
+        "samples": len(evidence.labels),
+        **found,
+        **agreement(logits, evidence.reference),
+        "throughput": figure["throughput"] if figure else None,
+        "latency_ms": figure["latency_ms"] if figure else None,
+        **errors,
+        "passed": all(error <= evidence.gate for error in errors.values()),
+        "confused": confused(logits, evidence.labels),
+    }
+
+
+def accuracy(logits: np.ndarray, labels: np.ndarray) -> Json:
+    """Integer hits and rates of (n, 400) logits against (n,) labels; ties as `stgcn.score.top_k_hits` has them."""
     hits = {k: top_k_hits(logits, labels, k) for k in TOP}
     counts = {f"top{k}_hits": hits[k] for k in TOP}
     return {**counts, **{f"top{k}": hits[k] / len(labels) for k in TOP}}
 
 
-def agreement(logits: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
+def agreement(logits: np.ndarray, reference: np.ndarray) -> Json:
     """How near (n, 400) logits are to the fp32 reference of the same samples."""
     a, b = logits.astype(np.float64), reference.astype(np.float64)
     cosine = (a * b).sum(1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-30)
@@ -43,40 +114,49 @@ def relative_error(found: Mapping[str, float], expected: Mapping[str, float]) ->
     )
 
 
-def batch(
-    batch_size: int,
-    logits: np.ndarray,
-    reference: np.ndarray,
-    labels: np.ndarray,
-    figure: Mapping[str, Any] | None,
-    gate: float,
-    published: Mapping[str, float] | None,
-) -> dict[str, Any]:
-    """One batch size's part of the summary; `published` holds where its accuracy is comparable, else None."""
-    found, expected = accuracy(logits, labels), accuracy(reference, labels)
-    errors = {"relative_error": relative_error(found, expected)}
-    if published:
-        errors["published_relative_error"] = relative_error(found, published)
-    return {
-        "batch_size": batch_size,
-        "samples": len(labels),
-        **found,
-        **agreement(logits, reference),
-        "throughput": figure["throughput"] if figure else None,
-        "latency_ms": figure["latency_ms"] if figure else None,
-        **errors,
-        "passed": all(error <= gate for error in errors.values()),
-    }
+def confused(logits: np.ndarray, labels: np.ndarray) -> list[Json]:
+    """The most frequent wrong answers, most frequent first: which class was taken for which, how often."""
+    predicted = logits.argmax(1)
+    wrong = predicted != labels
+    pairs = Counter(zip(labels[wrong].tolist(), predicted[wrong].tolist(), strict=True))
+    most = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:CONFUSED]
+    return [{"label": _class(label), "predicted": _class(other), "count": count} for (label, other), count in most]
 
 
-def summary(
-    device: Mapping[str, Any], reference: Mapping[str, Any], batches: list[dict[str, Any]], gate: float
-) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "device": dict(device),
-        "samples": batches[0]["samples"],
-        "reference": dict(reference),
-        "batches": batches,
-        "verdict": {"passed": all(b["passed"] for b in batches), "gate": gate},
-    }
+def noted(evidence: Evidence) -> list[Json]:
+    """The samples to look at: those whose Top-1 flipped at some batch size, then those nearest to a flip.
+
+    A sample's margin is how far the reference's best logit lies above its second.
+    """
+    best = np.sort(evidence.reference, axis=1)[:, -2:].astype(np.float64)
+    margin = best[:, 1] - best[:, 0]
+    answers = {size: logits.argmax(1) for size, logits in evidence.logits.items()}
+    expected = evidence.reference.argmax(1)
+    flips = np.any([answer != expected for answer in answers.values()], axis=0)
+    chosen = [int(i) for i in np.flatnonzero(flips)[:FLIPPED]]
+    calm = [int(i) for i in np.argsort(margin, kind="stable") if not flips[i]]
+    chosen += calm[: max(0, NEAREST - len(chosen))]
+    return [
+        {
+            "sample": i,
+            "name": evidence.names[i],
+            "flipped": bool(flips[i]),
+            "margin": float(margin[i]),
+            "label": _class(evidence.labels[i]),
+            "reference": _class(expected[i]),
+            "device": {str(size): _class(answer[i]) for size, answer in answers.items()},
+        }
+        for i in chosen
+    ]
+
+
+def _class(index: int) -> Json:
+    return {"class": int(index), "name": _CLASS_NAMES[int(index)]}
+
+
+_CLASS_NAMES = class_names()
+
+
+def _guide_rates() -> Mapping[str, float]:
+    rates: Any = GUIDE["throughput"]
+    return dict(rates)

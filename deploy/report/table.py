@@ -21,50 +21,86 @@ COLUMNS = (
     "max_abs_err",
     "relative_error",
     "passed",
+    "top1_hits",
+    "top5_hits",
+    "cosine_median",
+    "mean_abs_err",
 )
-FIGURES = ("median", "min", "max", "repeats", "idle")
+NESTED = {"throughput": ("median", "min", "max", "repeats", "idle"), "latency_ms": ("median", "p99")}
 
 
 def table(summary: Mapping[str, Any]) -> Group:
-    device = summary["device"]
-    simulated = " (simulated)" if device["simulated"] else ""
-    n = summary["samples"]
-    grid = Table(title=f"{device['soc_version']}{simulated}, CANN {device['cann']}, {n} samples", title_justify="left")
-    for heading in ("batch size", "Top-1", "Top-5", "agreement with fp32", f"samples/s{simulated}", "gate"):
-        grid.add_column(heading, justify="right")
-    reference = summary["reference"]
-    grid.add_row("fp32", _percent(reference["top1"]), _percent(reference["top5"]), "", "", "", style="dim")
+    """Two tables and the verdict's line; each table fits 80 columns."""
+    simulated = " (simulated)" if summary["device"]["simulated"] else ""
+    return Group(_results(summary, simulated), _nearness(summary), _verdict(summary, simulated))
+
+
+def _results(summary: Mapping[str, Any], simulated: str) -> Table:
+    device, n = summary["device"], summary["samples"]
+    title = f"{device['soc_version']}{simulated}, CANN {device['cann']}, {n} samples"
+    grid = _grid(title, "batch size", "Top-1", "Top-5", f"samples/s{simulated}", "gate")
+    grid.add_row("fp32", *_accuracy(summary["reference"], n), "", "", style="dim")
+    for row in summary["batches"]:
+        mark = "✓" if row["passed"] else f"✗ {worst_error(row):.2%} off"
+        cells = [str(row["batch_size"]), *_accuracy(row, n), _rate(row["throughput"]), mark]
+        grid.add_row(*cells, style=None if row["passed"] else "red")
+    return grid
+
+
+def _nearness(summary: Mapping[str, Any]) -> Table:
+    """How near the device's logits are to fp32's."""
+    headings = ("same Top-1", "flips", "cosine min", "median", "max error", "mean")
+    grid = _grid("against the fp32 logits", "batch", *headings)
     for row in summary["batches"]:
         grid.add_row(
             str(row["batch_size"]),
-            _percent(row["top1"]),
-            _percent(row["top5"]),
-            _percent(row["top1_agreement"]),
-            _rate(row["throughput"]),
-            "✓" if row["passed"] else f"✗ {row['relative_error']:.2%} off",
-            style=None if row["passed"] else "red",
+            f"{row['top1_agreement']:.2%}",
+            str(len(row["flipped"])),
+            f"{row['cosine_min']:.6f}",
+            f"{row['cosine_median']:.6f}",
+            f"{row['max_abs_err']:.2g}",
+            f"{row['mean_abs_err']:.2g}",
         )
+    return grid
+
+
+def _verdict(summary: Mapping[str, Any], simulated: str) -> Text:
     verdict = summary["verdict"]
     word = "PASSED" if verdict["passed"] else "FAILED"
     which = "every batch size is" if verdict["passed"] else "not every batch size is"
-    line = f"verdict{simulated}: {word}, {which} within {verdict['gate']:.0%} (relative) of the fp32 reference"
-    return Group(grid, Text(line, style="bold green" if verdict["passed"] else "bold red"))
+    against = "the fp32 reference" + (" and of the published accuracy" if summary["reference"]["published"] else "")
+    line = f"verdict{simulated}: {word}, {which} within {100 * verdict['gate']:g}% (relative) of {against}"
+    return Text(line, style="bold green" if verdict["passed"] else "bold red")
+
+
+def _grid(title: str, *headings: str) -> Table:
+    grid = Table(title=title, title_justify="left")
+    for heading in headings:
+        grid.add_column(heading, justify="right")
+    return grid
 
 
 def to_csv(summary: Mapping[str, Any]) -> str:
-    """One row a batch size; the same keys as summary.json's, throughput flattened."""
+    """One row a batch size; the same keys as summary.json's, throughput and latency flattened."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*COLUMNS, *(f"throughput_{name}" for name in FIGURES), "simulated"])
+    flat = [f"{group}_{name}" for group, names in NESTED.items() for name in names]
+    writer.writerow([*COLUMNS, *flat, "flipped", "simulated"])
     for row in summary["batches"]:
-        figure = row["throughput"] or {}
-        cells = [row[name] for name in COLUMNS] + [figure.get(name, "") for name in FIGURES]
-        writer.writerow([*cells, summary["device"]["simulated"]])
+        figures = [(row[group] or {}).get(name, "") for group, names in NESTED.items() for name in names]
+        writer.writerow(
+            [*(row[name] for name in COLUMNS), *figures, len(row["flipped"]), summary["device"]["simulated"]]
+        )
     return text.getvalue()
 
 
-def _percent(rate: float) -> str:
-    return f"{rate:.2%}"
+def worst_error(row: Mapping[str, Any]) -> float:
+    """The relative error that the gate judges a batch size by."""
+    return float(max(row["relative_error"], row.get("published_relative_error", 0.0)))
+
+
+def _accuracy(row: Mapping[str, Any], samples: int) -> list[str]:
+    return [f"{row[name]:.2%} ({row[f'{name}_hits']}/{samples})" for name in ("top1", "top5")]
 
 
 def _rate(figure: Mapping[str, Any] | None) -> str:

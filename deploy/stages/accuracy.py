@@ -133,7 +133,14 @@ def _step(context: Context, build: Build, index: Index) -> Step:
     outputs = [build.folder / LOGITS, build.folder / DIGESTS]
     commands = [workers[0].runtime.argv(run.command(workers[0], unit)) for unit in units]
     where = ", ".join(map(str, workers))
-    return Step(f"accuracy/{build.name}", where, inputs, outputs, lambda: run.all(workers, units), commands)
+    prepare = [run.link_argv(workers[0], unit) for unit in units]
+    return Step(f"accuracy/{build.name}", where, inputs, outputs, lambda: run.all(workers, units), commands, prepare)
+
+
+# Lays out `input` as `_Run._prepare` does: samples first..last, then as many copies of the last batch's first clip.
+_LINK = """mkdir -p "$1/input" "$1/output"
+for ((i = $2; i <= $3; i++)); do ln -f "$6"/*/"$i.bin" "$1/input/$i.bin"; done
+for ((i = $3 + 1; i <= $3 + $5; i++)); do ln -f "$6"/*/"$4.bin" "$1/input/$i.bin"; done"""
 
 
 @dataclass(frozen=True)
@@ -202,8 +209,7 @@ class _Run:
         host, folder, clips = worker.npu.host, self._folder(worker, unit), self.context.clips_folder(worker.npu)
         samples, fillers = self._stems(unit)
         files = {f"{stem}.bin": str(transfer.clip_path(self.index, clips, int(stem))) for stem in samples}
-        size = self.build.batch_size
-        last_batch = unit.first + (unit.count - 1) // size * size
+        last_batch = self._last_batch(unit)
         files |= {f"{stem}.bin": str(transfer.clip_path(self.index, clips, last_batch)) for stem in fillers}
         host.call("link", {"folder": str(folder / "input"), "files": files})
         host.call("link", {"folder": str(folder / "output"), "files": {}})
@@ -213,6 +219,17 @@ class _Run:
         end = unit.first + unit.count
         fillers = -unit.count % self.build.batch_size
         return [str(i) for i in range(unit.first, end)], [str(i) for i in range(end, end + fillers)]
+
+    def _last_batch(self, unit: Unit) -> int:
+        """The first sample of the unit's last batch."""
+        return unit.first + (unit.count - 1) // self.build.batch_size * self.build.batch_size
+
+    def link_argv(self, worker: Worker, unit: Unit) -> list[str]:
+        """What lays out the unit's input folder on the host by hand, for reproduce.sh."""
+        samples, fillers = self._stems(unit)
+        span = [samples[0], samples[-1], str(self._last_batch(unit)), str(len(fillers))]
+        clips = self.context.clips_folder(worker.npu)
+        return ["bash", "-c", _LINK, "bash", str(self._folder(worker, unit)), *span, str(clips)]
 
     def _check_ending(self, done: Completed) -> None:
         if done.status != 0:

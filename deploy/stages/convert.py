@@ -81,7 +81,8 @@ def _step(context: Context, npu: NpuHost, build: Build) -> Step:
         return {"simulated": facts.simulated, **npu.runtime.facts()}
 
     outputs, argv = [build.om, log], npu.runtime.argv(command, folder)
-    return Step(f"convert/{build.name}", host.name, inputs, outputs, action, [argv])
+    prepare = [["mkdir", "-p", str(folder)]]
+    return Step(f"convert/{build.name}", host.name, inputs, outputs, action, [argv], prepare)
 
 
 def _command(npu: NpuHost, build: Build, onnx: str, output: str) -> list[str]:

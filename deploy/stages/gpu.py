@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from deploy.console import printable, say
 from deploy.context import Context
 from deploy.errors import KitError
 from deploy.inventory import ROOT
-from deploy.manifest import Step
+from deploy.manifest import Step, sources
 
 STAGE = "gpu-stage"
 
@@ -81,7 +80,7 @@ def _perform(context: Context, name: str, inputs: dict[str, Any], module: list[s
         return {}
 
     argv = context.gpu.argv(command)
-    inputs = {**inputs, "stgcn": _sources()}
+    inputs = {**inputs, "stgcn": sources([ROOT / "stgcn"])}
     context.perform(Step(name, context.gpu.host.name, inputs, outputs, action, [argv]))
 
 
@@ -128,12 +127,3 @@ def _versions(context: Context) -> dict[str, str]:
     if missing:
         raise KitError(f"{context.gpu.host.name}: {_python(context)} has no {', '.join(missing)}; install them there")
     return found
-
-
-def _sources() -> str:
-    """sha256 over stgcn/'s files: what runs, whatever the revision says."""
-    sha = hashlib.sha256()
-    for path in sorted((ROOT / "stgcn").iterdir()):
-        if path.suffix in (".py", ".txt"):
-            sha.update(path.name.encode() + b"\0" + path.read_bytes())
-    return sha.hexdigest()

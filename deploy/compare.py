@@ -1,0 +1,103 @@
+"""`fab compare RUN_A RUN_B`: what two runs differ in, and whether a throughput differs by more than its own spread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from deploy.console import console, say
+from deploy.runs import VERDICT_STEPS, Run
+
+RESULTS = ("top1", "top5", "top1_agreement", "cosine_min", "max_abs_err", "relative_error", "passed")
+
+
+def print_comparison(a: Run, b: Run) -> None:
+    """Print what changed in inputs, in results and in throughput."""
+    changed = list(inputs(a.manifest.steps, b.manifest.steps))
+    _print("inputs and versions", ("step", "input", a.id, b.id), changed)
+    _print("results", ("batch size", "result", a.id, b.id), list(results(a.summary, b.summary)))
+    for line in speeds(a.summary, b.summary):
+        say(line)
+
+
+def inputs(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """(step, input, in a, in b) of every input that differs; `-` where there is none."""
+    for step in sorted({*a, *b} - set(VERDICT_STEPS)):
+        ours, theirs = (dict(_flat(side.get(step, {}).get("inputs", {}))) for side in (a, b))
+        for name in sorted({*ours, *theirs}):
+            if ours.get(name) != theirs.get(name):
+                yield step, name, _shown(ours.get(name)), _shown(theirs.get(name))
+
+
+def results(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """(batch size, result, in a, in b) of every result that differs."""
+    for name in ("samples",):
+        if a[name] != b[name]:
+            yield "all", name, str(a[name]), str(b[name])
+    for name in ("top1", "top5"):
+        if a["reference"][name] != b["reference"][name]:
+            yield "fp32", name, _shown(a["reference"][name]), _shown(b["reference"][name])
+    ours, theirs = ({batch["batch_size"]: batch for batch in side["batches"]} for side in (a, b))
+    for size in sorted({*ours, *theirs}):
+        for name in RESULTS:
+            x, y = ours.get(size, {}).get(name), theirs.get(size, {}).get(name)
+            if x != y:
+                yield str(size), name, _shown(x), _shown(y)
+
+
+def speeds(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
+    """A line on the throughput of every batch size of both runs."""
+    ours, theirs = ({batch["batch_size"]: batch["throughput"] for batch in side["batches"]} for side in (a, b))
+    for size in sorted(ours.keys() & theirs.keys()):
+        x, y = ours[size], theirs[size]
+        if x is None or y is None:
+            yield f"bs{size}: throughput not measured in both"
+        else:
+            change = f"{y['median'] / x['median'] - 1:+.1%}"
+            yield f"bs{size}: {_rate(x)}, then {_rate(y)} samples/s, {change}: {meaning(x, y)}"
+
+
+def meaning(x: Mapping[str, Any], y: Mapping[str, Any]) -> str:
+    """What a difference of two figures says: it counts when it exceeds either run's own max - min."""
+    if not (x["idle"] and y["idle"]):
+        return "a busy device: not comparable"
+    if min(x["repeats"], y["repeats"]) < 2:
+        return "one repeat has no spread: cannot be told"
+    spread = max(x["max"] - x["min"], y["max"] - y["min"])
+    difference = y["median"] - x["median"]
+    if abs(difference) <= spread:
+        return "within the runs' spread"
+    return f"{'faster' if difference > 0 else 'slower'}, beyond both runs' spread"
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, item in value.items():
+        if isinstance(item, Mapping):
+            yield from _flat(item, f"{prefix}{name}.")
+        else:
+            yield prefix + name, item
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text[:12] if len(text) == 64 else text
+
+
+def _rate(figure: Mapping[str, Any]) -> str:
+    return f"{figure['median']:.2f} ({figure['min']:.2f} to {figure['max']:.2f})"
+
+
+def _print(title: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    if not rows:
+        say(f"{title}: the same")
+        return
+    grid = Table(title=title, title_justify="left")
+    for heading in headings:
+        grid.add_column(heading, overflow="fold")
+    for row in rows:
+        grid.add_row(*row)
+    console.print(grid)

@@ -1,0 +1,60 @@
+"""`reproduce.sh` beside each stage's artefacts: the exact commands of its steps, to be run by hand on their host."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from deploy.chain import GPU_STEPS, batch_steps
+from deploy.manifest import OK, Manifest
+from stgcn.files import atomic_write
+
+NAME = "reproduce.sh"
+VERDICT_STEPS = ("score", "report")
+_ABOUT = "# What ran, as it ran. Each part is run on the host that it names."
+
+
+def folders(manifest: Manifest) -> dict[str, Sequence[str]]:
+    """The workspace's folders that hold a script, and the steps of each."""
+    sizes = sorted(int(found[1]) for name in manifest.steps if (found := re.fullmatch(r"convert/bs(\d+)", name)))
+    batches = {f"npu/bs{size}": batch_steps(size) for size in sizes}
+    return {"gpu": GPU_STEPS, **batches, "report": VERDICT_STEPS}
+
+
+def write(manifest: Manifest) -> None:
+    """Write every script anew whose steps have run."""
+    for folder, names in folders(manifest).items():
+        text = script(manifest.steps, names)
+        path = manifest.workspace / folder / NAME
+        if text is None or (path.is_file() and path.read_text(encoding="utf-8") == text):
+            continue
+        with atomic_write(path) as stream:
+            os.fchmod(stream.fileno(), 0o755)
+            stream.write(text.encode())
+
+
+def script(entries: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> str | None:
+    """The script of the steps among `names` that ended well; None where none did."""
+    done = [name for name in names if entries.get(name, {}).get("state") == OK]
+    if not done:
+        return None
+    lines = [line for name in done for line in _part(name, entries[name])]
+    return "\n".join(["#!/usr/bin/env bash", _ABOUT, "set -euo pipefail", *lines]) + "\n"
+
+
+def _part(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
+    yield ""
+    yield f"# {name} on {_comment(entry['host'])}, for {_comment(entry['by'])}, {entry['started']}"
+    yield f"# kit revision {_comment(entry['revision'])}, key {entry['key']}"
+    for path, output in entry["outputs"].items():
+        yield f"# made {_comment(path)}, sha256 {output['sha256']}"
+    for argv in [*entry.get("prepare", ()), *entry["commands"]]:
+        yield shlex.join(argv)
+
+
+def _comment(text: str) -> str:
+    """`text` on one line, so that nothing in a record leaves its comment."""
+    return " ".join(text.split())

@@ -1,0 +1,162 @@
+"""Kept runs: every verdict's artefacts under `runs/<id>/`, for as long as nobody prunes them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from deploy import chain
+from deploy.console import console, say
+from deploy.errors import KitError
+from deploy.manifest import FORMAT, Manifest, digest_of, write_json
+from stgcn.files import sync_folder
+
+FOLDER = "runs"
+VERDICT_STEPS = ("score", "report")
+COPIED_BYTES = 1 << 20  # smaller files are copied, larger ones hard-linked: the kit only ever replaces those whole
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder with a manifest and the artefacts it names: a kept run, or a workspace with a verdict."""
+
+    folder: Path
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        return Manifest(self.folder)
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """Raises KitError where there is no verdict."""
+        path = self.folder / "report" / "summary.json"
+        try:
+            return dict(json.loads(path.read_bytes()))
+        except (OSError, ValueError, TypeError) as error:
+            raise KitError(f"{path}: no verdict can be read from it ({error}); run `make score`") from None
+
+    @property
+    def id(self) -> str:
+        return run_id(self.manifest)
+
+
+def run_id(manifest: Manifest) -> str:
+    """When the verdict was reached, and the head of a digest over its whole chain.
+
+    The score's entry names the sha256 of every entry that it rests on, so its own is a seal on all of them.
+
+    Raises:
+        KitError: there is no verdict yet.
+    """
+    entry = manifest.steps.get("score")
+    if entry is None or entry["state"] != "OK":
+        raise KitError(f"{manifest.workspace}: there is no verdict yet; run `make score`")
+    when = entry["started"][:19].replace("-", "").replace(":", "")
+    return f"{when}-{digest_of(entry)[:8]}"
+
+
+def keep(manifest: Manifest) -> Run:
+    """Keep the workspace's verdict as a run; one that is kept already stays as it is."""
+    target = manifest.workspace / FOLDER / run_id(manifest)
+    if target.is_dir():
+        return Run(target)
+    names = [*chain.steps(manifest.steps["score"]["inputs"]["batch_sizes"]), *VERDICT_STEPS]
+    entries = {name: manifest.steps[name] for name in names if name in manifest.steps}
+    aside = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    for relative in sorted(_files(manifest.workspace, entries)):
+        _place(manifest.workspace / relative, aside / relative)
+    write_json(aside / "manifest.json", {"format": FORMAT, "steps": dict(sorted(entries.items()))})
+    aside.replace(target)
+    sync_folder(target.parent)
+    return Run(target)
+
+
+def _files(workspace: Path, entries: dict[str, Any]) -> Iterator[str]:
+    """The outputs of the entries, and the logs and scripts beside them."""
+    outputs = {Path(path) for entry in entries.values() for path in entry["outputs"]}
+    yield from (path.as_posix() for path in outputs)
+    for folder in {path.parent for path in outputs}:
+        for pattern in ("*.log", "*.sh"):
+            yield from (path.relative_to(workspace).as_posix() for path in (workspace / folder).glob(pattern))
+
+
+def _place(source: Path, target: Path) -> None:
+    """A copy that later runs cannot reach; logs are written in place, so they are copied whatever their size."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.suffix != ".log" and source.stat().st_size > COPIED_BYTES:
+        try:
+            os.link(source, target)
+            return
+        except OSError:
+            pass  # a file system without links
+    shutil.copy2(source, target)
+
+
+def all_runs(workspace: Path) -> list[Run]:
+    """The kept runs, oldest first."""
+    return [Run(path) for path in sorted((workspace / FOLDER).glob("[!.]*")) if path.is_dir()]
+
+
+def find(workspace: Path, name: str) -> Run:
+    """The run of an id or its beginning, `latest`, or a folder that holds one (kept elsewhere, or a workspace).
+
+    Raises:
+        KitError: there is none, or more than one.
+    """
+    kept = all_runs(workspace)
+    matching = kept[-1:] if name == "latest" else [run for run in kept if run.folder.name.startswith(name)]
+    if len(matching) == 1:
+        return matching[0]
+    if not matching and (Path(name) / "manifest.json").is_file():
+        return Run(Path(name))
+    ids = ", ".join(run.folder.name for run in matching or kept) or "none is kept yet"
+    raise KitError(f"{name!r} names {'no' if not matching else 'more than one'} run; those there: {ids}")
+
+
+def prune(workspace: Path, keep_newest: int, dry: bool) -> None:
+    """Remove all but the newest runs.
+
+    Raises:
+        KitError: none would be left.
+    """
+    if keep_newest < 1:
+        raise KitError(f"--keep {keep_newest} would leave no run; keep at least 1")
+    for run in all_runs(workspace)[:-keep_newest]:
+        say(f"  {'would remove' if dry else 'removed'} {run.folder}")
+        if not dry:
+            shutil.rmtree(run.folder)
+
+
+def print_runs(workspace: Path) -> None:
+    kept = all_runs(workspace)
+    if not kept:
+        say(f"{workspace / FOLDER}: no run is kept yet; `make score` keeps one for every verdict")
+        return
+    grid = Table()
+    for heading in ("run", "device", "Top-1", "samples/s", "verdict"):
+        grid.add_column(heading, no_wrap=heading == "run", overflow="fold")
+    for run in kept:
+        grid.add_row(run.folder.name, *_row(run.summary))
+    console.print(grid)
+
+
+def _row(summary: dict[str, Any]) -> list[str]:
+    device, batches = summary["device"], summary["batches"]
+    simulated = " (simulated)" if device["simulated"] else ""
+    rates = [batch["throughput"]["median"] for batch in batches if batch["throughput"]]
+    tops = [batch["top1"] for batch in batches]
+    return [
+        device["soc_version"] + simulated,
+        f"{min(tops):.2%}" if min(tops) == max(tops) else f"{min(tops):.2%} to {max(tops):.2%}",
+        f"{max(rates):.2f}" if rates else "not measured",
+        "PASSED" if summary["verdict"]["passed"] else "FAILED",
+    ]

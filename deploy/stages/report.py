@@ -1,0 +1,73 @@
+"""`make report`: the page of the verdict that is there, made again from summary.json, the manifest and the clips."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from deploy import chain, clips
+from deploy.console import say
+from deploy.context import Context
+from deploy.errors import KitError
+from deploy.inventory import ROOT
+from deploy.manifest import Step, digest_of, sources
+from deploy.report import page, skeletons
+from deploy.runs import run_id
+from stgcn.files import atomic_write
+
+PAGE = "report.html"
+SOURCES = [ROOT / "deploy/report", ROOT / "stgcn/graph.py"]
+
+
+def run(context: Context) -> None:
+    """Make report/report.html.
+
+    Raises:
+        KitError: there is no verdict yet.
+    """
+    say("report", "bold")
+    make(context)
+    say(f"page:    {context.artefact('report') / PAGE}")
+
+
+def make(context: Context) -> None:
+    manifest = context.manifest
+    run = run_id(manifest)  # refuses when there is no verdict
+    summary_path = manifest.output("score", context.artefact("report/summary.json"), "make score")
+    entries = manifest.steps
+    inputs = {
+        "verdict": digest_of(entries["score"]),
+        "summary": entries["score"]["outputs"]["report/summary.json"]["sha256"],
+        "data": entries["preprocess"]["inputs"]["data"],
+        "sources": sources(SOURCES),
+    }
+    path = context.artefact("report") / PAGE
+
+    def action() -> dict[str, Any]:
+        summary = json.loads(summary_path.read_bytes())
+        drawings = _drawings(context, [noted["sample"] for noted in summary["noted"]])
+        names = [n for n in [*chain.steps(entries["score"]["inputs"]["batch_sizes"]), "score"] if n in entries]
+        text = page.render(summary, entries, names, run, drawings)
+        with atomic_write(path) as stream:
+            stream.write(text.encode())
+        return {"drawn": sorted(drawings)}
+
+    context.perform(Step("report", "control", inputs, [path], action, [command("report")]))
+
+
+def command(task: str) -> list[str]:
+    """The kit's own command line, in the kit's folder."""
+    return ["env", f"INVENTORY={os.environ.get('INVENTORY') or 'inventory.yaml'}", "make", task]
+
+
+def _drawings(context: Context, samples: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """The clips of `samples` as the page draws them; one that its host does not give up is left out, and told of."""
+    found = {}
+    for sample in samples:
+        try:
+            found[sample] = skeletons.drawing(clips.read(context, sample))
+        except KitError as error:
+            say(f"  {error}; it is not drawn", "yellow")
+    return found

@@ -1,0 +1,172 @@
+"""report.html, without a browser: it needs nothing, says everything twice, and its numbers are the summary's."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deploy.context import Context
+from deploy.report import charts, page, skeletons
+from deploy.stages import score
+from tests.unit import made_up
+
+
+class Read(HTMLParser):
+    """Every tag with its attributes, and the `data` elements with their text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.numbers: list[tuple[str, str, str]] = []
+        self.words = {"en": "", "zh": ""}
+        self._open: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag in ("data", "span"):
+            self._open.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("data", "span"):
+            self._open.pop()
+
+    def handle_data(self, data: str) -> None:
+        for tag, attributes in self._open:
+            if tag == "data":
+                self.numbers.append((attributes["data-path"] or "", attributes["value"] or "", data))
+            elif attributes.get("lang") in self.words:
+                self.words[attributes["lang"] or ""] += data
+
+
+@pytest.fixture(scope="module")
+def text(scored: Context) -> str:
+    return (scored.workspace / "report/report.html").read_text()
+
+
+def at(summary: Any, path: str) -> Any:
+    for part in path.split("."):
+        summary = summary[int(part)] if isinstance(summary, list) else summary[part]
+    return summary
+
+
+def test_every_number_is_the_summary_s_and_is_written_as_it_is(scored: Context, text: str) -> None:
+    summary = made_up.read(scored.workspace / "report/summary.json")
+    numbers = Read(text).numbers
+    assert len(numbers) > 60
+    for path, value, shown in numbers:
+        assert json.loads(value) == at(summary, path), path
+        factor = 100 if shown.endswith("%") else 1
+        digits = shown.rstrip("%")
+        decimals = len(digits.partition(".")[2].partition("e")[0])
+        close = pytest.approx(factor * at(summary, path), rel=0.06 if decimals < 3 else 1e-9, abs=0.51 * 10**-decimals)
+        assert float(digits) == close, path
+
+
+def test_every_figure_of_the_summary_is_on_the_page(text: str) -> None:
+    paths = {path for path, _, _ in Read(text).numbers}
+    batch = ("top1", "top5", "top1_hits", "top5_hits", "top1_agreement", "cosine_min", "cosine_median", "max_abs_err")
+    for i in range(len(made_up.SIZES)):
+        expected = [*batch, "mean_abs_err", "relative_error", "throughput.median", "throughput.min", "throughput.max"]
+        assert {f"batches.{i}.{name}" for name in [*expected, "latency_ms.median", "latency_ms.p99"]} <= paths
+    assert {"guide.throughput.1", "guide.top1", "reference.top1", "verdict.gate", "samples"} <= paths
+
+
+def test_the_charts_numbers_are_the_summary_s(scored: Context, text: str) -> None:
+    summary = made_up.read(scored.workspace / "report/summary.json")
+    shown = set(re.findall(r"<text[^>]*>([^<]*)</text>", text))
+    expected = {str(batch["batch_size"]) for batch in summary["batches"]}
+    for name in ("throughput", "latency_ms"):
+        expected |= {charts.number(batch[name]["median"]) for batch in summary["batches"]}
+        expected |= {charts.number(summary["guide"][name][str(size)]) for size in made_up.SIZES}
+    assert shown == expected
+
+
+def test_nothing_is_asked_of_a_network(text: str) -> None:
+    for tag, attributes in Read(text).tags:
+        assert tag not in ("iframe", "object", "embed", "base", "img", "audio", "video")
+        for name in ("src", "href", "xlink:href", "action", "data"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:,")), (tag, attributes)
+    style = "".join(re.findall(r"<style>(.*?)</style>", text, re.S))
+    assert "@import" not in style
+    assert "url(" not in style
+    assert "default-src 'none'" in text
+
+
+def test_both_languages_are_there_side_by_side(text: str) -> None:
+    spans = [attributes["lang"] for tag, attributes in Read(text).tags if tag == "span" and "lang" in attributes]
+    assert spans.count("en") == spans.count("zh") > 60
+    words = Read(text).words
+    assert not re.search(r"[\u4e00-\u9fff]", words["en"])
+    assert len(re.findall(r"[\u4e00-\u9fff]", words["zh"])) > 300
+
+
+def test_ids_are_unique(text: str) -> None:
+    ids = [attributes["id"] for _, attributes in Read(text).tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_real_device_does_not_look_simulated(scored: Context) -> None:
+    summary = made_up.read(scored.workspace / "report/summary.json")
+    summary["device"]["simulated"] = False
+    html = page.render(summary, scored.manifest.steps, ["export"], "20260101T000000-00000000", {})
+    shown = html[html.index("</style>") : html.index('<script type="application/json"')]
+    assert 'class="badge simulated"' not in shown
+    assert "played" not in shown
+    assert "clip not at hand" in shown
+
+
+def test_what_a_host_or_dataset_calls_itself_stays_text(scored: Context) -> None:
+    summary = made_up.read(scored.workspace / "report/summary.json")
+    evil = "</script><script>alert(1)</script>"
+    summary["noted"][0]["name"] = summary["device"]["cann"] = evil
+    entry = scored.manifest.steps["export"] | {"host": evil, "commands": [[evil]]}
+    html = page.render(summary, {"export": entry}, ["export"], "run", {})
+    assert "<script>alert" not in html
+    assert page.embedded_summary(html) == summary
+
+
+def test_a_failed_verdict_shows_what_flipped(tmp_path: Path) -> None:
+    context = made_up.make(tmp_path, flip=2)
+    with pytest.raises(Exception, match="batch size 4"):
+        score.run(context)
+    html = (context.workspace / "report/report.html").read_text()
+    assert 'id="verdict" class="failed"' in html
+    assert html.count('<li class="flipped">') == 1
+    assert html.count("<canvas data-sample") == 3
+
+
+class TestSkeleton:
+    def test_a_clip_keeps_its_persons_frames_and_shape(self) -> None:
+        clip = np.zeros((3, 300, 18, 2), np.float32)
+        clip[0, :100, :, 1] = np.linspace(-0.4, 0.4, 18)
+        clip[1, :100, :, 1] = np.linspace(0, 0.2, 18)
+        clip[2, :100, :, 1] = 0.5
+        clip[2, :100, 3, 1] = 0
+        found = skeletons.drawing(clip)
+        joints = np.frombuffer(base64.b64decode(found["joints"]), np.uint8).reshape(50, 1, 18, 2)
+        assert (found["persons"], found["frames"], found["width"]) == (1, 50, 254)
+        assert found["height"] == pytest.approx(254 / 4, abs=1)
+        assert joints[0, 0, 0].tolist() == [0, 0]
+        assert joints[0, 0, 17].tolist() == [254, found["height"]]
+        assert joints[0, 0, 3].tolist() == [255, 255]
+
+    def test_an_empty_clip_is_nobody(self) -> None:
+        assert skeletons.drawing(np.zeros((3, 300, 18, 2), np.float32))["persons"] == 0
+
+
+@pytest.mark.parametrize(("guide", "far"), [({1: 381.1}, True), ({1: 4.2}, False), ({}, False)])
+def test_a_chart_of_far_figures_is_logarithmic(guide: dict[int, float], far: bool) -> None:
+    points = {1: charts.Point(4.0, 3.9, 4.1), 8: charts.Point(5.0, 4.9, 5.1)}
+    assert charts.logarithmic(points, guide) is far
+    svg = charts.by_batch_size("x", points, guide, simulated=False)
+    assert svg.startswith("<svg")
+    assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", svg)
+    assert svg == charts.by_batch_size("x", points, guide, simulated=False)

@@ -1,0 +1,138 @@
+"""The verdict as data: counted, compared and judged as a person would by hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deploy.report import summary as of
+from deploy.report.table import to_csv
+
+DEVICE = {"chip": "310P3", "soc_version": "Ascend310P3", "simulated": True, "cann": "6.0.RC1", "driver": "22.0.2"}
+FIGURE = {
+    "throughput": {"median": 4.0, "min": 3.9, "max": 4.1, "repeats": 3, "spread": 0.05, "idle": True},
+    "latency_ms": {"min": 240.0, "median": 250.0, "mean": 250.0, "p99": 260.0, "max": 260.0},
+}
+
+
+def evidence(samples: int = 50, **changes: Any) -> of.Evidence:
+    random = np.random.default_rng(3)
+    reference = random.standard_normal((samples, 400)).astype(np.float32)
+    labels = np.where(random.random(samples) < 0.7, reference.argmax(1), random.integers(0, 400, samples))
+    given = {
+        "device": DEVICE,
+        "names": [f"clip-{i}" for i in range(samples)],
+        "labels": labels,
+        "reference": reference,
+        "logits": {1: reference, 4: reference},
+        "figures": {1: FIGURE, 4: None},
+        "gate": 0.01,
+        "published": None,
+    }
+    return of.Evidence(**(given | changes))
+
+
+def ranked_hits(logits: np.ndarray, labels: np.ndarray, k: int) -> int:
+    """Sample by sample: is the label among the k best, the lower class first among equals?"""
+    best = [sorted(range(400), key=lambda c: (-row[c], c))[:k] for row in logits]
+    return sum(label in row for label, row in zip(labels, best, strict=True))
+
+
+def test_hits_are_those_of_a_plain_ranking_of_every_sample() -> None:
+    given = evidence()
+    logits = given.reference.round(1)  # ties
+    found = of.accuracy(logits, given.labels)
+    assert (found["top1_hits"], found["top5_hits"]) == tuple(ranked_hits(logits, given.labels, k) for k in (1, 5))
+    assert found["top1"] == found["top1_hits"] / 50
+
+
+def test_equal_logits_pass_with_nothing_to_tell() -> None:
+    verdict = of.summary(evidence())
+    assert verdict["verdict"] == {"passed": True, "gate": 0.01}
+    for batch in verdict["batches"]:
+        assert batch["top1_agreement"] == 1
+        assert batch["flipped"] == []
+        assert batch["cosine_min"] == pytest.approx(1)
+        assert batch["max_abs_err"] == batch["relative_error"] == 0
+    assert verdict["batches"][0]["throughput"]["median"] == 4.0
+    assert verdict["batches"][1]["throughput"] is None
+
+
+def test_a_flipped_sample_is_listed_described_and_judged() -> None:
+    given = evidence()
+    right = int(np.flatnonzero(given.reference.argmax(1) == given.labels)[0])
+    changed = given.reference.copy()
+    other = (int(given.labels[right]) + 1) % 400
+    changed[right, other] = 50
+    verdict = of.summary(evidence(logits={1: given.reference, 4: changed}))
+    whole, flipped = verdict["batches"]
+    assert whole["passed"]
+    assert not flipped["passed"]
+    assert not verdict["verdict"]["passed"]
+    assert flipped["flipped"] == [right]
+    assert flipped["top1_hits"] == whole["top1_hits"] - 1
+    noted = verdict["noted"][0]
+    assert (noted["sample"], noted["name"], noted["flipped"]) == (right, f"clip-{right}", True)
+    assert noted["device"]["1"]["class"] == given.labels[right]
+    assert noted["device"]["4"]["class"] == other
+    assert len(verdict["noted"]) == of.NEAREST
+
+
+def test_without_flips_the_nearest_samples_are_noted() -> None:
+    given = evidence()
+    best = np.sort(given.reference, axis=1)
+    margin = best[:, -1] - best[:, -2]
+    noted = of.summary(given)["noted"]
+    assert [sample["sample"] for sample in noted] == list(np.argsort(margin, kind="stable")[: of.NEAREST])
+    assert not any(sample["flipped"] for sample in noted)
+
+
+def test_confusions_are_counted_by_pair_and_named() -> None:
+    logits = np.zeros((5, 400), np.float32)
+    logits[[0, 1, 2, 3, 4], [7, 7, 7, 9, 2]] = 1
+    found = of.confused(logits, np.array([3, 3, 1, 9, 0]))
+    assert [(p["label"]["class"], p["predicted"]["class"], p["count"]) for p in found] == [
+        (3, 7, 2),
+        (0, 2, 1),
+        (1, 7, 1),
+    ]
+    assert found[1]["label"]["name"] == "abseiling"
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "error"),
+    [
+        ({"top1": 0.3159, "top5": 0.5374}, {"top1": 0.3160, "top5": 0.5368}, 0.0006 / 0.5368),
+        ({"top1": 0.5, "top5": 1.0}, {"top1": 0.4, "top5": 1.0}, 0.25),
+        ({"top1": 0.0, "top5": 0.5}, {"top1": 0.0, "top5": 0.5}, 0.0),
+        ({"top1": 0.1, "top5": 0.5}, {"top1": 0.0, "top5": 0.5}, 1.0),
+    ],
+)
+def test_the_relative_error_is_the_larger_of_two(found: Any, expected: Any, error: float) -> None:
+    assert of.relative_error(found, expected) == pytest.approx(error)
+
+
+def test_the_published_accuracy_is_gated_too_where_it_is_comparable() -> None:
+    given = evidence()
+    own = of.accuracy(given.reference, given.labels)
+    near = {"top1": own["top1"] * 1.005, "top5": own["top5"]}
+    far = {"top1": own["top1"] * 1.02, "top5": own["top5"]}
+    assert of.summary(evidence(published=near))["verdict"]["passed"]
+    verdict = of.summary(evidence(published=far))
+    assert not verdict["verdict"]["passed"]
+    assert verdict["batches"][0]["relative_error"] == 0
+    assert verdict["batches"][0]["published_relative_error"] == pytest.approx(0.02 / 1.02)
+
+
+def test_the_csv_has_the_summary_s_values_one_row_a_batch_size() -> None:
+    verdict = of.summary(evidence())
+    rows = list(csv.DictReader(io.StringIO(to_csv(verdict))))
+    assert [row["batch_size"] for row in rows] == ["1", "4"]
+    assert float(rows[0]["top1"]) == verdict["batches"][0]["top1"]
+    assert float(rows[0]["throughput_median"]) == 4.0
+    assert rows[1]["throughput_median"] == ""
+    assert {row["simulated"] for row in rows} == {"True"}

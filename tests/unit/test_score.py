@@ -1,0 +1,115 @@
+"""`make score`: what it prints, and what it refuses by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deploy.context import Context
+from deploy.errors import KitError
+from deploy.logits import DeviceLogits, write_logits
+from deploy.manifest import describe, key_of
+from deploy.stages import score
+from tests.unit import made_up
+
+
+def change_entry(context: Context, step: str, change: Callable[[dict], None]) -> None:  # type: ignore[type-arg]
+    path = context.workspace / "manifest.json"
+    data = json.loads(path.read_bytes())
+    change(data["steps"][step])
+    data["steps"][step]["key"] = key_of(data["steps"][step]["inputs"])
+    path.write_text(json.dumps(data))
+
+
+def relogit(context: Context, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Other results of bs4, recorded as if the device had given them."""
+    folder = context.workspace / "npu/bs4"
+    names = [f"clip-{i:03}" for i in range(made_up.SAMPLES)]
+    logits = change(np.load(folder / "logits.npy"))
+    write_logits(DeviceLogits(names[: len(logits)], logits), folder)
+    for name in ("logits.npy", "results.tsv"):
+        digest = describe(folder / name)
+        change_entry(
+            context, "accuracy/bs4", lambda entry, n=name, d=digest: entry["outputs"].update({f"npu/bs4/{n}": d})
+        )
+
+
+def nan_in_row_3(logits: np.ndarray) -> np.ndarray:
+    logits[3, 9] = np.nan
+    return logits
+
+
+def other_file(name: str) -> Callable[[Context], None]:
+    return lambda context: (context.workspace.parent / "sample" / name).write_bytes(b"another")
+
+
+REFUSED: dict[str, tuple[Callable[[Context], object], str]] = {
+    "short": (lambda c: relogit(c, lambda logits: logits[:-1]), r"line 13 is not that of sample 12 \(clip-012\)"),
+    "NaN": (lambda c: relogit(c, nan_in_row_3), r"sample 3 \(clip-003\) has NaN or infinite logits"),
+    "another dataset's logits": (
+        lambda c: change_entry(c, "accuracy/bs4", lambda entry: entry["inputs"].update(dataset="0" * 64)),
+        r"accuracy/bs4: its dataset \(sha256 000000000000\) is not that of preprocess",
+    ),
+    "another ONNX": (
+        lambda c: change_entry(c, "convert/bs1", lambda entry: entry["inputs"].update(onnx="1" * 64)),
+        r"convert/bs1: its ONNX .* run `fab npu-convert` again",
+    ),
+    "another checkpoint's reference": (
+        lambda c: change_entry(c, "reference", lambda entry: entry["inputs"]["checkpoint"].update(sha256="2" * 64)),
+        r"reference: its checkpoint .* is not that of export",
+    ),
+    "another kind of device": (
+        lambda c: change_entry(c, "accuracy/bs4", lambda entry: entry["inputs"].update(cann="8.0")),
+        r"ran on different devices or tools \(cann 8\.0 and 6\.0\.RC1-simulated\)",
+    ),
+    "the checkpoint changed": (other_file("st_gcn.made-up.pth"), r"made-up\.pth: sha256 .* but export read"),
+    "the labels changed": (other_file("val_label.pkl"), r"val_label\.pkl: sha256 .* but preprocess read"),
+    "no manifest": (lambda c: (c.workspace / "manifest.json").unlink(), "run `make gpu-stage` first"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_does_not_belong_together_is_refused(workspace: Context, what: str) -> None:
+    damage, sentence = REFUSED[what]
+    damage(workspace)
+    with pytest.raises(KitError, match=sentence):
+        score.run(Context(workspace.inventory))
+
+
+def test_a_missed_gate_is_an_error_after_everything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    context = made_up.make(tmp_path, flip=2)
+    with pytest.raises(KitError, match=r"batch size 4: accuracy is more than 1% .* `fab locate` says"):
+        score.run(context)
+    summary = made_up.read(context.workspace / "report/summary.json")
+    assert summary["verdict"]["passed"] is False
+    assert summary["batches"][1]["flipped"] == [2]
+    assert (context.workspace / "report/report.html").is_file()
+    output = capsys.readouterr().out
+    assert "verdict (simulated): FAILED" in output
+    assert "10.00% off" in output
+
+
+def test_the_table_has_hits_and_nearness(scored: Context, capsys: pytest.CaptureFixture[str]) -> None:
+    score.run(Context(scored.inventory))
+    output = capsys.readouterr().out
+    assert "CACHED  score" in output
+    assert "│ 76.92% (10/13) │" in output
+    assert "same Top-1" in output
+    assert max(map(len, (line for line in output.splitlines() if line.startswith(("│", "┃", "┏"))))) <= 80
+
+
+def test_a_batch_size_without_a_figure_is_scored_all_the_same(workspace: Context) -> None:
+    path = workspace.workspace / "manifest.json"
+    data = json.loads(path.read_bytes())
+    data["steps"]["throughput/bs4"]["state"] = "FAILED"
+    path.write_text(json.dumps(data))
+    score.run(Context(workspace.inventory))
+    batches = made_up.read(workspace.workspace / "report/summary.json")["batches"]
+    assert [batch["throughput"] is None for batch in batches] == [False, True]
+    assert [batch["passed"] for batch in batches] == [True, True]
