@@ -1,0 +1,292 @@
+"""`fab locate`: where a device leaves fp32, block by block, and whether another precision_mode changes it.
+
+The ONNX gets the outputs of its ten blocks as outputs of its own, is converted and run as the real one is, and compared
+with the same graph in ONNX Runtime in fp32.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from deploy import blocks, clips, transfer
+from deploy.console import console, say
+from deploy.context import Context, remote_copy, run_folder
+from deploy.errors import KitError
+from deploy.manifest import Step, write_json
+from deploy.npu import ais_bench, atc
+from deploy.runtime import Runtime
+from stgcn.files import atomic_write
+
+STAGE = "locate"
+FORMAT = 1
+TOLERANCE = 0.02  # relative error of a block; sound fp16 leaves 0.006 behind the tenth
+LOGITS = "logits"
+ATC_DEFAULT_MODE, WIDE_MODE = "force_fp16", "must_keep_origin_dtype"
+RESULTS = "results"
+
+
+@dataclass(frozen=True)
+class Instrumented:
+    """The ONNX with its blocks' outputs, and what fp32 gives for the clips; the arrays are (samples, values)."""
+
+    onnx: Path
+    names: Sequence[str]  # of the outputs: logits, then blocks 1 to 10
+    clips: np.ndarray  # (samples, 3, 300, 18, 2)
+    fp32: Mapping[str, np.ndarray]
+
+
+def run(context: Context, samples: int) -> None:
+    """Make report/locate.json and print it.
+
+    Raises:
+        KitError: nothing to look at yet, or the host's tools refuse.
+    """
+    say(STAGE, "bold")
+    if samples < 1:
+        raise KitError(f"--samples {samples}: compare at least 1")
+    batch_size, chosen = _worst_batch(context), _samples(context, samples)
+    mode = context.inventory.atc.get("precision_mode", ATC_DEFAULT_MODE)
+    modes = [mode, WIDE_MODE if mode != WIDE_MODE else ATC_DEFAULT_MODE]
+    npu, (onnx, outputs) = context.npus[0], _instrument(context)
+    inputs = {
+        "onnx": context.manifest.steps["export"]["outputs"]["gpu/st_gcn.onnx"]["sha256"],
+        "data": context.manifest.steps["preprocess"]["inputs"]["data"],
+        "samples": chosen,
+        "batch_size": batch_size,
+        "flags": dict(context.inventory.atc),
+        "modes": modes,
+        "tolerance": TOLERANCE,
+        "env": npu.section.tools.env,
+        **npu.facts.tools,
+    }
+    path = context.artefact("report/locate.json")
+    runs = [_Run(context, inputs, each, batch_size) for each in modes]
+
+    def action() -> dict[str, Any]:
+        graph = _in_fp32(context, onnx, outputs, chosen)
+        found = {run.mode: run.nearness(graph) for run in runs}
+        write_json(path, located(found, modes, chosen, batch_size) | {"simulated": npu.facts.simulated})
+        return {"simulated": npu.facts.simulated}
+
+    commands = [argv for run in runs for argv in run.commands(onnx)]
+    context.perform(Step(STAGE, str(npu.devices[0]), inputs, [path], action, commands))
+    if not context.dry:
+        _print(json.loads(path.read_bytes()))
+
+
+def _worst_batch(context: Context) -> int:
+    """The batch size that is farthest off by the last verdict, else the smallest."""
+    sizes = context.inventory.batch_sizes
+    try:
+        batches = json.loads(context.artefact("report/summary.json").read_bytes())["batches"]
+    except OSError:
+        return min(sizes)
+    known = [batch for batch in batches if batch["batch_size"] in sizes]
+    return int(max(known, key=lambda b: float(b["relative_error"]))["batch_size"]) if known else min(sizes)
+
+
+def _samples(context: Context, count: int) -> list[int]:
+    """The samples that the last verdict notes (flipped ones first), then the dataset's first."""
+    try:
+        noted = json.loads(context.artefact("report/summary.json").read_bytes())["noted"]
+    except OSError:
+        noted = []
+    order = dict.fromkeys([*(sample["sample"] for sample in noted), *range(context.index().samples)])
+    return list(order)[:count]
+
+
+def _instrument(context: Context) -> tuple[Path, list[str]]:
+    """The ONNX with its blocks' outputs, and the names of all its outputs: the logits', then the blocks'."""
+    import onnx
+
+    model = onnx.load(str(context.onnx()))
+    outputs = [model.graph.output[0].name, *blocks.add_block_outputs(model)]
+    path = context.artefact("locate/st_gcn_blocks.onnx")
+    with atomic_write(path) as stream:
+        stream.write(model.SerializeToString(deterministic=True))
+    return path, outputs
+
+
+def _in_fp32(context: Context, onnx: Path, outputs: Sequence[str], samples: Sequence[int]) -> Instrumented:
+    import onnxruntime
+
+    batch = np.stack([clips.read(context, sample) for sample in samples])
+    session = onnxruntime.InferenceSession(str(onnx), providers=["CPUExecutionProvider"])
+    names = [LOGITS, *(str(number) for number in range(1, blocks.BLOCKS + 1))]
+    rows = [session.run(list(outputs), {session.get_inputs()[0].name: clip[None]}) for clip in batch]
+    fp32 = {name: np.stack([row[i].reshape(-1) for row in rows]) for i, name in enumerate(names)}
+    return Instrumented(onnx, names, batch, fp32)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One precision_mode: converted, run, fetched."""
+
+    context: Context
+    inputs: Mapping[str, Any]
+    mode: str
+    batch_size: int
+
+    def nearness(self, graph: Instrumented) -> list[dict[str, Any]] | str:
+        """Of every output, the blocks first; or the sentence with which the tools refused this mode."""
+        host, folder = self.context.npus[0].host, self._folder
+        try:
+            self._prepare(graph)
+            self._tools(graph.onnx)
+            device = self._fetch(graph)
+        except KitError as error:
+            if self.mode == self.inputs["modes"][0]:
+                raise
+            return str(error)
+        finally:
+            host.call("remove", {"paths": [str(folder)]})
+        order = [*graph.names[1:], LOGITS]
+        return [asdict(near) for near in blocks.compare(order, device, graph.fp32)]
+
+    def commands(self, onnx: Path) -> list[list[str]]:
+        """atc's and ais_bench's whole argument lists."""
+        atc_argv, bench_argv = self._argv(onnx)
+        runtime = self.context.npus[0].runtime
+        return [runtime.argv(atc_argv, self._folder), self._device[0].argv(bench_argv, self._folder)]
+
+    def _argv(self, onnx: Path) -> tuple[list[str], list[str]]:
+        npu, om = self.context.npus[0], str(self._folder / "blocks")
+        tools = npu.section.tools
+        flags = {**self.context.inventory.atc, "precision_mode": self.mode}
+        there = str(remote_copy(npu.host, onnx))
+        convert = atc.argv(tools.atc, there, om, self.batch_size, npu.facts.soc_version, flags)
+        places = (str(self._folder / "input"), str(self._folder / "output"), RESULTS)
+        number = self._device[1]
+        return convert, ais_bench.infer_argv(tools.python, f"{om}.om", *places, number, self.batch_size)
+
+    @property
+    def _device(self) -> tuple[Runtime, int]:
+        """What runs on the first device that the inventory lists, and the number that ais_bench knows it by."""
+        npu = self.context.npus[0]
+        return npu.runtime.on_device(npu.devices[0].chip.device)
+
+    def _prepare(self, graph: Instrumented) -> None:
+        host = self.context.npus[0].host
+        transfer.put(host, graph.onnx, remote_copy(host, graph.onnx))
+        host.call("link", {"folder": str(self._folder / "input"), "files": {}})
+        host.call("link", {"folder": str(self._folder / "output"), "files": {}})
+        for i in range(self._padded(len(graph.clips))):
+            clip = np.ascontiguousarray(graph.clips[i % len(graph.clips)])
+            local = self.context.artefact(f"locate/{i}.bin")
+            with atomic_write(local) as stream:
+                stream.write(clip.tobytes())
+            transfer.put(host, local, self._folder / "input" / f"{i}.bin")
+            local.unlink()
+
+    def _tools(self, onnx: Path) -> None:
+        runtime, limit = self.context.npus[0].runtime, self.context.inventory.timeout_s
+        convert, infer = self._argv(onnx)
+        log = self.context.artefact(f"locate/{self.mode}-atc.log")
+        done = runtime.run(convert, folder=self._folder, log=log, timeout_s=limit)
+        atc.parse(done.output, done.status)
+        log = self.context.artefact(f"locate/{self.mode}-ais_bench.log")
+        done = self._device[0].run(infer, folder=self._folder, log=log, timeout_s=limit)
+        if done.status != 0:
+            raise ais_bench.failure(done.output, done.status)
+
+    def _fetch(self, graph: Instrumented) -> dict[str, np.ndarray]:
+        """Each output as (samples, values), from the files <sample>_<output>.bin."""
+        host = self.context.npus[0].host
+        top = self._folder / "output" / RESULTS
+        listing: dict[str, int] = host.call("listing", {"folder": str(top)})
+        files = [f"{i}_{k}.bin" for k in range(len(graph.names)) for i in range(len(graph.clips))]
+        expected = [4 * graph.fp32[name].shape[1] for name in graph.names for _ in graph.clips]
+        for name, size in zip(files, expected, strict=True):
+            if listing.get(name) != size:
+                raise KitError(
+                    f"{host.name}: ais_bench left {name} with {listing.get(name)} bytes and not {size};"
+                    f" its output is in {self.context.artefact('locate')}"
+                )
+        local = self.context.artefact(f"locate/{self.mode}.raw")
+        host.call("pack", {"folder": str(top), "names": files, "path": str(self._folder / "packed")})
+        transfer.get(host, self._folder / "packed", local)
+        values = np.fromfile(local, np.float32)
+        local.unlink()
+        sizes = [graph.fp32[name].size for name in graph.names]
+        parts = np.split(values, np.cumsum(sizes)[:-1])
+        return {name: part.reshape(len(graph.clips), -1) for name, part in zip(graph.names, parts, strict=True)}
+
+    def _padded(self, samples: int) -> int:
+        """Whole batches: eras of ais_bench differ in what they do with a partial one."""
+        return math.ceil(samples / self.batch_size) * self.batch_size
+
+    @property
+    def _folder(self) -> Any:
+        return run_folder(self.context.npus[0].host, self.inputs, f"locate-{self.mode}")
+
+
+def located(
+    found: Mapping[str, list[dict[str, Any]] | str], modes: Sequence[str], samples: Sequence[int], batch_size: int
+) -> dict[str, Any]:
+    """The contents of locate.json, from each precision_mode's nearness or refusal."""
+    return {
+        "format": FORMAT,
+        "batch_size": batch_size,
+        "samples": list(samples),
+        "tolerance": TOLERANCE,
+        "modes": {mode: _judged(found[mode]) for mode in modes},
+        "conclusion": _conclusion(found, modes),
+    }
+
+
+def _judged(nearness: list[dict[str, Any]] | str) -> dict[str, Any]:
+    if isinstance(nearness, str):
+        return {"refused": nearness}
+    return {
+        "blocks": [{**near, "passed": near["relative_error"] <= TOLERANCE} for near in nearness],
+        "first_past": first_past(nearness),
+        "tolerance_that_passes": max(near["relative_error"] for near in nearness),
+    }
+
+
+def first_past(nearness: Sequence[Mapping[str, Any]]) -> str | None:
+    """The first block whose output is past the tolerance (NaN is)."""
+    return next((near["block"] for near in nearness if not near["relative_error"] <= TOLERANCE), None)
+
+
+def _conclusion(found: Mapping[str, list[dict[str, Any]] | str], modes: Sequence[str]) -> str:
+    ours, other = modes
+    nearness, alternative = found[ours], found[other]
+    assert not isinstance(nearness, str)
+    where = first_past(nearness)
+    if where is None:
+        return f"with precision_mode={ours} no block is past the tolerance of {TOLERANCE:g}"
+    needed = max(near["relative_error"] for near in nearness)
+    named = f"block {where}" if where != LOGITS else "the classifier behind block 10"
+    head = f"{named} is the first past the tolerance of {TOLERANCE:g}; {needed:.2g} would have passed"
+    if isinstance(alternative, str):
+        return f"{head}; precision_mode={other} was refused: {alternative}"
+    still = first_past(alternative)
+    if still is None:
+        return f"{head}; precision_mode={other} mends it: set it under `atc` in the inventory"
+    changed = "does not change it" if still == where else f"moves it to {still}"
+    return f"{head}; precision_mode={other} {changed}, so it is not a matter of fp16 but of the device or its kernels"
+
+
+def _print(result: Mapping[str, Any]) -> None:
+    simulated = " (simulated)" if result["simulated"] else ""
+    title = f"blocks against fp32{simulated}, batch size {result['batch_size']}, samples {result['samples']}"
+    grid = Table(title=title, title_justify="left")
+    modes = {mode: judged["blocks"] for mode, judged in result["modes"].items() if "blocks" in judged}
+    grid.add_column("block", justify="right")
+    for mode in modes:
+        for heading in (mode, "cosine min", ""):
+            grid.add_column(heading, justify="right", overflow="fold")
+    for row in zip(*modes.values(), strict=True):
+        cells = [(f"{n['relative_error']:.2e}", f"{n['cosine_min']:.6f}", "✓" if n["passed"] else "✗") for n in row]
+        grid.add_row(row[0]["block"], *(cell for three in cells for cell in three))
+    console.print(grid)
+    say(result["conclusion"], "bold")
