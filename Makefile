@@ -14,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FAB := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/fab
 
-.PHONY: help demo gpu-stage npu-convert npu-bench npu-tune score report status test lint lock clean
+.PHONY: help demo gpu-stage npu-convert npu-bench npu-tune score report audit status test lint lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,8 +35,14 @@ npu-bench: $(VENV)/kit ## on the NPU hosts: accuracy and throughput of each OM
 npu-tune: $(VENV)/kit ## on the NPU hosts: which variant, precision mode and batch size is fastest
 	@$(FAB) npu-tune $(ARGS)
 
-score: $(VENV)/kit ## the verdict: table and report/summary.json
+score: $(VENV)/kit ## the verdict: table, report/summary.json, summary.csv and report.html
 	@$(FAB) score $(ARGS)
+
+report: $(VENV)/kit ## the page of the verdict again: report/report.html
+	@$(FAB) report $(ARGS)
+
+audit: $(VENV)/kit ## recompute the verdict from its artefacts, name the first that does not hold
+	@$(FAB) audit $(ARGS)
 
 status: $(VENV)/kit ## each step's state, host, age and key
 	@$(FAB) status

@@ -10,10 +10,12 @@ from typing import Any
 
 from invoke import Exit, task
 
-from deploy import inventory
+from deploy import audit as audits
+from deploy import compare as comparison
+from deploy import inventory, runs
 from deploy.console import printable, say
 from deploy.context import Context
-from deploy.stages import bench, convert, gpu, score, tune
+from deploy.stages import bench, convert, gpu, locate, report, score, tune
 from deploy.status import print_status
 from stgcn.errors import InputError
 
@@ -81,6 +83,49 @@ def npu_tune(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untype
 def score_(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
     """Score the results against the labels and the fp32 reference: table, summary.json, verdict."""
     score.run(_context(dry=dry, fresh=fresh))
+
+
+@task(name="report", help={k: HELP[k] for k in ("dry", "fresh")})
+@_told
+def report_(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
+    """Make the page of the verdict again: report/report.html."""
+    report.run(_context(dry=dry, fresh=fresh))
+
+
+@task(name="locate", help={**{k: HELP[k] for k in ("dry", "fresh")}, "samples": "how many samples to compare"})
+@_told
+def locate_(_c, samples=2, dry=False, fresh=False):  # type: ignore[no-untyped-def]
+    """Find the block whose output leaves fp32's, and whether another precision_mode helps."""
+    locate.run(_context(dry=dry, fresh=fresh), samples)
+
+
+@task(help={"run": "a kept run (id, its beginning, or latest) or a folder; the workspace itself by default"})
+@_told
+def audit(_c, run=""):  # type: ignore[no-untyped-def]
+    """Recompute the chain from dataset to page; name the first thing that does not hold."""
+    audits.print_audit(_context(), run)
+
+
+@task(name="compare")
+@_told
+def compare_(_c, run_a, run_b):  # type: ignore[no-untyped-def]
+    """Show what two kept runs differ in, and whether a throughput differs beyond both runs' spread."""
+    workspace = _context().workspace
+    comparison.print_comparison(runs.find(workspace, run_a), runs.find(workspace, run_b))
+
+
+@task(name="runs")
+@_told
+def runs_(_c):  # type: ignore[no-untyped-def]
+    """List the kept runs, oldest first."""
+    runs.print_runs(_context().workspace)
+
+
+@task(help={"keep": "how many of the newest to keep", "dry": "print what would be removed, and remove nothing"})
+@_told
+def prune(_c, keep=10, dry=False):  # type: ignore[no-untyped-def]
+    """Remove all but the newest kept runs."""
+    runs.prune(_context().workspace, keep, dry)
 
 
 @task

@@ -13,7 +13,7 @@ from tests.pipeline.conftest import SAMPLES, Job
 STAGES = ("gpu-stage", "npu-convert", "npu-bench", "score")
 SIZES = (1, 4, 8)
 OF_DATA = {"preprocess"}
-OF_CHECKPOINT = {"export", "reference", "score"} | {
+OF_CHECKPOINT = {"export", "reference", "score", "report"} | {
     f"{kind}/bs{size}" for kind in ("convert", "accuracy", "throughput") for size in SIZES
 }
 
@@ -26,7 +26,9 @@ def states(output: str) -> dict[str, str]:
 def test_the_table_has_a_row_for_each_batch_size_and_says_simulated(finished: tuple[Job, str]) -> None:
     output = finished[1]
     for size in SIZES:
-        assert re.search(rf"│ +{size} │ +\d+\.\d\d% │ +\d+\.\d\d% │ +100\.00% │ +\d+\.\d\d │ +✓ │", output)
+        hits = rf"\d+\.\d\d% \(\d+/{SAMPLES}\)"
+        assert re.search(rf"│ +{size} │ +{hits} │ +{hits} │ +\d+\.\d\d │ +✓ │", output)
+        assert re.search(rf"│ +{size} │ +100\.00% │ +0 │ +[01]\.9*0* │", output)
     assert "samples/s (simulated)" in output
     assert "verdict (simulated): PASSED" in output
     assert states(output) == dict.fromkeys(OF_DATA | OF_CHECKPOINT, "OK")
