@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 console = Console(highlight=False, soft_wrap=True)
+if not console.is_terminal:
+    console.width = 120  # of a log; rich would cut its tables to 80
 
 # ECMA-48 control sequences, then every other control character but newline and tab.
 _CONTROL = re.compile(

@@ -138,11 +138,16 @@ class Context:
         flags, aoe = self.inventory.atc, self.inventory.aoe
         return Build(f"bs{batch_size}", folder, self.onnx(), "export", batch_size, flags, aoe)
 
-    def om_sha256(self, build: Build) -> str:
-        """Of a build's OM, once it is there. Raises KitError where it is not made yet or was changed."""
+    def model_sha256(self, build: Build) -> dict[str, str]:
+        """Of a build's OM and of the ONNX it came from, as inputs of what is run on it.
+
+        The ONNX counts too: fp16 can hide a change of the weights, and what is reported of a changed checkpoint must
+        have been measured with it. Raises KitError where the OM is not made yet or was changed.
+        """
         step = f"convert/{build.name}"
-        om = self.manifest.output(step, build.om, "fab npu-convert")
-        return str(self.manifest.steps[step]["outputs"][om.relative_to(self.workspace).as_posix()]["sha256"])
+        om = self.manifest.output(step, build.om, "fab npu-convert").relative_to(self.workspace).as_posix()
+        entry = self.manifest.steps[step]
+        return {"om": entry["outputs"][om]["sha256"], "onnx": entry["inputs"]["onnx"]}
 
 
 def remote_copy(host: hosts.Host, path: Path) -> PurePosixPath:

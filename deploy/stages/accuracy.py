@@ -120,7 +120,7 @@ def perform(context: Context, build: Build, index: Index) -> None:
 
 def _step(context: Context, build: Build, index: Index) -> Step:
     inputs = {
-        "om": context.om_sha256(build),
+        **context.model_sha256(build),
         "dataset": context.manifest.steps["preprocess"]["outputs"]["gpu/dataset.json"]["sha256"],
         "batch_size": build.batch_size,
         **context.npus[0].facts.tools,

@@ -53,7 +53,7 @@ def _step(context: Context, build: Build, idle: IdleWatch) -> Step:
         settings.warmup,
     )
     inputs = {
-        "om": context.om_sha256(build),
+        **context.model_sha256(build),
         "batch_size": build.batch_size,
         "loop": settings.loop,
         "warmup": settings.warmup,
