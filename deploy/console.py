@@ -9,7 +9,16 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 console = Console(highlight=False, soft_wrap=True)
 if not console.is_terminal:
@@ -32,6 +41,13 @@ def say(text: str, style: str | None = None) -> None:
     console.print(printable(text), style=style, markup=False)
 
 
+class _Rate(ProgressColumn):
+    """Units a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f}/s" if task.speed else "")
+
+
 class Advance(Protocol):
     def __call__(self, amount: int = 1) -> None: ...
 
@@ -40,7 +56,8 @@ class Advance(Protocol):
 def progress(label: str, total: int) -> Iterator[Advance]:
     """Yield `advance(amount)`; shows a bar on a terminal, a line every few seconds elsewhere."""
     if console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        rate = _Rate()
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
         with Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task(label, total=total)
             yield lambda amount=1: bar.advance(task, amount)
@@ -53,7 +70,7 @@ def progress(label: str, total: int) -> Iterator[Advance]:
         now = time.monotonic()
         if now - shown >= _PLAIN_EVERY_S and done < total:
             shown = now
-            left = (now - start) * (total - done) / max(done, 1)
-            say(f"  {label}: {done}/{total}, {left:.0f} s left")
+            rate = done / (now - start)
+            say(f"  {label}: {done}/{total}, {rate:.1f}/s, {(total - done) / max(rate, 1e-9):.0f} s left")
 
     yield advance

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -10,9 +12,10 @@ from typing import Any
 
 from deploy import hosts, runtime, transfer
 from deploy.build import Build
+from deploy.console import say
 from deploy.device import Device, Facts, Smi, read_era
-from deploy.errors import KitError
-from deploy.inventory import Inventory, Npu, local_path
+from deploy.errors import KitError, LinkLost
+from deploy.inventory import ROOT, Gpu, Inventory, Npu, local_path
 from deploy.manifest import Manifest, Step, key_of
 from stgcn.files import sha256_file
 from stgcn.index import Index, load_index
@@ -54,6 +57,8 @@ class Context:
     workspace: Path = field(init=False)
     manifest: Manifest = field(init=False)
     _sent: set[tuple[str, Any]] = field(init=False, default_factory=set)
+    _hosts: list[hosts.Host] = field(init=False, default_factory=list)
+    _holding: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self.workspace = local_path(self.inventory.workspace)
@@ -66,12 +71,45 @@ class Context:
             ) from None
         self.manifest = Manifest(self.workspace)
 
+    def __enter__(self) -> Context:
+        """Hold the workspace, and from now on that of every host that is connected; a dry run holds none.
+
+        Raises:
+            KitError: another operator does, named.
+        """
+        self._holding = not self.dry
+        if self._holding:
+            self._hold(hosts.LocalHost("control", self.workspace))
+            self.manifest = Manifest(self.workspace)  # as the last holder left it
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Let go of every host; an interrupt also stops what runs there."""
+        for host in reversed(self._hosts):
+            host.close(interrupted=kind is KeyboardInterrupt)
+
+    def connect(self, section: Gpu | Npu) -> hosts.Host:
+        known_hosts = local_path(self.inventory.known_hosts)
+        return self._hold(hosts.connect(section, self.workspace, known_hosts, self.inventory.link_timeout_s))
+
+    def _hold(self, host: hosts.Host) -> hosts.Host:
+        self._hosts.append(host)
+        if self._holding:
+            host.hold()
+        return host
+
     def perform(self, step: Step, *, fresh: bool = False) -> dict[str, Any]:
         return self.manifest.perform(step, fresh=self.fresh or fresh, dry=self.dry)
 
     @cached_property
     def gpu(self) -> runtime.Runtime:
-        return runtime.for_gpu(self.inventory.gpu, hosts.connect(self.inventory.gpu))
+        section = self.inventory.gpu
+        host = self.connect(section)
+        if section.connection == "local" or section.runtime == "docker":
+            return runtime.for_gpu(section, host, PurePosixPath(ROOT))
+        sources = host.workspace / ".kit" / f"stgcn-{sources_sha256()[:16]}"
+        transfer.plant(host, list(source_files()), sources / "stgcn")
+        return runtime.for_gpu(section, host, sources)
 
     @cached_property
     def npus(self) -> list[NpuHost]:
@@ -82,7 +120,7 @@ class Context:
         """
         found = []
         for section in self.inventory.npu:
-            host = hosts.connect(section)
+            host = self.connect(section)
             its_runtime = runtime.for_npu(section, host)
             smi = Smi.of(section, its_runtime)
             found.append(NpuHost(section, host, its_runtime, smi, Facts.read(section, its_runtime, smi)))
@@ -96,16 +134,32 @@ class Context:
         return found
 
     @property
-    def data(self) -> Path:
-        return local_path(self.inventory.dataset.data)
+    def data(self) -> PurePosixPath:
+        """On the GPU host, like `labels` and `checkpoint`."""
+        return self.gpu.host.path(self.inventory.dataset.data)
 
     @property
-    def labels(self) -> Path:
-        return local_path(self.inventory.dataset.labels)
+    def labels(self) -> PurePosixPath:
+        return self.gpu.host.path(self.inventory.dataset.labels)
 
     @property
-    def checkpoint(self) -> Path:
-        return local_path(self.inventory.checkpoint)
+    def checkpoint(self) -> PurePosixPath:
+        return self.gpu.host.path(self.inventory.checkpoint)
+
+    def input_sha256(self, path: PurePosixPath) -> str:
+        """sha256 of a file of the GPU host, remembered while it stays the same.
+
+        Raises:
+            KitError: it is not there.
+        """
+        host = self.gpu.host
+        if isinstance(host, hosts.LocalHost):
+            return self.manifest.input_sha256(Path(path))
+        memo = str(host.workspace / ".kit" / "hashes.json")
+        found = host.call("digest", {"paths": [str(path)], "memo": memo})[str(path)]
+        if found is None:
+            raise KitError(f"{host.name}: {path} is not there; correct its path in the inventory")
+        return str(found["sha256"])
 
     def artefact(self, name: str) -> Path:
         return self.workspace / name
@@ -129,7 +183,7 @@ class Context:
         """Bring an index's clips to a host, once a command: to check them there is to read them all."""
         shards = tuple((shard.first, shard.count) for shard in index.shards)
         if (str(npu), shards) not in self._sent:
-            transfer.push_clips(npu.host, self.data, index, self.clips_folder(npu))
+            transfer.push_clips(self.gpu.host, self.data, index, npu.host, self.clips_folder(npu))
             self._sent.add((str(npu), shards))
 
     def build(self, batch_size: int) -> Build:
@@ -150,11 +204,60 @@ class Context:
         return {"om": entry["outputs"][om]["sha256"], "onnx": entry["inputs"]["onnx"]}
 
 
+def source_files() -> Iterator[Path]:
+    """stgcn/'s files: what runs, whatever the revision says."""
+    return (path for path in sorted((ROOT / "stgcn").iterdir()) if path.suffix in (".py", ".txt"))
+
+
+def sources_sha256() -> str:
+    sha = hashlib.sha256()
+    for path in source_files():
+        sha.update(path.name.encode() + b"\0" + path.read_bytes())
+    return sha.hexdigest()
+
+
 def remote_copy(host: hosts.Host, path: Path) -> PurePosixPath:
     """Where a host keeps its copy of a file: named by content, so that a stale one is never taken for it."""
     return host.workspace / "files" / sha256_file(path)[:16] / path.name
 
 
-def run_folder(host: hosts.Host, inputs: Mapping[str, Any], name: str) -> PurePosixPath:
-    """The folder of one run on a host, removed when its results have come back."""
-    return host.workspace / "runs" / f"{name}-{key_of(inputs)[:12]}"
+@dataclass(frozen=True)
+class Job:
+    """One run on a host that outlives a cut: the next command finds it by its name."""
+
+    host: hosts.Host
+    name: str
+
+    @classmethod
+    def of(cls, host: hosts.Host, inputs: Mapping[str, Any], name: str) -> Job:
+        return cls(host, f"{name.replace('/', '-')}-{key_of(inputs)[:12]}")
+
+    @property
+    def folder(self) -> PurePosixPath:
+        """What the run reads and writes there."""
+        return self.host.workspace / ".kit" / "runs" / self.name
+
+    @contextmanager
+    def begun(self, fresh: bool = False) -> Iterator[bool]:
+        """Whether an earlier command began it, so that its folder is ready and in use.
+
+        At the end nothing is left of it, unless the link was lost: then it goes on.
+        """
+        if fresh:
+            self._remove()
+        begun = self.host.has_job(self.name)
+        if begun:
+            say(f"  {self.name} on {self.host.name} was begun before: going on with it")
+        try:
+            yield begun
+        except LinkLost:
+            raise
+        except BaseException:
+            with suppress(KitError):
+                self._remove()
+            raise
+        self._remove()
+
+    def _remove(self) -> None:
+        self.host.forget([self.name])
+        self.host.call("remove", {"paths": [str(self.folder)]})

@@ -63,7 +63,7 @@ class Gpu(_Host):
 
     name: Name = "gpu"
     image: Text = "stgcn-gpu"
-    workspace: Text = "stgcn-work"  # used by connection: ssh alone
+    workspace: Text = "stgcn-work"  # used by connection: ssh alone; dataset and checkpoint lie on that host then
     python: Text | None = None  # native: the Python with torch; this kit's own when local
 
 
@@ -133,6 +133,7 @@ class Inventory(_Section):
     tune: Tune = Tune()
     reference: Reference = Reference()
     timeout_s: Annotated[float, Field(gt=0)] = 7200  # of any one run of atc or ais_bench
+    link_timeout_s: Annotated[float, Field(ge=1)] = 30  # without an answer: the link to a host counts as dead
     gate: Annotated[float, Field(gt=0, lt=1)] = 0.01
 
     @field_validator("atc", mode="before")

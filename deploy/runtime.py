@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from deploy.errors import KitError
-from deploy.hosts import Completed, Host, OverrunError
-from deploy.inventory import ROOT, Gpu, Npu
+from deploy.errors import KitError, OverrunError
+from deploy.hosts import Completed, Host
+from deploy.inventory import Gpu, Npu
 
 # The scripts are counted, so that they and the command stay arguments: nothing is spliced into shell text. They are
 # sourced inside a function, for CANN's scripts must not see the command's own arguments.
@@ -43,6 +43,7 @@ class Runtime(Protocol):
         log: Path | None = None,
         timeout_s: float | None = None,
         echo: bool = False,
+        job: str | None = None,
     ) -> Completed:
         """Run `command`; see `Host.run`."""
 
@@ -77,9 +78,10 @@ class Native:
         log: Path | None = None,
         timeout_s: float | None = None,
         echo: bool = False,
+        job: str | None = None,
     ) -> Completed:
         try:
-            done = self.host.run(self.argv(command, folder), log=log, timeout_s=timeout_s, echo=echo)
+            done = self.host.run(self.argv(command, folder), log=log, timeout_s=timeout_s, echo=echo, job=job)
         except OverrunError:
             raise KitError(
                 f"{self.host.name}: {shlex.join(command[:3])} ... did not end within {timeout_s:g} s and was stopped; "
@@ -107,16 +109,15 @@ class Native:
         return self
 
 
-def for_gpu(section: Gpu, host: Host) -> Runtime:
+def for_gpu(section: Gpu, host: Host, sources: PurePosixPath) -> Runtime:
+    """`sources` is the folder on the host that holds `stgcn/`."""
     _refuse_docker(section)
-    return Native(host, env={"PYTHONPATH": str(ROOT)})
+    return Native(host, env={"PYTHONPATH": str(sources)})
 
 
 def for_npu(section: Npu, host: Host) -> Runtime:
     _refuse_docker(section)
-    scripts = section.tools.env_scripts
-    if section.connection == "local":
-        scripts = [str(ROOT / Path(script).expanduser()) for script in scripts]
+    scripts = [str(host.path(script)) for script in section.tools.env_scripts]
     return Native(host, scripts, section.tools.env)
 
 

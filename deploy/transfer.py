@@ -1,20 +1,41 @@
-"""Files and clips to a host, results back: compressed, verified by sha256 on arrival, renamed into place."""
+"""Files and clips to a host, results back: compressed, resumable, verified by sha256 on arrival, renamed into place."""
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator
+import hashlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
-import numpy as np
-
-from deploy.console import progress
+from deploy.console import progress, say
 from deploy.errors import KitError
 from deploy.hosts import Host
 from deploy.remote import BLOCK
-from stgcn.dataset import CLIP_BYTES, open_clips
+from deploy.workqueue import in_parallel
+from stgcn.dataset import CLIP_BYTES
 from stgcn.files import atomic_write, sha256_file
 from stgcn.index import Index, Shard
+
+STREAMS = 3  # shards in flight: one is read and packed while others are on the wire and unpacked
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What bringing a dataset to a host took."""
+
+    shards: int
+    kept: int  # shards that were there already
+    raw_bytes: int  # of the clips that were missing
+    wire_bytes: int  # that they were sent as
+    seconds: float
+
+    def __str__(self) -> str:
+        rate = self.raw_bytes / max(self.seconds, 1e-9) / 1e6
+        sent = f"{self.raw_bytes / 1e6:.1f} MB sent as {self.wire_bytes / 1e6:.1f} MB in {self.seconds:.1f} s"
+        return f"{self.shards} shards, {self.kept} there already, {sent} ({rate:.0f} MB/s)"
 
 
 def put(host: Host, local: Path, there: PurePosixPath) -> None:
@@ -31,25 +52,51 @@ def get(host: Host, there: PurePosixPath, local: Path) -> None:
     Raises:
         KitError: it is not there, or its bytes are not those that the host's own sha256 names.
     """
-    expected = host.call("digest", {"paths": [str(there)]})[str(there)]
-    if expected is None:
-        raise KitError(f"{host.name}: {there} is not there although its step ended without an error")
-    local.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(local) as stream:
-        host.call("send", {"path": str(there)}, sink=stream)
-    if sha256_file(local) != expected["sha256"]:
-        local.unlink()
-        raise KitError(f"{host.name}: {there} arrived damaged; run the command again")
+        arrived = _Hashed(stream)
+        sent = host.call("send", {"path": str(there)}, sink=arrived)
+        if arrived.sha256 != sent["sha256"]:
+            raise KitError(f"{host.name}: {there} arrived damaged; run the command again")
 
 
-def push_clips(host: Host, data: Path, index: Index, folder: PurePosixPath) -> None:
-    """Bring every shard of a dataset to `folder`/<first>/<i>.bin, those with the right bytes left alone."""
-    clips = open_clips(data)
+def plant(host: Host, sources: Sequence[Path], folder: PurePosixPath) -> None:
+    """Bring small files to a folder of a host whose name says their version."""
+    contents = {path.name: path.read_bytes() for path in sources}
+    request = {"folder": str(folder), "files": {name: len(data) for name, data in contents.items()}}
+    host.call("plant", request, contents.values())
+
+
+def push_clips(source: Host, data: PurePosixPath, index: Index, host: Host, folder: PurePosixPath) -> Pushed:
+    """Bring every clip of `data`, a .npy on `source`, to `folder`/<shard>/<i>.bin on `host`.
+
+    Shards with the right bytes are left alone, one that was cut goes on at its first missing clip. The stream passes
+    through this machine.
+    """
+    shards = [{"first": s.first, "count": s.count, "sha256": s.sha256} for s in index.shards]
+    request = {"folder": str(folder), "clip_bytes": CLIP_BYTES, "shards": shards}
+    landed = dict(zip((s.first for s in index.shards), host.call("landed", request), strict=True))
+    missing = [shard for shard in index.shards if landed[shard.first] < shard.count]
+    if not missing:
+        return Pushed(len(shards), len(shards), 0, 0, 0.0)
+    codecs = list(host.call("facts", {"workspace": str(host.workspace)})["decoders"])
+    wire, start = _Counter(), time.monotonic()
     with progress(f"clips to {host.name}", index.samples) as advance:
-        for shard in index.shards:
-            if not _has_shard(host, shard, folder):
-                _push_shard(host, clips[shard.first : shard.first + shard.count], shard, folder)
-            advance(shard.count)
+        advance(sum(landed.values()))
+
+        def push(shard: Shard) -> None:
+            there, left = landed[shard.first], shard.count - landed[shard.first]
+            what = {"first": shard.first + there, "count": left, "samples": index.samples}
+            stream = source.stream("clips", {"path": str(data), "clip_bytes": CLIP_BYTES, "codecs": codecs, **what})
+            whole = {"first": shard.first, "count": shard.count, "sha256": shard.sha256, "landed": there}
+            request = {"folder": str(folder / str(shard.first)), "clip_bytes": CLIP_BYTES, **whole}
+            host.call("unpack", request, wire.counted(stream))
+            advance(left)
+
+        in_parallel(missing, STREAMS, push)
+    raw = CLIP_BYTES * sum(shard.count - landed[shard.first] for shard in missing)
+    pushed = Pushed(len(shards), len(shards) - len(missing), raw, wire.bytes, time.monotonic() - start)
+    say(f"  clips to {host.name}: {pushed}", "dim")
+    return pushed
 
 
 def clip_path(index: Index, folder: PurePosixPath, sample: int) -> PurePosixPath:
@@ -58,22 +105,30 @@ def clip_path(index: Index, folder: PurePosixPath, sample: int) -> PurePosixPath
     return folder / str(first) / f"{sample}.bin"
 
 
-def _has_shard(host: Host, shard: Shard, folder: PurePosixPath) -> bool:
-    request = {"folder": str(folder / str(shard.first)), "first": shard.first, "count": shard.count}
-    return bool(host.call("digest_shard", request) == shard.sha256)
+class _Hashed:
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self._sha = stream, hashlib.sha256()
+
+    def write(self, block: bytes) -> None:
+        self._sha.update(block)
+        self._stream.write(block)
+
+    @property
+    def sha256(self) -> str:
+        return self._sha.hexdigest()
 
 
-def _push_shard(host: Host, clips: np.ndarray, shard: Shard, folder: PurePosixPath) -> None:
-    packed = zlib.compress(np.ascontiguousarray(clips).tobytes(), 1)
-    request = {
-        "folder": str(folder / str(shard.first)),
-        "first": shard.first,
-        "count": shard.count,
-        "clip_bytes": CLIP_BYTES,
-        "bytes": len(packed),
-        "sha256": shard.sha256,
-    }
-    host.call("unpack", request, [packed])
+class _Counter:
+    """Bytes that passed, over all streams."""
+
+    def __init__(self) -> None:
+        self.bytes, self._lock = 0, threading.Lock()
+
+    def counted(self, blocks: Iterator[bytes] | Any) -> Iterator[bytes]:
+        for block in blocks:
+            with self._lock:
+                self.bytes += len(block)
+            yield block
 
 
 def _blocks(path: Path) -> Iterator[bytes]:

@@ -45,7 +45,7 @@ def drain(items: Sequence[Item], workers: Sequence[Worker], do: Callable[[Worker
 
 
 def _work_side_by_side(workers: Sequence[Worker], work: Callable[[Worker], None], queue: _Queue[Item]) -> None:
-    threads = [threading.Thread(target=work, args=(worker,), daemon=True) for worker in workers]
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in workers]
     for thread in threads:
         thread.start()
     try:
@@ -83,3 +83,23 @@ class _Queue(Generic[Item]):
             self.errors.append(error)
             self._busy -= 1
             self._changed.notify_all()
+
+
+def in_parallel(items: Sequence[Item], threads: int, do: Callable[[Item], None]) -> None:
+    """Do every item, `threads` at a time; the first error ends it, what is under way is finished."""
+    waiting, errors = deque(items), list[BaseException]()
+
+    def work() -> None:
+        while waiting and not errors:
+            try:
+                do(waiting.popleft())
+            except BaseException as error:  # handed to the caller's thread
+                errors.append(error)
+
+    workers = [threading.Thread(target=work) for _ in range(min(threads, len(items)))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if errors:
+        raise errors[0]

@@ -16,7 +16,7 @@ import numpy as np
 from deploy import transfer
 from deploy.build import Build
 from deploy.console import progress, say
-from deploy.context import Context, NpuHost, remote_copy, run_folder
+from deploy.context import Context, Job, NpuHost, remote_copy
 from deploy.device import naming
 from deploy.errors import KitError
 from deploy.hosts import Completed, Host
@@ -182,20 +182,19 @@ class _Run:
 
     def _one(self, worker: Worker, unit: Unit) -> Span:
         """Run one unit on one device and keep its logits."""
-        host, folder = worker.npu.host, self._folder(worker, unit)
+        job = self._job(worker, unit)
         samples, fillers = self._stems(unit)
         log = self.build.folder / f"ais_bench-{unit.first}.log"
-        try:
-            self._prepare(worker, unit)
+        with job.begun(self.context.fresh) as begun:
+            if not begun:
+                self._prepare(worker, unit)
             command, timeout_s = self.command(worker, unit), self.context.inventory.timeout_s
             start = time.monotonic()
-            done = worker.runtime.run(command, folder=folder, log=log, timeout_s=timeout_s)
+            done = worker.runtime.run(command, folder=job.folder, log=log, timeout_s=timeout_s, job=job.name)
             span = Span(start, time.monotonic(), unit.count)
             with naming(str(worker)):
                 self._check_ending(done)
-                logits = self._collect(worker, unit, folder, samples, set(fillers))
-        finally:
-            host.call("remove", {"paths": [str(folder)]})
+                logits = self._collect(worker, unit, job.folder, samples, set(fillers))
         with atomic_write(self._path(unit)) as stream:
             np.save(stream, logits)
         return span
@@ -206,7 +205,7 @@ class _Run:
         Eras differ in what they do with a partial batch, so the kit fills it itself, as newer tools do, with copies of
         the batch's first clip.
         """
-        host, folder, clips = worker.npu.host, self._folder(worker, unit), self.context.clips_folder(worker.npu)
+        host, folder, clips = worker.npu.host, self._job(worker, unit).folder, self.context.clips_folder(worker.npu)
         samples, fillers = self._stems(unit)
         files = {f"{stem}.bin": str(transfer.clip_path(self.index, clips, int(stem))) for stem in samples}
         last_batch = self._last_batch(unit)
@@ -242,7 +241,7 @@ class _Run:
             )
 
     def command(self, worker: Worker, unit: Unit) -> list[str]:
-        folder, npu = self._folder(worker, unit), worker.npu
+        folder, npu = self._job(worker, unit).folder, worker.npu
         return ais_bench.infer_argv(
             npu.section.tools.python,
             str(remote_copy(npu.host, self.build.om)),
@@ -287,8 +286,8 @@ class _Run:
         except ValueError:
             return None  # a torn summary names nothing: the files' own names do
 
-    def _folder(self, worker: Worker, unit: Unit) -> PurePosixPath:
-        return run_folder(worker.npu.host, self.inputs, f"accuracy-bs{self.build.batch_size}-{unit.first}")
+    def _job(self, worker: Worker, unit: Unit) -> Job:
+        return Job.of(worker.npu.host, self.inputs, f"accuracy-bs{self.build.batch_size}-{unit.first}")
 
     @property
     def _kept(self) -> Path:

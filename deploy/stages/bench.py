@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from deploy.console import say
 from deploy.context import Context
-from deploy.errors import KitError
+from deploy.errors import KitError, LinkLost
 from deploy.manifest import FAILED, announce
 from deploy.stages import accuracy, throughput
 from stgcn.errors import InputError
@@ -32,6 +32,8 @@ def run(context: Context) -> None:
     def attempt(name: str, perform: Callable[[], None]) -> None:
         try:
             perform()
+        except LinkLost:
+            raise
         except InputError as error:
             announce(name, FAILED, str(error))
             failures.append(f"{name}: {error}")

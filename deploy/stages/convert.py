@@ -8,9 +8,9 @@ from typing import Any
 from deploy import transfer
 from deploy.build import Build
 from deploy.console import say
-from deploy.context import Context, NpuHost, remote_copy, run_folder
+from deploy.context import Context, Job, NpuHost, remote_copy
 from deploy.device import naming
-from deploy.errors import KitError
+from deploy.errors import KitError, LinkLost
 from deploy.manifest import FAILED, Step, announce
 from deploy.npu import atc
 from deploy.workqueue import drain
@@ -42,6 +42,8 @@ def convert(context: Context, builds: Sequence[Build]) -> dict[str, InputError]:
     def one(npu: NpuHost, build: Build) -> None:
         try:
             context.perform(_step(context, npu, build))
+        except LinkLost:
+            raise
         except InputError as error:
             announce(f"convert/{build.name}", FAILED, str(error))
             failures[build.name] = error
@@ -62,22 +64,23 @@ def _step(context: Context, npu: NpuHost, build: Build) -> Step:
     }
     if build.aoe_job_type:
         inputs["aoe_job_type"] = build.aoe_job_type
-    folder = run_folder(host, inputs, f"convert-bs{build.batch_size}")
+    job = Job.of(host, inputs, f"convert-bs{build.batch_size}")
+    folder = job.folder
     there = remote_copy(host, build.onnx)
     command = _command(npu, build, str(there), str(folder / build.stem))
     log = build.folder / ("aoe.log" if build.aoe_job_type else "atc.log")
 
     def action() -> dict[str, Any]:
-        transfer.put(host, build.onnx, there)
-        host.call("link", {"folder": str(folder), "files": {}})
-        try:
-            done = npu.runtime.run(command, folder=folder, log=log, timeout_s=context.inventory.timeout_s)
+        with job.begun(context.fresh) as begun:
+            if not begun:
+                transfer.put(host, build.onnx, there)
+                host.call("link", {"folder": str(folder), "files": {}})
+            timeout_s = context.inventory.timeout_s
+            done = npu.runtime.run(command, folder=folder, log=log, timeout_s=timeout_s, job=job.name)
             with naming(host.name):
                 (atc.parse_aoe if build.aoe_job_type else atc.parse)(done.output, done.status)
             transfer.get(host, folder / f"{build.stem}.om", build.om)
             build.om.chmod(0o600)  # its owner's alone, as ATC makes it
-        finally:
-            host.call("remove", {"paths": [str(folder)]})
         return {"simulated": facts.simulated, **npu.runtime.facts()}
 
     outputs, argv = [build.om, log], npu.runtime.argv(command, folder)

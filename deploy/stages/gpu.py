@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from deploy import transfer
 from deploy.console import printable, say
-from deploy.context import Context
+from deploy.context import Context, Job, sources_sha256
 from deploy.errors import KitError
-from deploy.inventory import ROOT
-from deploy.manifest import Step, sources
+from deploy.hosts import LocalHost
+from deploy.manifest import Step
 
 STAGE = "gpu-stage"
 
@@ -19,12 +21,10 @@ STAGE = "gpu-stage"
 def run(context: Context) -> None:
     """Make gpu/labels.npy, gpu/dataset.json, gpu/st_gcn.onnx and gpu/reference.npy."""
     say(f"{STAGE} on {context.inventory.gpu.name}", "bold")
-    data = context.manifest.input_sha256(context.data)
-    labels = context.manifest.input_sha256(context.labels)
-    checkpoint = {"name": context.checkpoint.name, "sha256": context.manifest.input_sha256(context.checkpoint)}
-    tools = _versions(context)
-    folder = context.artefact("gpu")
-    folder.mkdir(exist_ok=True)
+    data, labels = context.input_sha256(context.data), context.input_sha256(context.labels)
+    checkpoint = {"name": context.checkpoint.name, "sha256": context.input_sha256(context.checkpoint)}
+    tools = versions(context)
+    context.artefact("gpu").mkdir(exist_ok=True)
 
     dataset = ["--data_path", str(context.data), "--label_path", str(context.labels)]
     weights = ["--ckpt", str(context.checkpoint)]
@@ -33,22 +33,23 @@ def run(context: Context) -> None:
         context,
         "preprocess",
         {"data": data, "labels": labels, "numpy": tools["numpy"]},
-        ["stgcn.index", *dataset, "--output_dir", str(folder)],
-        [folder / "labels.npy", folder / "dataset.json"],
+        lambda folder: ["stgcn.index", *dataset, "--output_dir", str(folder)],
+        ["labels.npy", "dataset.json"],
     )
     _perform(
         context,
         "export",
         {"checkpoint": checkpoint, "variant": variant, "tools": tools},
-        ["stgcn.export", *weights, "--onnx", str(folder / "st_gcn.onnx"), "--variant", variant],
-        [folder / "st_gcn.onnx"],
+        lambda folder: ["stgcn.export", *weights, "--onnx", str(folder / "st_gcn.onnx"), "--variant", variant],
+        ["st_gcn.onnx"],
     )
+    reference = ["stgcn.reference", *weights, "--data_path", str(context.data)]
     _perform(
         context,
         "reference",
         {"checkpoint": checkpoint, "data": data, "tools": tools},
-        ["stgcn.reference", *weights, "--data_path", str(context.data), "--output", str(folder / "reference.npy")],
-        [folder / "reference.npy"],
+        lambda folder: [*reference, "--output", str(folder / "reference.npy")],
+        ["reference.npy"],
     )
 
 
@@ -56,32 +57,50 @@ def export_variant(context: Context, variant: str) -> tuple[Path, str]:
     """The ONNX of a variant of the graph, and the step that made it: the stage's own, or one more export."""
     if variant == context.inventory.variant:
         return context.onnx(), "export"
-    checkpoint = {"name": context.checkpoint.name, "sha256": context.manifest.input_sha256(context.checkpoint)}
-    step, onnx = f"export/{variant}", context.artefact(f"gpu/st_gcn.{variant}.onnx")
+    checkpoint = {"name": context.checkpoint.name, "sha256": context.input_sha256(context.checkpoint)}
+    step, name = f"export/{variant}", f"st_gcn.{variant}.onnx"
+    weights = ["--ckpt", str(context.checkpoint)]
     _perform(
         context,
         step,
-        {"checkpoint": checkpoint, "variant": variant, "tools": _versions(context)},
-        ["stgcn.export", "--ckpt", str(context.checkpoint), "--onnx", str(onnx), "--variant", variant],
-        [onnx],
+        {"checkpoint": checkpoint, "variant": variant, "tools": versions(context)},
+        lambda folder: ["stgcn.export", *weights, "--onnx", str(folder / name), "--variant", variant],
+        [name],
     )
-    return onnx, step
+    return context.artefact(f"gpu/{name}"), step
 
 
-def _perform(context: Context, name: str, inputs: dict[str, Any], module: list[str], outputs: list[Path]) -> None:
-    """One `python -m stgcn...` program as a step, keyed on the sources of stgcn/ too."""
-    command = [_python(context), "-u", "-m", *module]
+def _perform(
+    context: Context,
+    name: str,
+    inputs: dict[str, Any],
+    module: Callable[[PurePosixPath], list[str]],
+    names: list[str],
+) -> None:
+    """One `python -m stgcn...` program, which writes `names` into the folder it is given, as a step.
+
+    Its key has the sources of stgcn/ in it too. On this machine it writes into the workspace; elsewhere into a folder
+    of that host, and the files come back.
+    """
+    host, folder = context.gpu.host, context.artefact("gpu")
+    inputs = {**inputs, "stgcn": sources_sha256()}
+    job = Job.of(host, inputs, name)
+    there = PurePosixPath(folder) if isinstance(host, LocalHost) else job.folder
+    command = [_python(context), "-u", "-m", *module(there)]
+    outputs = [folder / output for output in names]
 
     def action() -> dict[str, Any]:
         log = context.artefact(f"gpu/{name}.log")
-        done = context.gpu.run(command, log=log, echo=True)
-        if done.status != 0:
-            raise _failure(context, name, done.output, done.status, log)
+        with job.begun(context.fresh):
+            done = context.gpu.run(command, log=log, echo=True, job=job.name)
+            if done.status != 0:
+                raise _failure(context, name, done.output, done.status, log)
+            for output in outputs:
+                if there != PurePosixPath(folder):
+                    transfer.get(host, there / output.name, output)
         return {}
 
-    argv = context.gpu.argv(command)
-    inputs = {**inputs, "stgcn": sources([ROOT / "stgcn"])}
-    context.perform(Step(name, context.gpu.host.name, inputs, outputs, action, [argv]))
+    context.perform(Step(name, host.name, inputs, outputs, action, [context.gpu.argv(command)]))
 
 
 def _failure(context: Context, name: str, output: str, status: int, log: Path) -> KitError:
@@ -114,7 +133,7 @@ print(json.dumps(found))
 """
 
 
-def _versions(context: Context) -> dict[str, str]:
+def versions(context: Context) -> dict[str, str]:
     """The versions of Python and the packages that make the artefacts, on the GPU host."""
     done = context.gpu.run([_python(context), "-c", _VERSIONS], timeout_s=60)
     try:

@@ -9,7 +9,7 @@ from typing import Any
 from deploy import transfer
 from deploy.build import Build
 from deploy.console import say
-from deploy.context import Context, remote_copy
+from deploy.context import Context, Job, remote_copy
 from deploy.device import IdleCheck, IdleWatch, naming
 from deploy.errors import KitError
 from deploy.manifest import Step, write_json
@@ -64,12 +64,13 @@ def _step(context: Context, build: Build, idle: IdleWatch) -> Step:
         **npu.facts.tools,
     }
     path = build.folder / "benchmark.json"
+    job = Job.of(npu.host, inputs, f"throughput-bs{build.batch_size}")
 
     def action() -> dict[str, Any]:
         transfer.put(npu.host, build.om, there)
         before = _idle_before(context, idle)
         with naming(str(device)):
-            runs = _repeat(context, runtime, command, build)
+            runs = _repeat(context, runtime, command, build, job)
         warm = idle.check()
         after = _idle_after(context, idle, before)
         figure = {
@@ -110,15 +111,18 @@ def _idle_after(context: Context, idle: IdleWatch, before: IdleCheck) -> IdleChe
     return check
 
 
-def _repeat(context: Context, runtime: Runtime, command: list[str], build: Build) -> list[ais_bench.Performance]:
+def _repeat(
+    context: Context, runtime: Runtime, command: list[str], build: Build, job: Job
+) -> list[ais_bench.Performance]:
     """Runs of `command` until their throughputs lie within the spread, or the cap is reached."""
     settings = context.inventory.benchmark
     runs: list[ais_bench.Performance] = []
     while len(runs) < settings.max_repeats and (len(runs) < 2 or _spread(runs) > settings.spread):
         log = build.folder / log_name(len(runs) + 1)
-        done = runtime.run(command, log=log, timeout_s=context.inventory.timeout_s)
-        if done.status != 0:
-            raise ais_bench.failure(done.output, done.status)
+        with job.begun(context.fresh):
+            done = runtime.run(command, log=log, timeout_s=context.inventory.timeout_s, job=job.name)
+            if done.status != 0:
+                raise ais_bench.failure(done.output, done.status)
         runs.append(ais_bench.parse_stdout(done.output, build.batch_size))
         say(f"    {build.name} repeat {len(runs)}: {runs[-1].throughput:.2f} samples/s", "dim")
     return runs
