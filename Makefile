@@ -14,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FAB := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/fab
 
-.PHONY: help demo gpu-stage npu-convert npu-bench npu-tune score report audit status test lint lock clean
+.PHONY: help demo gpu-stage npu-convert npu-bench npu-tune score report audit status doctor test test-system lint lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ from typing import Any
 from invoke import Exit, task
 
 from deploy import audit as audits
+from deploy import clean as clean_hosts
 from deploy import compare as comparison
+from deploy import doctor as doctor_of_hosts
 from deploy import inventory, runs
+from deploy import trust as trust_hosts
 from deploy.console import printable, say
 from deploy.context import Context
 from deploy.stages import bench, convert, gpu, locate, report, score, tune
@@ -26,9 +30,13 @@ HELP = {
 }
 
 
-def _context(**switches: bool) -> Context:
+def _inventory() -> inventory.Inventory:
     name = os.environ.get("INVENTORY") or "inventory.yaml"
-    return Context(inventory.load(inventory.ROOT / Path(name).expanduser()), **switches)
+    return inventory.load(inventory.ROOT / Path(name).expanduser())
+
+
+def _context(**switches: bool) -> Context:
+    return Context(_inventory(), **switches)
 
 
 def _told(body: Callable[..., None]) -> Callable[..., None]:
@@ -36,6 +44,7 @@ def _told(body: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(body)
     def wrapper(*args: Any, **kwargs: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as an interrupt does: nothing left behind
         try:
             body(*args, **kwargs)
         except InputError as error:
@@ -54,21 +63,24 @@ def _told(body: Callable[..., None]) -> Callable[..., None]:
 @_told
 def gpu_stage(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
     """Check and index the dataset, export the ONNX, compute the fp32 reference logits."""
-    gpu.run(_context(dry=dry, fresh=fresh))
+    with _context(dry=dry, fresh=fresh) as context:
+        gpu.run(context)
 
 
 @task(help={k: HELP[k] for k in ("dry", "fresh")})
 @_told
 def npu_convert(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
     """Convert the ONNX to one OM a batch size with ATC."""
-    convert.run(_context(dry=dry, fresh=fresh))
+    with _context(dry=dry, fresh=fresh) as context:
+        convert.run(context)
 
 
 @task(help=HELP)
 @_told
 def npu_bench(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
     """Run every sample through each OM, then measure each OM's throughput on an idle device."""
-    bench.run(_context(dry=dry, fresh=fresh, force=force))
+    with _context(dry=dry, fresh=fresh, force=force) as context:
+        bench.run(context)
 
 
 @task(help=HELP)
@@ -82,21 +94,24 @@ def npu_tune(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untype
 @_told
 def score_(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
     """Score the results against the labels and the fp32 reference: table, summary.json, verdict."""
-    score.run(_context(dry=dry, fresh=fresh))
+    with _context(dry=dry, fresh=fresh) as context:
+        score.run(context)
 
 
 @task(name="report", help={k: HELP[k] for k in ("dry", "fresh")})
 @_told
 def report_(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
     """Make the page of the verdict again: report/report.html."""
-    report.run(_context(dry=dry, fresh=fresh))
+    with _context(dry=dry, fresh=fresh) as context:
+        report.run(context)
 
 
 @task(name="locate", help={**{k: HELP[k] for k in ("dry", "fresh")}, "samples": "how many samples to compare"})
 @_told
 def locate_(_c, samples=2, dry=False, fresh=False):  # type: ignore[no-untyped-def]
     """Find the block whose output leaves fp32's, and whether another precision_mode helps."""
-    locate.run(_context(dry=dry, fresh=fresh), samples)
+    with _context(dry=dry, fresh=fresh) as context:
+        locate.run(context, samples)
 
 
 @task(help={"run": "a kept run (id, its beginning, or latest) or a folder; the workspace itself by default"})
@@ -133,3 +148,26 @@ def prune(_c, keep=10, dry=False):  # type: ignore[no-untyped-def]
 def status(_c):  # type: ignore[no-untyped-def]
     """Show each step of the workspace: state, host, age, key."""
     print_status(_context())
+
+
+@task
+@_told
+def doctor(_c):  # type: ignore[no-untyped-def]
+    """Check every host of the inventory, in parallel; a command to mend each thing that is not fit."""
+    with _context(dry=True) as context:
+        doctor_of_hosts.run(context)
+
+
+@task
+@_told
+def trust(_c):  # type: ignore[no-untyped-def]
+    """Show the SSH host keys by their fingerprints and pin them after a yes."""
+    trust_hosts.run(_inventory())
+
+
+@task
+@_told
+def clean(_c):  # type: ignore[no-untyped-def]
+    """Remove the kit's helper, clips and models from every host; artefacts here stay."""
+    with _context() as context:
+        clean_hosts.run(context)

@@ -1,14 +1,27 @@
-"""`fab status`: what the workspace's manifest says of each step."""
+"""`fab status`: each step of the workspace: state, host, age, key, and why it is stale. No host is asked."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from datetime import datetime, timezone
+from typing import Any
 
 from rich.table import Table
 
 from deploy.console import console, printable, say
-from deploy.context import Context
+from deploy.context import Context, sources_sha256
+from deploy.errors import KitError
+from deploy.inventory import local_path
 from deploy.manifest import OK
+
+# Who makes what a kind of step reads; `/` stands for the same batch size.
+_MAKERS = {
+    "convert": ("export",),
+    "accuracy": ("preprocess", "convert/"),
+    "throughput": ("convert/",),
+    "score": ("preprocess", "reference"),
+}
 
 
 def print_status(context: Context) -> None:
@@ -19,11 +32,79 @@ def print_status(context: Context) -> None:
     grid = Table()
     for heading in ("step", "state", "host", "age", "key"):
         grid.add_column(heading)
+    stale: dict[str, str] = {}
     for name, entry in sorted(steps.items(), key=lambda item: item[1]["started"]):
-        state = entry["state"] if entry["state"] != OK or context.manifest.whole(entry) else "STALE: outputs changed"
-        why = f"{state}: {entry['error']}" if "error" in entry else state
-        grid.add_row(name, printable(why), entry["host"], _age(entry["started"]), entry["key"][:12])
+        state = str(entry["state"])
+        if "error" in entry:
+            state = f"{state}: {entry['error']}"
+        elif reason := why_stale(context, name, entry, stale):
+            stale[name] = reason
+            state = f"stale: {reason}"
+        grid.add_row(name, printable(state), entry["host"], _age(entry["started"]), entry["key"][:12])
     console.print(grid)
+
+
+def why_stale(context: Context, name: str, entry: Mapping[str, Any], stale: Mapping[str, str]) -> str | None:
+    """Why a step would run again, as far as it can be told from here; `stale` holds the steps that are known to be.
+
+    What only the hosts know (versions of CANN, the driver, the packages) is not asked for.
+    """
+    if entry["state"] != OK:
+        return None
+    if not context.manifest.whole(entry):
+        return "its outputs changed"
+    kind, _, batch = name.partition("/")
+    if batch and not re.fullmatch(r"bs\d+", batch):
+        return None  # a variant that `npu-tune` tried: its own record says of what
+    if batch and int(batch[2:]) not in context.inventory.batch_sizes:
+        return f"{batch} is not in the inventory"
+    makers = [maker + batch if maker.endswith("/") else maker for maker in _MAKERS.get(kind, ())]
+    if kind == "score":
+        makers += [f"{run}/bs{size}" for size in context.inventory.batch_sizes for run in ("accuracy", "throughput")]
+    for maker in makers:
+        if maker in stale:
+            return f"{maker} is"
+    recorded = entry["inputs"]
+    for key, now in _known_inputs(context, kind, batch).items():
+        if key in recorded and recorded[key] != now:
+            return f"{key} changed"
+    return None
+
+
+def _known_inputs(context: Context, kind: str, batch: str) -> dict[str, Any]:
+    """What a step of this kind would be given now, of the inputs that are known on this side."""
+    inventory = context.inventory
+    if kind in ("preprocess", "export", "reference"):
+        return {"stgcn": sources_sha256(), "variant": inventory.variant, **_files(context)}
+    if kind == "convert":
+        return {"onnx": _made(context, "export", "gpu/st_gcn.onnx"), "flags": dict(inventory.atc)}
+    om = {"om": _made(context, f"convert/{batch}", f"npu/{batch}/st_gcn_{batch}.om")}
+    if kind == "accuracy":
+        return {**om, "dataset": _made(context, "preprocess", "gpu/dataset.json")}
+    if kind == "throughput":
+        return {**om, **inventory.benchmark.model_dump()}
+    return {"gate": inventory.gate, "reference": inventory.reference.model_dump()}
+
+
+def _files(context: Context) -> dict[str, Any]:
+    """The dataset's and the checkpoint's sha256, where they lie on this machine."""
+    if context.inventory.gpu.connection == "ssh":
+        return {}
+    names = {"data": context.inventory.dataset.data, "labels": context.inventory.dataset.labels}
+    checkpoint = local_path(context.inventory.checkpoint)
+    try:
+        found: dict[str, Any] = {key: context.manifest.input_sha256(local_path(path)) for key, path in names.items()}
+        sha256 = context.manifest.input_sha256(checkpoint)
+    except KitError:
+        return dict.fromkeys((*names, "checkpoint"), "missing")
+    return {**found, "checkpoint": {"name": checkpoint.name, "sha256": sha256}}
+
+
+def _made(context: Context, step: str, path: str) -> str | None:
+    """sha256 of what a step made, as the manifest has it."""
+    outputs = context.manifest.steps.get(step, {}).get("outputs", {})
+    found = outputs.get(path, {}).get("sha256")
+    return None if found is None else str(found)
 
 
 def _age(started: str) -> str:
