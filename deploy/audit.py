@@ -70,7 +70,8 @@ def print_audit(context: Context, name: str) -> None:
     run = runs.find(context.workspace, name) if name else Run(context.workspace)
     say(f"audit of {run.folder}", "bold")
     at_hand = context.inventory.gpu.connection == "local"
-    sources = {"data": context.data, "labels": context.labels, "checkpoint": context.checkpoint} if at_hand else {}
+    files = {"data": context.data, "labels": context.labels, "checkpoint": context.checkpoint} if at_hand else {}
+    sources = {name: Path(path) for name, path in files.items()}
     if not at_hand:
         say("  the dataset and the checkpoint lie on the GPU host: not read again", "yellow")
     left_out = set(context.inventory.batch_sizes) - {batch["batch_size"] for batch in run.summary["batches"]}

@@ -228,7 +228,7 @@ class _Run:
         samples, fillers = self._stems(unit)
         span = [samples[0], samples[-1], str(self._last_batch(unit)), str(len(fillers))]
         clips = self.context.clips_folder(worker.npu)
-        return ["bash", "-c", _LINK, "bash", str(self._folder(worker, unit)), *span, str(clips)]
+        return ["bash", "-c", _LINK, "bash", str(self._job(worker, unit).folder), *span, str(clips)]
 
     def _check_ending(self, done: Completed) -> None:
         if done.status != 0:

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from deploy import blocks, clips, transfer
 from deploy.console import console, say
-from deploy.context import Context, remote_copy, run_folder
+from deploy.context import Context, Job, remote_copy
 from deploy.errors import KitError
 from deploy.manifest import Step, write_json
 from deploy.npu import ais_bench, atc
@@ -225,7 +225,7 @@ class _Run:
 
     @property
     def _folder(self) -> Any:
-        return run_folder(self.context.npus[0].host, self.inputs, f"locate-{self.mode}")
+        return Job.of(self.context.npus[0].host, self.inputs, f"locate-{self.mode}").folder
 
 
 def located(

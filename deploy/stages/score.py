@@ -85,7 +85,8 @@ def refuse_other_sources(context: Context) -> None:
     """
     if context.inventory.gpu.connection != "local":
         return
-    for path, step, recorded in source_files(context.manifest.steps, context.data, context.labels, context.checkpoint):
+    files = [Path(path) for path in (context.data, context.labels, context.checkpoint)]
+    for path, step, recorded in source_files(context.manifest.steps, *files):
         found = context.manifest.input_sha256(path)
         if found != recorded:
             raise KitError(
