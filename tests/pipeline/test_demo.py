@@ -67,8 +67,9 @@ def test_a_second_run_is_all_cached(copy: Job) -> None:
 
 
 def test_nothing_stays_on_the_npu_host_but_inputs(finished: tuple[Job, str]) -> None:
-    left = {path.name for path in (finished[0].folder / "npu-host").iterdir()}
-    assert not left & {"runs"} or not any((finished[0].folder / "npu-host/runs").iterdir())
+    host = finished[0].folder / "npu-host"
+    assert {path.name for path in host.iterdir()} == {".kit", "data", "files"}
+    assert not [path for path in host.glob(".kit/**/*") if not path.is_dir()]
 
 
 def test_one_byte_of_the_checkpoint_runs_what_depends_on_it_again(copy: Job) -> None:

@@ -153,10 +153,10 @@ def test_a_killed_bench_process(undisturbed: Kit, after_gpu_stage: Kit, network:
     kit = after_gpu_stage
     kit.run("npu-convert")
     process = kit.start("npu-bench")
-    waited_for(lambda: network.npu.processes("-m ais_bench"))
+    waited_for(lambda: network.npu.processes("-m ais_bench --model"))
     clips = next((remote(kit) / "data").iterdir()) / "0"
     arrived = clips.stat().st_ino
-    for pid in network.npu.processes("-m ais_bench"):
+    for pid in network.npu.processes("-m ais_bench --model"):
         os.kill(pid, signal.SIGKILL)
     output = process.communicate()[0]
     assert process.returncode == 1, output
@@ -172,7 +172,7 @@ def test_an_interrupt_leaves_nothing_behind(number: int, after_gpu_stage: Kit, n
     kit = after_gpu_stage
     kit.run("npu-convert")
     process = kit.start("npu-bench")
-    waited_for(lambda: network.npu.processes("-m ais_bench"))
+    waited_for(lambda: network.npu.processes("-m ais_bench --model"))
     process.send_signal(number)
     output = process.communicate(timeout=30)[0]
     assert process.returncode == 130, output

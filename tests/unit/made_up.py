@@ -98,7 +98,7 @@ def _walkers(random: np.random.Generator) -> np.ndarray:
 def _gpu_stage(context: Context, clips: np.ndarray, names: list[str], labels: list[int], reference: np.ndarray) -> None:
     folder = context.artefact("gpu")
     folder.mkdir()
-    digest = {name: context.manifest.input_sha256(getattr(context, name)) for name in ("data", "labels", "checkpoint")}
+    digest = {name: context.input_sha256(getattr(context, name)) for name in ("data", "labels", "checkpoint")}
     checkpoint = {"name": context.checkpoint.name, "sha256": digest["checkpoint"]}
     tools = {"python": "3.11.2", "numpy": "2.4.6", "torch": "2.13.0"}
 
