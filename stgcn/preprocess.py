@@ -45,8 +45,7 @@ def preprocess(data: PathLike, labels: PathLike, output_dir: PathLike) -> int:
             for name in (DATA_FOLDER, LABEL_FOLDER):
                 _check_own(output / name)
                 (aside / name).mkdir()
-            _write_clips(aside / DATA_FOLDER, clips)
-            _write_labels(aside / LABEL_FOLDER, named.labels)
+            _write_samples(aside, clips, named.labels)
             for name in (LABEL_FOLDER, DATA_FOLDER):
                 if (output / name).exists():
                     (output / name).rename(aside / f"earlier_{name}")
@@ -67,21 +66,17 @@ def _check_own(folder: Path) -> None:
                 raise InputError(f"{path} isn't of this program, which would replace it: choose another --output_dir")
 
 
-def _write_clips(folder: Path, clips: np.memmap) -> None:
+def _write_samples(folder: Path, clips: np.memmap, labels: np.ndarray) -> None:
     def write(first: int) -> None:
         block = read_clips(clips, first, BLOCK_CLIPS)
         check_finite(block, first, clips.filename)
         for index, clip in enumerate(block, first):
-            _write(f"{folder}/{index}.bin", clip)
+            _write(f"{folder}/{DATA_FOLDER}/{index}.bin", clip)
+            _write(f"{folder}/{LABEL_FOLDER}/{index}.bin", labels[index])
 
     with ThreadPoolExecutor(WORKERS) as pool:
         for _ in pool.map(write, range(0, len(clips), BLOCK_CLIPS)):
             pass  # an error of any block is raised here
-
-
-def _write_labels(folder: Path, labels: np.ndarray) -> None:
-    for index, label in enumerate(labels):
-        _write(f"{folder}/{index}.bin", label)
 
 
 def _write(path: str, values: np.ndarray) -> None:
