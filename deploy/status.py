@@ -21,6 +21,7 @@ _MAKERS = {
     "accuracy": ("preprocess", "convert/"),
     "throughput": ("convert/",),
     "score": ("preprocess", "reference"),
+    "report": ("score",),
 }
 
 
@@ -83,7 +84,9 @@ def _known_inputs(context: Context, kind: str, batch: str) -> dict[str, Any]:
         return {**om, "dataset": _made(context, "preprocess", "gpu/dataset.json")}
     if kind == "throughput":
         return {**om, **inventory.benchmark.model_dump()}
-    return {"gate": inventory.gate, "reference": inventory.reference.model_dump()}
+    if kind == "score":
+        return {"gate": inventory.gate, "reference": inventory.reference.model_dump()}
+    return {}
 
 
 def _files(context: Context) -> dict[str, Any]:
