@@ -14,14 +14,27 @@ VENV := .venv
 BIN := $(VENV)/bin
 FAB := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/fab
 
-.PHONY: help demo gpu-stage npu-convert npu-bench npu-tune score report audit status doctor test test-system lint lock clean
+.PHONY: help demo gpu-image npu-image cann-image sbom gpu-stage npu-convert npu-bench npu-tune score report audit
+.PHONY: status doctor test test-system lint lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: export INVENTORY = inventory.demo.yaml
-demo: $(VENV)/kit work/demo/sample/st_gcn.sample.pth ## the whole job on this machine: sample data, simulated NPU, verdict
+demo: export INVENTORY = inventory.demo$(if $(filter docker,$(RUNTIME)),-docker).yaml
+demo: $(VENV)/kit work/demo/sample/st_gcn.sample.pth ## the whole job on this machine: sample data, simulated NPU, verdict; RUNTIME=docker: in the images
 	@$(FAB) gpu-stage npu-convert npu-bench score
+
+gpu-image: $(VENV)/kit ## build stgcn-gpu (settings: docs/images.md)
+	@$(FAB) gpu-image
+
+npu-image: $(VENV)/kit ## build stgcn-npu, or with TARGET=simulator stgcn-npu:simulator
+	@$(FAB) npu-image
+
+cann-image: $(VENV)/kit ## build stgcn-cann, a base for npu-image, of the CANN .run files in CANN_RUN
+	@$(FAB) cann-image
+
+sbom: $(VENV)/kit ## list each image's packages (CycloneDX) in work/sbom/
+	@$(FAB) sbom $(ARGS)
 
 gpu-stage: $(VENV)/kit ## on the GPU host: index the data, export the ONNX, fp32 reference logits
 	@$(FAB) gpu-stage $(ARGS)
@@ -49,16 +62,22 @@ status: $(VENV)/kit ## each step's state, host, age and key
 
 test: $(VENV)/dev ## lint, then every test
 	@$(MAKE) lint
-	@$(BIN)/python -m pytest tests $(ARGS)
+	@$(BIN)/python -m pytest tests --ignore=tests/system $(ARGS)
+
+test-system: $(VENV)/dev ## as root: real sshd in namespaces, real containers; installs what they need (apt)
+	@$(BIN)/python -m pytest tests/system $(ARGS)
 
 lint: $(VENV)/dev ## ruff, mypy, shellcheck, hadolint
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@git ls-files -z '*.sh' .ci/run docker/npu/simulator/bin | xargs -0 $(BIN)/shellcheck
+	@git ls-files -z '*.sh' .ci/run docker/npu/simulator/bin docker/build docker/gpu/build docker/npu/entry | xargs -0 $(BIN)/shellcheck
+	@git ls-files -z '*Dockerfile' | xargs -0 $(BIN)/hadolint
 
 lock: $(VENV)/dev ## write the locks again from requirements/*.in
 	@requirements/lock.sh
+	@docker/gpu/lock.sh $(abspath $(BIN)/uv)
+	@docker/npu/lock.sh $(abspath $(BIN)/uv)
 
 clean: ## remove the workspace of the demo and every cache; inventories' workspaces stay
 	@rm -rf work/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,235 @@
+"""`make gpu-image`, `make npu-image`: the images, each from a context that holds what was verified and nothing else.
+
+The settings are make's variables, read from the environment: see docs/images.md.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.console import say
+from deploy.errors import KitError
+from deploy.inventory import ROOT
+from deploy.manifest import revision, sources
+from deploy.sources import AIS_BENCH, MMDETECTION, MMSKELETON
+from stgcn.files import sha256_file
+
+GPU_IMAGE, NPU_IMAGE, SIMULATOR_IMAGE, CANN_IMAGE = "stgcn-gpu", "stgcn-npu", "stgcn-npu:simulator", "stgcn-cann"
+LABEL = "stgcn-ascend-kit."  # of the labels that go into the manifest
+SOURCES_LABEL, MMSKELETON_LABEL = LABEL + "stgcn.sha256", LABEL + "mmskeleton"
+
+_CA_VARIABLES = ("CA_BUNDLE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+_NETWORK_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "PIP_INDEX_URL")
+_NOT_CONTEXT = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What may be chosen of a build; an empty variable counts as not given."""
+
+    environ: Mapping[str, str]
+
+    def text(self, name: str) -> str | None:
+        return self.environ.get(name) or None
+
+    def flag(self, name: str) -> bool:
+        value = self.environ.get(name, "")
+        if value not in ("", "0", "1"):
+            raise KitError(f"{name}={value}: give 1 for yes, or leave it out")
+        return value == "1"
+
+    def arguments(self, **names: str) -> dict[str, str]:
+        """Build arguments `argument=VARIABLE`, those alone that are given."""
+        return {argument: value for argument, name in names.items() if (value := self.text(name))}
+
+
+def gpu_image(settings: Settings) -> None:
+    """Build stgcn-gpu."""
+    without = settings.flag("WITHOUT_MMSKELETON")
+    with _context("docker/build", "docker/gpu", "stgcn") as context:
+        _gather_mmskeleton(context, None if without else settings)
+        (context / "mmdetection").mkdir()
+        if settings.flag("MMDETECTION"):
+            MMDETECTION.gather(settings.text("MMDETECTION_SRC"), context / "mmdetection")
+        (context / "mmdetection/README").write_text("Empty but for this: make gpu-image MMDETECTION=1 fills it.\n")
+        arguments = settings.arguments(BASE_IMAGE="BASE_IMAGE", RUN_IMAGE="RUN_IMAGE", CUDA_NMS="CUDA_NMS")
+        labels = {
+            SOURCES_LABEL: sources([ROOT / "stgcn"]),
+            MMSKELETON_LABEL: "absent" if without else MMSKELETON.commit,
+        }
+        _build(settings, context, "docker/gpu/Dockerfile", "run", GPU_IMAGE, arguments, labels)
+
+
+def npu_image(settings: Settings) -> None:
+    """Build stgcn-npu (TARGET=cann, the default) or stgcn-npu:simulator (TARGET=simulator)."""
+    target = settings.text("TARGET") or "cann"
+    bases = {"cann": "CANN_IMAGE", "simulator": "PYTHON_IMAGE"}
+    if target not in bases:
+        raise KitError(f"TARGET={target}: the NPU image's targets are {' and '.join(bases)}")
+    with _context("docker/build", "docker/npu") as context:
+        (context / "ais_bench").mkdir()
+        if target == "cann":
+            _gather_ais_bench(context, settings.text("AIS_BENCH_SRC"))
+        tag = NPU_IMAGE if target == "cann" else SIMULATOR_IMAGE
+        arguments = settings.arguments(**{bases[target]: "BASE_IMAGE"})
+        _build(settings, context, "docker/npu/Dockerfile", target, tag, arguments, {LABEL + "target": target})
+
+
+def cann_image(settings: Settings) -> None:
+    """Build stgcn-cann, a base with the CANN of the user's own .run files."""
+    folder = Path(settings.text("CANN_RUN") or "cann").expanduser()
+    packages = sorted(folder.glob("*.run"))
+    if not packages:
+        raise KitError(
+            f"CANN_RUN={folder}: no .run file there; download Ascend-cann-toolkit_<version>_linux-<arch>.run"
+        )
+    with _context("docker/build", "docker/npu") as context:
+        (context / "cann").mkdir()
+        for package in packages:
+            shutil.copyfile(package, context / "cann" / package.name)
+        arguments = settings.arguments(PYTHON_IMAGE="BASE_IMAGE")
+        _build(settings, context, "docker/npu/cann.Dockerfile", None, CANN_IMAGE, arguments, {})
+
+
+def _gather_mmskeleton(context: Path, settings: Settings | None) -> None:
+    folder = context / "mmskeleton"
+    folder.mkdir()
+    if settings is None:
+        (folder / "README").write_text("mmskeleton was left out of this image: make gpu-image WITHOUT_MMSKELETON=1.\n")
+        return
+    MMSKELETON.gather(settings.text("MMSKELETON_SRC"), folder)
+
+
+def _gather_ais_bench(context: Path, given: str | None) -> None:
+    """The tool's verified source, or a folder of wheels whose SHA256SUMS the build checks."""
+    wheels = Path(given).expanduser() if given else None
+    if wheels is None or not list(wheels.glob("*.whl")):
+        shutil.rmtree(context / "ais_bench")
+        AIS_BENCH.gather(given, context)
+        return
+    if not (wheels / "SHA256SUMS").is_file():
+        raise KitError(
+            f"AIS_BENCH_SRC={wheels}: wheels without a SHA256SUMS file; write one of sums that you trust "
+            "(sha256sum *.whl > SHA256SUMS)"
+        )
+    for path in [*wheels.glob("*.whl"), wheels / "SHA256SUMS"]:
+        shutil.copyfile(path, context / "ais_bench" / path.name)
+
+
+@contextmanager
+def _context(*folders: str) -> Iterator[Path]:
+    """A folder with copies of the kit's `folders`, the same modes wherever the kit was checked out."""
+    with tempfile.TemporaryDirectory(prefix="stgcn-build-") as name:
+        context = Path(name)
+        for folder in folders:
+            shutil.copytree(ROOT / folder, context / folder, ignore=_NOT_CONTEXT)
+        yield context
+
+
+def _build(
+    settings: Settings,
+    context: Path,
+    dockerfile: str,
+    target: str | None,
+    tag: str,
+    arguments: Mapping[str, str],
+    labels: Mapping[str, str],
+) -> None:
+    _one_mode(context)
+    tag = settings.text("TAG") or tag
+    arguments = {**arguments, "SOURCE_DATE_EPOCH": str(source_date_epoch(settings))}
+    locks = sorted(context.glob(f"{Path(dockerfile).parent}/*.lock"))
+    labels = {
+        LABEL + "epoch": arguments["SOURCE_DATE_EPOCH"],
+        "org.opencontainers.image.title": tag,
+        "org.opencontainers.image.revision": revision(),
+        **{f"{LABEL}{lock.name}.sha256": sha256_file(lock) for lock in locks},
+        **labels,
+    }
+    with _secrets(settings.environ) as secrets:
+        argv = [_docker(settings), "build", f"--file={context / dockerfile}", f"--tag={tag}", *secrets]
+        argv += [f"--target={target}"] if target else []
+        argv += ["--no-cache"] if settings.flag("NO_CACHE") else []
+        if folder := settings.text("CACHE_DIR"):
+            argv += [f"--cache-from=type=local,src={folder}", f"--cache-to=type=local,dest={folder},mode=max", "--load"]
+        argv += [f"--build-arg={name}={value}" for name, value in sorted(arguments.items())]
+        argv += [f"--label={name}={value}" for name, value in sorted(labels.items())]
+        say(f"building {tag}", "bold")
+        done = subprocess.run([*argv, str(context)], env={**os.environ, "DOCKER_BUILDKIT": "1"}, check=False)
+    if done.returncode:
+        raise KitError(f"{tag} was not built; the reason is above (docs/images.md has the settings)")
+
+
+def _one_mode(folder: Path) -> None:
+    """Modes by kind: git keeps the executable bit alone, an operator's umask shall not reach the image."""
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+
+
+@contextmanager
+def _secrets(environ: Mapping[str, str]) -> Iterator[list[str]]:
+    """`--secret` flags for a bundle of certificates and for proxies, which thus reach no layer and no history."""
+    flags = []
+    bundle = next((path for name in _CA_VARIABLES if (path := environ.get(name))), None)
+    if bundle and Path(bundle).is_file():
+        flags.append(f"--secret=id=ca,src={bundle}")
+    elif environ.get("CA_BUNDLE"):
+        raise KitError(f"CA_BUNDLE={bundle}: no such file; name the bundle (PEM) of your proxy's certificates")
+    with tempfile.NamedTemporaryFile("w", prefix="stgcn-network-") as file:
+        lines = [f"{name}={environ[name]}\n" for name in _NETWORK_VARIABLES if environ.get(name)]
+        file.writelines(lines)
+        file.flush()
+        yield [*flags, f"--secret=id=network,src={file.name}"] if lines else flags
+
+
+def source_date_epoch(settings: Settings) -> int:
+    """SOURCE_DATE_EPOCH where given, else the time of the last commit (https://reproducible-builds.org/specs)."""
+    given = settings.text("SOURCE_DATE_EPOCH")
+    if given is None:
+        done = subprocess.run(["git", "-C", str(ROOT), "log", "-1", "--format=%ct"], capture_output=True, text=True)
+        given = done.stdout.strip() or "0"
+    if not given.isdigit():
+        raise KitError(f"SOURCE_DATE_EPOCH={given}: it is a whole number of seconds since 1970")
+    return int(given)
+
+
+def _docker(settings: Settings) -> str:
+    """A `docker` that has BuildKit: from Docker 23 on that is the buildx plug-in's business, before it is built in.
+
+    Raises:
+        KitError: there is none.
+    """
+    given = settings.text("DOCKER")
+    folders = os.get_exec_path()
+    candidates = [given] if given else [path for f in folders if (path := shutil.which("docker", path=f))]
+    for program in candidates:
+        if _succeeds([program, "buildx", "version"]) or _major_version(program) < 23:
+            return program
+    found = ", ".join(candidates) or "none"
+    raise KitError(
+        f"no docker with BuildKit (found: {found}); install docker and its buildx plug-in, or name one: DOCKER="
+    )
+
+
+def _succeeds(argv: Sequence[str]) -> bool:
+    try:
+        return subprocess.run(list(argv), capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def _major_version(program: str) -> int:
+    try:
+        done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    except OSError:
+        return 99
+    found = re.search(r"version (\d+)\.", done.stdout)
+    return int(found[1]) if found else 99

@@ -1,0 +1,124 @@
+"""What a build is given, and what it refuses before it starts."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from deploy import images
+from deploy.errors import KitError
+from deploy.images import Settings
+from deploy.inventory import ROOT
+
+PATCH = ROOT / "docker/gpu/stgcn.patch"
+
+
+@pytest.fixture
+def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A `docker` that only writes down how it was called, and what its context and its secrets held."""
+    program = tmp_path / "docker"
+    program.write_text(
+        f"""#!/bin/bash
+printf '%s\\n' "$@" >{tmp_path}/argv
+for word; do
+    case $word in --secret=id=network,*) cp "${{word#*src=}}" {tmp_path}/network ;; esac
+done
+find "${{!#}}" -type f -printf '%m %P\\n' | sort >{tmp_path}/context
+"""
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("DOCKER_BUILDKIT", "1")
+    return tmp_path
+
+
+def build(docker: Path, **variables: str) -> list[str]:
+    images.npu_image(Settings({"DOCKER": str(docker / "docker"), "TARGET": "simulator", **variables}))
+    return (docker / "argv").read_text().splitlines()
+
+
+def test_labels_and_arguments_say_what_went_in(docker: Path) -> None:
+    argv = build(docker, SOURCE_DATE_EPOCH="12345", BASE_IMAGE="my-python@sha256:00")
+    assert "--tag=stgcn-npu:simulator" in argv
+    assert {"--build-arg=SOURCE_DATE_EPOCH=12345", "--build-arg=PYTHON_IMAGE=my-python@sha256:00"} <= set(argv)
+    assert any(re.fullmatch(r"--label=stgcn-ascend-kit\.simulator\.lock\.sha256=[0-9a-f]{64}", word) for word in argv)
+    assert any(word.startswith("--label=org.opencontainers.image.revision=") for word in argv)
+
+
+def test_the_context_has_the_same_modes_whatever_the_checkout_had(docker: Path) -> None:
+    build(docker)
+    context = (docker / "context").read_text().splitlines()
+    assert {line.split()[0] for line in context} <= {"644", "755"}
+    assert "755 docker/npu/entry" in context
+    assert not any("__pycache__" in line for line in context)
+
+
+def test_proxies_and_certificates_are_secrets_and_nothing_else(docker: Path) -> None:
+    (docker / "ca.pem").write_text("certificate")
+    proxy = "http://user:password@proxy.example:3128"
+    argv = build(docker, CA_BUNDLE=str(docker / "ca.pem"), HTTPS_PROXY=proxy)
+    assert f"--secret=id=ca,src={docker}/ca.pem" in argv
+    assert (docker / "network").read_text() == f"HTTPS_PROXY={proxy}\n"
+    assert not any("password" in word for word in argv)
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"TARGET": "npu"}, "TARGET=npu: the NPU image's targets are cann and simulator"),
+        ({"SOURCE_DATE_EPOCH": "now"}, "SOURCE_DATE_EPOCH=now: it is a whole number"),
+        ({"NO_CACHE": "yes"}, "NO_CACHE=yes: give 1 for yes"),
+        ({"CA_BUNDLE": "/none.pem"}, "CA_BUNDLE=/none.pem: no such file"),
+        ({"DOCKER": "/no/docker"}, r"no docker with BuildKit \(found: /no/docker\)"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(docker: Path, variables: dict[str, str], sentence: str) -> None:
+    with pytest.raises(KitError, match=sentence):
+        build(docker, **variables)
+
+
+def test_wheels_without_sums_and_a_folder_without_packages_are_refused(docker: Path) -> None:
+    (docker / "aclruntime.whl").write_bytes(b"")
+    with pytest.raises(KitError, match="wheels without a SHA256SUMS file"):
+        build(docker, TARGET="cann", AIS_BENCH_SRC=str(docker))
+    with pytest.raises(KitError, match=r"no \.run file there"):
+        images.cann_image(Settings({"CANN_RUN": str(docker)}))
+
+
+def before_the_patch(folder: Path) -> None:
+    """The lines that the patch expects, each where it expects it, and nothing between."""
+    path, line = folder, 0
+    for text in PATCH.read_text().splitlines():
+        if text.startswith("--- a/"):
+            path = folder / text.removeprefix("--- a/").split("\t")[0]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            line = 1
+        elif found := re.match(r"@@ -(\d+)", text):
+            with path.open("a") as file:
+                file.write("\n" * (int(found[1]) - line))
+            line = int(found[1])
+        elif text[:1] in (" ", "-") and not text.startswith("---"):
+            with path.open("a") as file:
+                file.write(text[1:] + "\n")
+            line += 1
+
+
+def test_the_patch_applies_once_without_fuzz_and_is_refused_twice(tmp_path: Path) -> None:
+    before_the_patch(tmp_path)
+    argv = ["patch", "-p1", "--fuzz=0", "--forward", "-i", str(PATCH)]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert "offset" not in done.stdout
+    again = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True)
+    assert again.returncode == 1
+    assert "previously applied" in again.stdout
+
+
+@pytest.mark.parametrize("name", ["requirements", "sources", "pip", "mmdetection"])
+def test_every_package_of_the_legacy_image_is_pinned_with_hashes(name: str) -> None:
+    lock = (ROOT / f"docker/gpu/{name}.lock").read_text()
+    packages = re.findall(r"^([a-z0-9-]+)==\S+ \\\n    --hash=sha256:[0-9a-f]{64}", lock, re.M)
+    wanted = re.findall(r"^[A-Za-z][\w.-]*", (ROOT / f"docker/gpu/{name}.in").read_text(), re.M)
+    assert {re.sub(r"[-_.]+", "-", package).lower() for package in wanted} <= set(packages)
