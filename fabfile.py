@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from deploy import audit as audits
 from deploy import clean as clean_hosts
 from deploy import compare as comparison
 from deploy import doctor as doctor_of_hosts
-from deploy import inventory, runs
+from deploy import images, interrupt, inventory, rootfs, runs
 from deploy import trust as trust_hosts
 from deploy.console import printable, say
 from deploy.context import Context
@@ -44,7 +43,7 @@ def _told(body: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(body)
     def wrapper(*args: Any, **kwargs: Any) -> None:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as an interrupt does: nothing left behind
+        interrupt.install()
         try:
             body(*args, **kwargs)
         except InputError as error:
@@ -171,3 +170,39 @@ def clean(_c):  # type: ignore[no-untyped-def]
     """Remove the kit's helper, clips and models from every host; artefacts here stay."""
     with _context() as context:
         clean_hosts.run(context)
+
+
+@task
+@_told
+def gpu_image(_c):  # type: ignore[no-untyped-def]
+    """Build stgcn-gpu; BASE_IMAGE, RUN_IMAGE, MMSKELETON_SRC and others in the environment (docs/images.md)."""
+    images.gpu_image(images.Settings(os.environ))
+
+
+@task
+@_told
+def npu_image(_c):  # type: ignore[no-untyped-def]
+    """Build stgcn-npu (TARGET=cann) or stgcn-npu:simulator (TARGET=simulator)."""
+    images.npu_image(images.Settings(os.environ))
+
+
+@task
+@_told
+def cann_image(_c):  # type: ignore[no-untyped-def]
+    """Build stgcn-cann, a base with the CANN of the .run files in CANN_RUN."""
+    images.cann_image(images.Settings(os.environ))
+
+
+@task(positional=["first", "second"])
+@_told
+def compare_images(_c, first, second):  # type: ignore[no-untyped-def]
+    """Compare the files of two images; any difference without a known reason is an error."""
+    rootfs.compare(first, second)
+
+
+@task(iterable=["image"])
+@_told
+def sbom(_c, image=None):  # type: ignore[no-untyped-def]
+    """Write a CycloneDX list of each image's packages to work/sbom/ (default: stgcn-gpu, stgcn-npu:simulator)."""
+    for name in image or (images.GPU_IMAGE, images.SIMULATOR_IMAGE):
+        rootfs.write_sbom(name, inventory.ROOT / "work/sbom" / f"{name.replace(':', '-').replace('/', '_')}.cdx.json")

@@ -106,10 +106,10 @@ class Context:
         section = self.inventory.gpu
         host = self.connect(section)
         if section.connection == "local" or section.runtime == "docker":
-            return runtime.for_gpu(section, host, PurePosixPath(ROOT))
+            return runtime.for_gpu(self.inventory, host, PurePosixPath(ROOT))
         sources = host.workspace / ".kit" / f"stgcn-{sources_sha256()[:16]}"
         transfer.plant(host, list(source_files()), sources / "stgcn")
-        return runtime.for_gpu(section, host, sources)
+        return runtime.for_gpu(self.inventory, host, sources)
 
     @cached_property
     def npus(self) -> list[NpuHost]:
@@ -121,7 +121,7 @@ class Context:
         found = []
         for section in self.inventory.npu:
             host = self.connect(section)
-            its_runtime = runtime.for_npu(section, host)
+            its_runtime = runtime.for_npu(self.inventory, section, host)
             smi = Smi.of(section, its_runtime)
             found.append(NpuHost(section, host, its_runtime, smi, Facts.read(section, its_runtime, smi)))
         first = found[0]

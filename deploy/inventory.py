@@ -74,6 +74,7 @@ class Npu(_Host):
     image: Text = "stgcn-npu"
     workspace: Text = "stgcn-work"
     devices: list[Device] | Literal["all"] = [0]
+    vendor_runtime: bool = False  # docker: the vendor's container runtime (`ascend`) hands the devices in
     chip: Text | None = None  # refuse the host unless its chips are these, e.g. 310P3
     tools: Tools = Tools()
 

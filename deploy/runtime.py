@@ -1,16 +1,22 @@
-"""How a command runs on a host: natively, its environment scripts sourced first."""
+"""How a command runs on a host: natively or in a container, its environment scripts sourced first."""
 
 from __future__ import annotations
 
+import csv
+import io
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
+import docker
+
+from deploy.engine import CONTAINER_USER, Engine
 from deploy.errors import KitError, OverrunError
-from deploy.hosts import Completed, Host
-from deploy.inventory import Gpu, Npu
+from deploy.hosts import Capture, Completed, Host
+from deploy.inventory import Inventory, Npu
 
 # The scripts are counted, so that they and the command stay arguments: nothing is spliced into shell text. They are
 # sourced inside a function, for CANN's scripts must not see the command's own arguments.
@@ -83,20 +89,8 @@ class Native:
         try:
             done = self.host.run(self.argv(command, folder), log=log, timeout_s=timeout_s, echo=echo, job=job)
         except OverrunError:
-            raise KitError(
-                f"{self.host.name}: {shlex.join(command[:3])} ... did not end within {timeout_s:g} s and was stopped; "
-                "see its log, and check the device with `npu-smi info`"
-            ) from None
-        if done.status == CONFIGURATION_STATUS and "environment script" in done.output:
-            raise KitError(
-                f"{self.host.name}: {done.output.strip().splitlines()[-1]}; "
-                "name the host's own under tools.env_scripts in the inventory"
-            )
-        if done.status == NOT_FOUND_STATUS:
-            raise KitError(
-                f"{self.host.name}: {command[0]} is not found after sourcing {', '.join(self.env_scripts) or 'nothing'}"
-                "; correct `tools` in the inventory"
-            )
+            raise _overrun(self.host, command, timeout_s) from None
+        _refuse_wrong_tools(done, command[0], self.host.name, self.env_scripts)
         return done
 
     def facts(self) -> Mapping[str, Any]:
@@ -109,18 +103,185 @@ class Native:
         return self
 
 
-def for_gpu(section: Gpu, host: Host, sources: PurePosixPath) -> Runtime:
-    """`sources` is the folder on the host that holds `stgcn/`."""
-    _refuse_docker(section)
-    return Native(host, env={"PYTHONPATH": str(sources)})
+NPU_NODES = ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc")
+DRIVER_FILES = (
+    "/usr/local/dcmi",
+    "/usr/local/bin/npu-smi",
+    "/usr/local/sbin/npu-smi",
+    "/usr/local/Ascend/driver/lib64",
+    "/usr/local/Ascend/driver/version.info",
+    "/etc/ascend_install.info",
+)
 
 
-def for_npu(section: Npu, host: Host) -> Runtime:
-    _refuse_docker(section)
-    scripts = [str(host.path(script)) for script in section.tools.env_scripts]
-    return Native(host, scripts, section.tools.env)
+@dataclass(frozen=True)
+class Npus:
+    """How the containers of one host get at its devices."""
+
+    npu_smi: str
+    vendor_runtime: bool = False  # the vendor's container runtime hands the devices in, not the kit
+    device: int | None = None  # the one logical device that is handed in: a device serves one container at a time
 
 
-def _refuse_docker(section: Gpu | Npu) -> None:
-    if section.runtime == "docker":
-        raise KitError(f"{section.name}: runtime: docker is not there yet; use runtime: native")
+@dataclass(frozen=True)
+class Container:
+    """A container an invocation, with the least it needs, removed at its end whatever the end.
+
+    The workspace, and of `inputs` (read-only) those that a command names, are mounted at their own paths: no path is
+    translated. Files come out owned by the host's user: it is that user's uid that runs in the container, but for root,
+    who lends the workspace to uid 1000 for the time.
+    """
+
+    engine: Engine
+    image: str
+    inputs: Sequence[PurePosixPath] = ()
+    env_scripts: Sequence[str] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    npus: Npus | None = None
+
+    @property
+    def host(self) -> Host:
+        return self.engine.host
+
+    def argv(self, command: Sequence[str], folder: PurePosixPath | None = None) -> list[str]:
+        options = self._options(command, folder)
+        uid, gid = self.engine.user
+        flags = ["--rm", "--init", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
+        flags += ["--network=none", "--tmpfs=/tmp", f"--user={uid}:{gid}"]
+        flags += [f"--group-add={group}" for group in options["group_add"]]
+        flags += [f"--mount={_csv(mount)}" for mount in options["mounts"]]
+        flags += [f"--device={node}" for node in options["devices"]]
+        flags += [f"--runtime={options['runtime']}"] if options["runtime"] else []
+        flags += [f"--env={name}={value}" for name, value in sorted(options["environment"].items())]
+        return ["docker", "run", *flags, "--entrypoint=bash", self.image, *options["command"]]
+
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        folder: PurePosixPath | None = None,
+        log: Path | None = None,
+        timeout_s: float | None = None,
+        echo: bool = False,
+        job: str | None = None,  # noqa: ARG002 (nothing to attach to: no container outlives the command that started it)
+    ) -> Completed:
+        options = self._options(command, folder)
+        with ExitStack() as stack:
+            if options["mounts"]:
+                self.engine.refuse_unreadable(self._named([*command, str(folder or "")]))
+                stack.enter_context(self.engine.lent())
+            if log:
+                log.parent.mkdir(parents=True, exist_ok=True)
+            capture = Capture(stack.enter_context(log.open("wb")) if log else None, echo)
+            try:
+                status = self.engine.run(options, command[0], capture.write, timeout_s)
+            except OverrunError:
+                raise _overrun(self.host, command, timeout_s) from None
+        done = Completed(status, capture.text())
+        _refuse_wrong_tools(done, command[0], f"{self.host.name}, image {self.image}", self.env_scripts)
+        return done
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"image": self.engine.image(self.image)}
+
+    def on_device(self, device: int) -> tuple[Runtime, int]:
+        if self.npus is None or not (self.npus.vendor_runtime or self.engine.present(NPU_NODES)):
+            return self, device  # a simulated one: nothing to hand in
+        # The driver numbers a container's devices from 0.
+        return replace(self, npus=replace(self.npus, device=device)), 0
+
+    def of_host(self) -> Runtime:
+        if self.npus is None or self.host.run(["sh", "-c", 'command -v "$0"', self.npus.npu_smi]).status != 0:
+            return self
+        return Native(self.host)
+
+    def _options(self, command: Sequence[str], folder: PurePosixPath | None) -> dict[str, Any]:
+        """What is asked of the engine beyond what every container gets, under the Docker SDK's names."""
+        scripts = [str(len(self.env_scripts)), *self.env_scripts]
+        options: dict[str, Any] = {
+            "image": self.image,
+            "command": ["-c", _PRELUDE, "bash", str(folder or "/"), *scripts, *command],
+            "environment": dict(self.env),
+            "mounts": self._mounts([*command, str(folder or "")]),
+            "devices": [],
+            "group_add": [],
+            "runtime": None,
+        }
+        return options if self.npus is None else self._with_npu(options, self.npus)
+
+    def _mounts(self, words: Sequence[str]) -> list[docker.types.Mount]:
+        """The workspace and the inputs, for a command whose words name a path of theirs."""
+        if not any(str(self.host.workspace) in word for word in words):
+            return []
+        return [_bind(self.host.workspace), *(_bind(path, read_only=True) for path in self._named(words))]
+
+    def _named(self, words: Sequence[str]) -> list[PurePosixPath]:
+        return [path for path in self.inputs if any(str(path) in word for word in words)]
+
+    def _with_npu(self, options: dict[str, Any], npus: Npus) -> dict[str, Any]:
+        """`options`, the driver's files and one device added."""
+        if npus.vendor_runtime:
+            visible = {} if npus.device is None else {"ASCEND_VISIBLE_DEVICES": str(npus.device)}
+            return {**options, "runtime": "ascend", "environment": {**visible, **self.env}}
+        driver = [_bind(PurePosixPath(path), read_only=True) for path in self.engine.present(DRIVER_FILES)]
+        nodes = [] if npus.device is None else [f"/dev/davinci{npus.device}", *NPU_NODES]
+        return {
+            **options,
+            "mounts": [*driver, *options["mounts"]],
+            "devices": [f"{node}:{node}:rw" for node in nodes],
+            "group_add": [CONTAINER_USER[1]] if nodes else [],
+        }
+
+
+def for_gpu(inventory: Inventory, host: Host, sources: PurePosixPath) -> Runtime:
+    """`sources` is the folder on the host that holds `stgcn/`; an image has its own."""
+    section = inventory.gpu
+    if section.runtime == "native":
+        return Native(host, env={"PYTHONPATH": str(sources)})
+    files = (inventory.dataset.data, inventory.dataset.labels, inventory.checkpoint)
+    return Container(Engine(section, host, inventory.known_hosts), section.image, [host.path(file) for file in files])
+
+
+def for_npu(inventory: Inventory, section: Npu, host: Host) -> Runtime:
+    tools = section.tools
+    if section.runtime == "native":
+        return Native(host, [str(host.path(script)) for script in tools.env_scripts], tools.env)
+    return Container(
+        Engine(section, host, inventory.known_hosts),
+        section.image,
+        env_scripts=tools.env_scripts,
+        env=tools.env,
+        npus=Npus(tools.npu_smi, section.vendor_runtime),
+    )
+
+
+def _overrun(host: Host, command: Sequence[str], timeout_s: float | None) -> KitError:
+    return KitError(
+        f"{host.name}: {shlex.join(command[:3])} ... did not end within {timeout_s:g} s and was stopped; "
+        "see its log, and check the device with `npu-smi info`"
+    )
+
+
+def _refuse_wrong_tools(done: Completed, program: str, where: str, env_scripts: Sequence[str]) -> None:
+    if done.status == CONFIGURATION_STATUS and "environment script" in done.output:
+        raise KitError(
+            f"{where}: {done.output.strip().splitlines()[-1]}; "
+            "name those that are there under tools.env_scripts in the inventory"
+        )
+    if done.status == NOT_FOUND_STATUS:
+        raise KitError(
+            f"{where}: {program} is not found after sourcing {', '.join(env_scripts) or 'nothing'}"
+            "; correct `tools` in the inventory"
+        )
+
+
+def _bind(path: PurePosixPath, read_only: bool = False) -> docker.types.Mount:
+    return docker.types.Mount(str(path), str(path), type="bind", read_only=read_only)
+
+
+def _csv(mount: docker.types.Mount) -> str:
+    """A mount as the value of `docker run --mount`, which is a line of CSV."""
+    fields = ["type=bind", f"source={mount['Source']}", f"target={mount['Target']}"]
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow([*fields, *(["readonly"] if mount["ReadOnly"] else [])])
+    return line.getvalue()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,17 +13,23 @@ from deploy.console import printable, say
 from deploy.context import Context, Job, sources_sha256
 from deploy.errors import KitError
 from deploy.hosts import LocalHost
+from deploy.images import MMSKELETON_LABEL, SOURCES_LABEL
+from deploy.inventory import ROOT
 from deploy.manifest import Step
+from deploy.runtime import Native
 
 STAGE = "gpu-stage"
 
 
 def run(context: Context) -> None:
-    """Make gpu/labels.npy, gpu/dataset.json, gpu/st_gcn.onnx and gpu/reference.npy."""
+    """Make gpu/labels.npy, gpu/dataset.json, gpu/st_gcn.onnx and gpu/reference.npy.
+
+    Where the GPU host has mmskeleton, the model is exported through it too and goes on only if both give one logits.
+    """
     say(f"{STAGE} on {context.inventory.gpu.name}", "bold")
     data, labels = context.input_sha256(context.data), context.input_sha256(context.labels)
     checkpoint = {"name": context.checkpoint.name, "sha256": context.input_sha256(context.checkpoint)}
-    tools = versions(context)
+    tools, has_mmskeleton = _tools(context)
     context.artefact("gpu").mkdir(exist_ok=True)
 
     dataset = ["--data_path", str(context.data), "--label_path", str(context.labels)]
@@ -43,6 +49,8 @@ def run(context: Context) -> None:
         lambda folder: ["stgcn.export", *weights, "--onnx", str(folder / "st_gcn.onnx"), "--variant", variant],
         ["st_gcn.onnx"],
     )
+    if has_mmskeleton:
+        _export_through_mmskeleton(context, weights, {"checkpoint": checkpoint, "tools": tools})
     reference = ["stgcn.reference", *weights, "--data_path", str(context.data)]
     _perform(
         context,
@@ -63,11 +71,39 @@ def export_variant(context: Context, variant: str) -> tuple[Path, str]:
     _perform(
         context,
         step,
-        {"checkpoint": checkpoint, "variant": variant, "tools": versions(context)},
+        {"checkpoint": checkpoint, "variant": variant, "tools": _tools(context)[0]},
         lambda folder: ["stgcn.export", *weights, "--onnx", str(folder / name), "--variant", variant],
         [name],
     )
     return context.artefact(f"gpu/{name}"), step
+
+
+def _export_through_mmskeleton(context: Context, weights: list[str], inputs: dict[str, Any]) -> None:
+    """Export the original network, and compare both on the control side, where both files are."""
+    name = "st_gcn.mmskeleton.onnx"
+    _perform(
+        context,
+        "export/mmskeleton",
+        inputs,
+        lambda folder: ["stgcn.export", *weights, "--onnx", str(folder / name), "--source", "mmskeleton"],
+        [name],
+    )
+    exports = [context.manifest.steps.get(step, {}).get("outputs") for step in ("export", "export/mmskeleton")]
+    ours, theirs, report, log = (
+        context.artefact(f"gpu/{name}") for name in ("st_gcn.onnx", name, "agreement.json", "export/agreement.log")
+    )
+    control = Native(LocalHost("control", context.workspace), env={"PYTHONPATH": str(ROOT)})
+    command = [sys.executable, "-u", "-m", "stgcn.agree"]
+    command += ["--onnx", str(ours), "--other", str(theirs), "--output", str(report)]
+
+    def action() -> Mapping[str, Any]:
+        done = control.run(command, log=log, echo=True)
+        if done.status != 0:
+            raise _failure(context, "export/agreement", done.output, done.status, log)
+        return {}
+
+    step = Step("export/agreement", "control", {"exports": exports}, [report], action, [control.argv(command)])
+    context.perform(step)
 
 
 def _perform(
@@ -89,7 +125,7 @@ def _perform(
     command = [_python(context), "-u", "-m", *module(there)]
     outputs = [folder / output for output in names]
 
-    def action() -> dict[str, Any]:
+    def action() -> Mapping[str, Any]:
         log = context.artefact(f"gpu/{name}.log")
         with job.begun(context.fresh):
             done = context.gpu.run(command, log=log, echo=True, job=job.name)
@@ -98,7 +134,7 @@ def _perform(
             for output in outputs:
                 if there != PurePosixPath(folder):
                     transfer.get(host, there / output.name, output)
-        return {}
+        return context.gpu.facts()
 
     context.perform(Step(name, host.name, inputs, outputs, action, [context.gpu.argv(command)]))
 
@@ -131,6 +167,24 @@ for name in ("numpy", "onnx", "onnxruntime", "torch"):
         found[name] = "missing"
 print(json.dumps(found))
 """
+
+
+def _tools(context: Context) -> tuple[dict[str, str], bool]:
+    """What the artefacts depend on besides their inputs, and whether mmskeleton is there.
+
+    Raises:
+        KitError: the image was built of another stgcn/ than this one.
+    """
+    tools = versions(context)
+    image = context.gpu.facts().get("image")
+    if image is None:
+        return tools, False
+    if image["labels"].get(SOURCES_LABEL) != sources_sha256():
+        raise KitError(
+            f"{context.gpu.host.name}: image {image['name']} was built of another stgcn/ than this one; "
+            "build it again with `make gpu-image`"
+        )
+    return {**tools, "image": image["id"]}, image["labels"].get(MMSKELETON_LABEL, "absent") != "absent"
 
 
 def versions(context: Context) -> dict[str, str]:

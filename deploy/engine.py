@@ -1,0 +1,283 @@
+"""The Docker engine of a host: this machine's, or another's through an SSH tunnel to its socket."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import platform
+import secrets
+import shlex
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import docker
+import requests
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+
+from deploy.errors import KitError, OverrunError
+from deploy.hosts import Host
+from deploy.interrupt import ended_by_interrupt
+from deploy.inventory import Gpu, Npu, local_path
+
+SOCKET = "/var/run/docker.sock"
+TUNNEL_TIMEOUT_S = 30.0
+REMOVAL_TIMEOUT_S = 20.0
+OWNER_LABEL, WORKSPACE_LABEL = "stgcn-ascend-kit.owner", "stgcn-ascend-kit.workspace"
+CONTAINER_USER = (1000, 1000)  # of the images, and of HwHiAiUser, who owns the NPU's nodes
+# What every container gets, and does not get.
+SHIELD: Mapping[str, Any] = {
+    "cap_drop": ["ALL"],
+    "init": True,
+    "network_mode": "none",
+    "read_only": True,
+    "security_opt": ["no-new-privileges"],
+    "tmpfs": {"/tmp": ""},  # noqa: S108 (a container's own)
+}
+
+
+@dataclass
+class Engine:
+    """The engine of one host; its containers share the host's workspace."""
+
+    section: Gpu | Npu
+    host: Host
+    known_hosts: str
+    _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    _borrowers: int = 0
+
+    @cached_property
+    def client(self) -> docker.DockerClient:
+        """Connected; what a killed run of the kit left in this workspace is removed.
+
+        Raises:
+            KitError: no engine answers there.
+        """
+        with telling(self.host.name, "connect"):
+            if self.section.connection == "local":
+                client = docker.from_env()
+            else:
+                client = docker.DockerClient(base_url=f"unix://{_tunnel(self.section, self.known_hosts)}")
+            client.ping()
+            _remove_orphans(client, str(self.host.workspace))
+            return client
+
+    def image(self, name: str) -> dict[str, Any]:
+        """An image's name, id and labels."""
+        with telling(self.host.name, f"show {name}"):
+            found = self.client.images.get(name)
+        return {"name": name, "id": found.id, "labels": dict(sorted(found.labels.items()))}
+
+    def run(
+        self,
+        options: Mapping[str, Any],
+        program: str,
+        feed: Callable[[bytes], None],
+        timeout_s: float | None = None,
+    ) -> int:
+        """Run a container to its end, its output to `feed` as it comes; its exit status. Nothing of it is left.
+
+        Raises:
+            KitError: the engine refuses it, or it was killed for want of memory.
+            OverrunError: it did not end in `timeout_s`.
+        """
+        client, name, late = self.client, f"stgcn-{secrets.token_hex(6)}", threading.Event()
+        uid, gid = self.user
+        labels = {OWNER_LABEL: owner(), WORKSPACE_LABEL: str(self.host.workspace)}
+
+        def expire() -> None:
+            late.set()
+            _remove(client, name)
+
+        timer = threading.Timer(timeout_s, expire) if timeout_s else None
+        try:
+            with telling(self.host.name, f"run {program}"), ended_by_interrupt(lambda: _remove(client, name)):
+                container = client.containers.create(
+                    **options, **SHIELD, user=f"{uid}:{gid}", name=name, labels=labels, entrypoint=["bash"]
+                )
+                output = container.attach(stream=True, logs=True)
+                if timer:
+                    timer.start()
+                container.start()
+                for block in output:
+                    feed(block)
+                status = int(container.wait()["StatusCode"])
+                container.reload()
+        except KitError:
+            if not late.is_set():
+                raise
+        finally:
+            if timer:
+                timer.cancel()
+            _remove(client, name)
+        if late.is_set():
+            raise OverrunError(f"{self.host.name}: {program} did not end within {timeout_s:g} s and was stopped")
+        if container.attrs["State"]["OOMKilled"]:
+            raise KitError(f"{self.host.name}: {program} was killed for want of memory; give the host more")
+        return status
+
+    def present(self, paths: Sequence[str]) -> list[str]:
+        """Those of `paths` that are there on the host."""
+        script = 'for path; do [ ! -e "$path" ] || echo "$path"; done'
+        return self.host.run(["sh", "-c", script, "sh", *paths]).output.split()
+
+    def refuse_unreadable(self, paths: Sequence[PurePosixPath]) -> None:
+        """Raises KitError for a file that the container's user, who is not root, may not read."""
+        if self._caller[0] != 0 or not paths:
+            return
+        found = self.host.run(["find", *map(str, paths), "-maxdepth", "0", "!", "-perm", "-o+r", "-print0"])
+        if hidden := found.output.split("\0")[0]:
+            raise KitError(
+                f"{self.host.name}: {hidden} is not readable by uid {CONTAINER_USER[0]}, which runs in the container; "
+                f"chmod o+r {shlex.quote(hidden)}"
+            )
+
+    @property
+    def user(self) -> tuple[int, int]:
+        """The uid and gid that run in a container: the host's user's, so that files are theirs, but never root's."""
+        return self._caller if self._caller[0] != 0 else CONTAINER_USER
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Root's workspace belongs to the container's user meanwhile, and is root's again after the last to leave."""
+        if self._caller[0] != 0:
+            yield
+            return
+        root, guest = "0:0", "{}:{}".format(*CONTAINER_USER)
+        with self._lock:
+            self._borrowers += 1
+            self._chown("0", guest)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._borrowers -= 1
+                if not self._borrowers:
+                    self._chown(str(CONTAINER_USER[0]), root)
+
+    @cached_property
+    def _caller(self) -> tuple[int, int]:
+        uid, gid = self.host.run(["sh", "-c", "id -u; id -g"]).output.split()
+        return int(uid), int(gid)
+
+    def _chown(self, old: str, new: str) -> None:
+        done = self.host.run(
+            ["chown", "--no-dereference", "--recursive", f"--from={old}", new, "--", str(self.host.workspace)]
+        )
+        # A file that goes while chown walks is another thread's.
+        if done.status != 0 and "No such file" not in done.output:
+            raise KitError(f"{self.host.name}: {(done.output.strip().splitlines() or ['chown failed'])[-1]}")
+
+
+@contextmanager
+def telling(host: str, doing: str) -> Iterator[None]:
+    """Errors of the engine as sentences."""
+    try:
+        yield
+    except ImageNotFound as error:
+        raise KitError(f"{host}: {_reason(error)}; build it there (make gpu-image, make npu-image)") from None
+    except APIError as error:
+        raise KitError(f"{host}: the Docker engine refuses to {doing}: {_reason(error)}") from None
+    except (DockerException, requests.RequestException) as error:
+        raise KitError(
+            f"{host}: no Docker engine answers ({_reason(error)}); start it, make the user a member of its group, "
+            "or say runtime: native in the inventory"
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "explanation", None) or str(error)
+    return str(text).splitlines()[0]
+
+
+def owner() -> str:
+    """This process, as the label of the containers that it starts."""
+    return f"{platform.node()}:{os.getpid()}"
+
+
+def _remove_orphans(client: docker.DockerClient, workspace: str) -> None:
+    for container in client.containers.list(all=True, filters={"label": f"{WORKSPACE_LABEL}={workspace}"}):
+        node, _, pid = container.labels.get(OWNER_LABEL, "").rpartition(":")
+        if node == platform.node() and not _alive(int(pid)):
+            _remove(client, container.name)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _remove(client: docker.DockerClient, name: str) -> None:
+    """Stop and remove a container with its anonymous volumes; it is gone then, whoever else is at removing it."""
+    deadline = time.monotonic() + REMOVAL_TIMEOUT_S
+    while time.monotonic() < deadline:
+        try:
+            client.api.remove_container(name, force=True, v=True)
+        except NotFound:
+            return
+        except (APIError, requests.RequestException):
+            time.sleep(0.1)  # its removal is under way, or the engine does not answer
+        else:
+            return
+
+
+def tunnel_argv(section: Gpu | Npu, known_hosts: str, local: str) -> list[str]:
+    """The ssh that carries the host's engine socket to `local`; host keys as strict as everywhere."""
+    options = {
+        "BatchMode": "yes",
+        "ExitOnForwardFailure": "yes",
+        "ServerAliveCountMax": "3",
+        "ServerAliveInterval": "10",
+        "StrictHostKeyChecking": "yes",
+        "UserKnownHostsFile": str(local_path(known_hosts)),
+    }
+    argv = ["ssh", "-N", "-L", f"{local}:{SOCKET}"]
+    argv += [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+    argv += ["-p", str(section.port)] if section.port else []
+    argv += ["-l", section.user] if section.user else []
+    argv += ["-i", str(local_path(section.key))] if section.key else []
+    argv += ["-J", section.jump] if section.jump else []
+    return [*argv, "--", str(section.host)]
+
+
+def _tunnel(section: Gpu | Npu, known_hosts: str) -> str:
+    """Start the tunnel, which ends with this process; the local end's path."""
+    folder = tempfile.mkdtemp(prefix="stgcn-docker-")
+    local = f"{folder}/docker.sock"
+    process = subprocess.Popen(
+        tunnel_argv(section, known_hosts, local),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C must find it open: containers are stopped through it
+    )
+    atexit.register(_close, process, folder)
+    deadline = time.monotonic() + TUNNEL_TIMEOUT_S
+    while not Path(local).exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            assert process.stderr is not None
+            reason = (process.stderr.read().strip().splitlines() or ["no answer"])[-1]
+            raise KitError(f"{section.name}: no SSH tunnel to the Docker engine ({reason}); see `fab doctor`")
+        time.sleep(0.05)
+    return local
+
+
+def _close(process: subprocess.Popen[str], folder: str) -> None:
+    process.kill()
+    process.wait()
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,118 @@
+"""What a container is given: the command line that is shown and recorded, for every kind of host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+
+from deploy.engine import Engine, tunnel_argv
+from deploy.hosts import Completed, LocalHost
+from deploy.inventory import Gpu, Npu
+from deploy.runtime import DRIVER_FILES, NPU_NODES, Container, Native, Npus
+
+WORKSPACE = PurePosixPath("/home/a/work")
+SHIELD = [
+    "--init",
+    "--read-only",
+    "--cap-drop=ALL",
+    "--security-opt=no-new-privileges",
+    "--network=none",
+    "--tmpfs=/tmp",
+]
+
+
+class Played(LocalHost):
+    """A host that has some files, programs and a user."""
+
+    def __init__(self, there: Sequence[str] = (), uid: int = 1234) -> None:
+        super().__init__("played", Path(WORKSPACE))
+        self.there, self.uid = set(there), uid
+
+    def run(self, argv: Sequence[str], **_: Any) -> Completed:
+        if argv[0] == "sh" and "id -u" in argv[2]:
+            return Completed(0, f"{self.uid}\n{self.uid}\n")
+        if argv[0] == "sh" and "command -v" in argv[2]:
+            return Completed(0 if argv[3] in self.there else 1, "")
+        return Completed(0, "".join(f"{path}\n" for path in argv[4:] if path in self.there))
+
+
+def container(host: Played, **more: Any) -> Container:
+    return Container(Engine(Gpu(connection="local"), host, "known"), "image", **more)
+
+
+def flags(runtime: Any, *command: str, folder: str | None = None) -> list[str]:
+    argv = runtime.argv(list(command), PurePosixPath(folder) if folder else None)
+    assert argv[:2] == ["docker", "run"]
+    return list(argv[2 : argv.index("image")])
+
+
+def test_every_container_is_shielded_and_never_privileged() -> None:
+    for uid, user in ((1234, "1234:1234"), (0, "1000:1000")):
+        given = flags(container(Played(uid=uid)), "true")
+        assert set(SHIELD) <= set(given)
+        assert f"--user={user}" in given
+        assert not any("privileged" in flag and "no-new" not in flag for flag in given)
+
+
+def test_the_workspace_and_the_inputs_that_a_command_names_are_mounted_where_they_are() -> None:
+    inputs = [PurePosixPath("/data/val,data.npy"), PurePosixPath("/data/other.npy")]
+    runtime = container(Played(), inputs=inputs)
+    given = flags(runtime, "python", "--data_path", "/data/val,data.npy", "--output", f"{WORKSPACE}/x")
+    assert [flag for flag in given if flag.startswith("--mount")] == [
+        f"--mount=type=bind,source={WORKSPACE},target={WORKSPACE}",
+        '--mount=type=bind,"source=/data/val,data.npy","target=/data/val,data.npy",readonly',
+    ]
+    assert not any(flag.startswith("--mount") for flag in flags(runtime, "python", "-V"))
+
+
+def test_one_real_device_is_handed_in_under_the_number_that_its_driver_gives_it() -> None:
+    host = Played([*NPU_NODES, "/usr/local/bin/npu-smi", "/usr/local/Ascend/driver/lib64", "npu-smi"])
+    runtime, number = container(host, npus=Npus("npu-smi")).on_device(6)
+    given = flags(runtime, "atc")
+    assert number == 0
+    assert [flag for flag in given if flag.startswith("--device")] == [
+        f"--device={node}:{node}:rw" for node in ("/dev/davinci6", *NPU_NODES)
+    ]
+    assert "--group-add=1000" in given
+    mounts = [flag for flag in given if flag.startswith("--mount")]
+    assert len(mounts) == 2
+    assert all(flag.endswith(",readonly") for flag in mounts)
+    assert {flag.split("source=")[1].split(",")[0] for flag in mounts} <= set(DRIVER_FILES)
+    assert isinstance(runtime.of_host(), Native)
+
+
+def test_a_simulated_host_has_nothing_to_hand_in_and_no_tools_of_its_own() -> None:
+    simulated = container(Played(), npus=Npus("npu-smi"))
+    runtime, number = simulated.on_device(1)
+    assert (runtime, number) == (simulated, 1)
+    assert simulated.of_host() is simulated
+    assert not any(flag.startswith(("--device", "--mount", "--group-add")) for flag in flags(runtime, "atc"))
+
+
+def test_the_vendors_runtime_hands_the_device_in() -> None:
+    runtime, number = container(Played(), npus=Npus("npu-smi", vendor_runtime=True)).on_device(3)
+    given = flags(runtime, "atc")
+    assert number == 0
+    assert {"--runtime=ascend", "--env=ASCEND_VISIBLE_DEVICES=3"} <= set(given)
+    assert not any(flag.startswith("--device") for flag in given)
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ({}, ["--", "npu.example"]),
+        (
+            {"user": "ascend", "port": 2222, "key": "/k", "jump": "gate"},
+            ["-p", "2222", "-l", "ascend", "-i", "/k", "-J", "gate", "--", "npu.example"],
+        ),
+    ],
+)
+def test_the_tunnel_to_an_engine_takes_no_key_on_trust(section: dict[str, Any], expected: list[str]) -> None:
+    npu = Npu.model_validate({"name": "a", "connection": "ssh", "host": "npu.example", **section})
+    argv = tunnel_argv(npu, "/known", "/tmp/x.sock")
+    assert argv[:4] == ["ssh", "-N", "-L", "/tmp/x.sock:/var/run/docker.sock"]
+    assert {"StrictHostKeyChecking=yes", "UserKnownHostsFile=/known", "BatchMode=yes"} <= set(argv)
+    assert argv[-len(expected) :] == expected
