@@ -15,30 +15,37 @@ import sys
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 import numpy as np
 import torch
 from torch import nn
 
-from stgcn.checkpoint import load_model
-from stgcn.dataset import CLIP_SHAPE
+from stgcn.checkpoint import load_model, load_state_dict
+from stgcn.dataset import CLASSES, CLIP_SHAPE
 from stgcn.errors import InputError, run_main
 from stgcn.files import PathLike, atomic_write
 from stgcn.fused import FusedSTGCN
-from stgcn.model import ST_GCN_18
 from stgcn.onnx_model import CHECKED_BATCH_SIZES, INPUT, OPSETS, OUTPUT
 
-VARIANTS = {"reference": lambda model: model, "fused": FusedSTGCN}
+SOURCES = ("stgcn", "mmskeleton")
+VARIANTS: Dict[str, Callable[[Any], nn.Module]] = {"reference": lambda model: model, "fused": FusedSTGCN}
 LEGACY_TORCH = torch.__version__.startswith("1.2.")
 DEFAULT_OPSET = 9 if LEGACY_TORCH else 11
 HIGHEST_OPSET = 10 if LEGACY_TORCH else OPSETS[-1]
 
 
-def export_onnx(checkpoint: PathLike, onnx: PathLike, variant: str = "reference", opset: int = DEFAULT_OPSET) -> None:
+def export_onnx(
+    checkpoint: PathLike,
+    onnx: PathLike,
+    variant: str = "reference",
+    opset: int = DEFAULT_OPSET,
+    source: str = "stgcn",
+) -> None:
     """Write the checkpoint's model to `onnx` once ONNX Runtime gives torch's logits with it; prints a checklist.
 
-    `variant`: `reference` is the network as written, `fused` as stgcn.fused rewrites it. Raises InputError for an opset
+    `variant`: `reference` is the network as written, `fused` as stgcn.fused rewrites it. `source`: whose network, the
+    kit's or the patched mmskeleton's (as written alone). Raises InputError for an opset
     that CANN or this torch doesn't take, a bad checkpoint (see load_state_dict), a place that can't be written, or a
     model that fails its checks.
     """
@@ -46,7 +53,9 @@ def export_onnx(checkpoint: PathLike, onnx: PathLike, variant: str = "reference"
         raise InputError(f"--opset {opset} is outside {OPSETS[0]}..{OPSETS[-1]}, which CANN takes: choose one of them")
     if opset > HIGHEST_OPSET:
         raise InputError(f"--opset {opset} is beyond torch {torch.__version__}: give at most {HIGHEST_OPSET}")
-    model = load_model(checkpoint)
+    if source == "mmskeleton" and variant != "reference":
+        raise InputError(f"--variant {variant} is of stgcn's own network: leave it out, or --source mmskeleton")
+    model = load_model(checkpoint) if source == "stgcn" else _mmskeleton_model(load_state_dict(checkpoint))
     with tempfile.TemporaryDirectory() as scratch, atomic_write(onnx) as file:
         traced, expected, tidied = (Path(scratch, name) for name in ("traced.onnx", "expected.npz", "tidied.onnx"))
         traced.write_bytes(_traced(VARIANTS[variant](model), opset))
@@ -59,10 +68,25 @@ def export_onnx(checkpoint: PathLike, onnx: PathLike, variant: str = "reference"
         file.write(tidied.read_bytes())
 
 
+def _mmskeleton_model(state: Dict[str, torch.Tensor]) -> nn.Module:
+    """mmskeleton's own ST_GCN_18 in evaluation mode, as its Kinetics configuration makes it."""
+    try:
+        from mmskeleton.models.backbones.st_gcn_aaai18 import ST_GCN_18 as Network  # noqa: N811
+    except ImportError as error:
+        raise InputError(f"--source mmskeleton needs mmskeleton ({error}): run in the GPU image") from error
+    model: nn.Module = Network(3, CLASSES, {"layout": "openpose", "strategy": "spatial"})
+    model.load_state_dict(state)
+    return model.eval()
+
+
 def _traced(module: nn.Module, opset: int) -> bytes:
     buffer = io.BytesIO()
     batch = {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}}
-    exporter: Dict[str, Any] = {} if LEGACY_TORCH else {"dynamo": False}  # the only exporter that both torches have
+    # The only exporter that both torches have. Batch-norms stay nodes, as torch 1.2 leaves them: one graph from either,
+    # so a device rounds the same.
+    exporter: Dict[str, Any] = {}
+    if not LEGACY_TORCH:
+        exporter = {"dynamo": False, "training": torch.onnx.TrainingMode.PRESERVE}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -78,7 +102,7 @@ def _traced(module: nn.Module, opset: int) -> bytes:
     return buffer.getvalue()
 
 
-def _expected(model: ST_GCN_18) -> Dict[str, np.ndarray]:
+def _expected(model: nn.Module) -> Dict[str, np.ndarray]:
     """Random clips and torch's logits for them, under the names `<INPUT>_<batch size>` and `<OUTPUT>_<batch size>`."""
     random = np.random.RandomState(0)
     arrays = {}
@@ -100,9 +124,10 @@ def main(argv: Optional[List[str]] = None) -> None:
     parser.add_argument(
         "--variant", choices=VARIANTS, default="reference", help="form of the graph (default reference)"
     )
+    parser.add_argument("--source", choices=SOURCES, default="stgcn", help="whose network (default stgcn)")
     parser.add_argument("--opset", type=int, default=DEFAULT_OPSET, help=f"ONNX operator set (default {DEFAULT_OPSET})")
     options = parser.parse_args(argv)
-    export_onnx(options.ckpt, options.onnx, options.variant, options.opset)
+    export_onnx(options.ckpt, options.onnx, options.variant, options.opset, options.source)
 
 
 if __name__ == "__main__":

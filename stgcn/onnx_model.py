@@ -22,6 +22,27 @@ CHECKED_BATCH_SIZES = (1, 3, 8)
 TOLERANCE = 1e-5  # of the largest logit, or of 1 where logits are small
 
 
+# What torch 1.2 leaves to the runtime of the graph convolutions' A, and later torches compute when they export.
+FOLDED = {
+    "Gather": lambda inputs, attributes: np.take(inputs[0], inputs[1], axis=attributes.get("axis", 0)),
+    "Mul": lambda inputs, _: inputs[0] * inputs[1],
+}
+
+
+def fold(graph: Any) -> None:
+    """Compute the FOLDED operators that have weights alone for inputs, so that every torch's graph is the same one."""
+    from onnx import helper, numpy_helper
+
+    weights = {weight.name: numpy_helper.to_array(weight) for weight in graph.initializer}
+    for node in list(graph.node):
+        if node.op_type in FOLDED and all(name in weights for name in node.input):
+            attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+            result = FOLDED[node.op_type]([weights[name] for name in node.input], attributes)  # type: ignore[no-untyped-call]
+            weights[node.output[0]] = np.ascontiguousarray(result)
+            graph.initializer.add().CopyFrom(numpy_helper.from_array(weights[node.output[0]], node.output[0]))
+            graph.node.remove(node)
+
+
 def tidy(model: Any) -> None:
     """Leave weights as constants only, and constants as weights.
 
@@ -33,6 +54,7 @@ def tidy(model: Any) -> None:
         graph.initializer.add().CopyFrom(node.attribute[0].t)
         graph.initializer[-1].name = node.output[0]
         graph.node.remove(node)
+    fold(graph)
     used = {name for node in graph.node for name in node.input}
     weights = {weight.name for weight in graph.initializer}
     for field, unwanted in ((graph.input, weights), (graph.initializer, weights - used)):

@@ -1,0 +1,70 @@
+"""Whether two exports of one checkpoint, by different sources, are one network:
+
+python -m stgcn.agree --onnx st_gcn.onnx --other st_gcn.mmskeleton.onnx --output agreement.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any, List, Optional
+
+import numpy as np
+
+from stgcn.dataset import CLIP_SHAPE
+from stgcn.errors import InputError, run_main
+from stgcn.files import PathLike, atomic_write
+from stgcn.onnx_model import INPUT, OUTPUT, TOLERANCE
+
+BATCH_SIZES = (1, 3)
+
+
+def write_agreement(onnx: PathLike, other: PathLike, output: PathLike) -> None:
+    """Run both models on seeded random clips and write how far their logits lie apart.
+
+    Raises InputError for a file that is no such model, or logits further apart than TOLERANCE (of the largest logit, or
+    of 1 where logits are small).
+    """
+    sessions = [_session(path) for path in (onnx, other)]
+    random = np.random.RandomState(1)
+    apart = largest = 0.0
+    for batch_size in BATCH_SIZES:
+        clips = random.uniform(-0.5, 0.5, size=(batch_size, *CLIP_SHAPE)).astype(np.float32)
+        logits, others = (session.run([OUTPUT], {INPUT: clips})[0] for session in sessions)
+        apart = max(apart, float(np.abs(logits - others).max()))
+        largest = max(largest, float(np.abs(others).max()))
+    agreed = apart <= TOLERANCE * max(1.0, largest)
+    print(f"{'✓' if agreed else '✗'} {onnx} and {other}: logits at most {apart:.1e} apart (tolerance {TOLERANCE:.0e})")
+    if not agreed:
+        raise InputError(
+            f"the logits of {onnx} and {other} differ by {apart:.1e}, more than {TOLERANCE:.0e}: "
+            "they aren't the same network, so neither may go on"
+        )
+    report = {"max_abs_error": apart, "largest_logit": largest, "tolerance": TOLERANCE, "batch_sizes": BATCH_SIZES}
+    with atomic_write(output) as file:
+        file.write((json.dumps(report, indent=1) + "\n").encode())
+
+
+def _session(path: PathLike) -> Any:
+    try:
+        import onnxruntime
+
+        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except ImportError as error:
+        raise InputError(f"the comparison needs onnxruntime ({error}): install it") from error
+    except Exception as error:  # onnxruntime's own errors have no common base
+        raise InputError(f"{path} isn't a model that ONNX Runtime loads: export it again") from error
+
+
+def main(argv: Optional[List[str]] = None) -> None:
+    """Compare the logits of two exported models."""
+    parser = argparse.ArgumentParser(prog="python -m stgcn.agree", description=main.__doc__)
+    parser.add_argument("--onnx", required=True, help="the one model")
+    parser.add_argument("--other", required=True, help="the other")
+    parser.add_argument("--output", required=True, help="JSON file to write")
+    options = parser.parse_args(argv)
+    write_agreement(options.onnx, options.other, options.output)
+
+
+if __name__ == "__main__":
+    run_main(main)
