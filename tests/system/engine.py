@@ -1,0 +1,109 @@
+"""A Docker engine for the tests: the one that answers, or one of their own that leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import docker
+
+START_TIMEOUT_S = 120.0
+
+
+@contextmanager
+def docker_engine(folder: Path) -> Iterator[docker.DockerClient]:
+    """A client. An engine of the tests' own keeps all that it makes in `folder`, but for the usual socket."""
+    try:
+        client = docker.from_env()
+        client.ping()
+        yield client
+        return
+    except docker.errors.DockerException:
+        pass
+    assert os.getuid() == 0, "no Docker engine answers, and to start one takes root"
+    _install("docker.io", "iptables")
+    command = ["dockerd", f"--data-root={folder}/data", f"--exec-root={folder}/exec"]
+    with (folder / "dockerd.log").open("wb") as log:
+        daemon = subprocess.Popen(
+            [*command, f"--pidfile={folder}/dockerd.pid"], stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        yield _answering(daemon, folder / "dockerd.log")
+    finally:
+        daemon.terminate()
+        daemon.wait(60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def install_base_tools() -> None:
+    """What docker/base.sh needs."""
+    _install("mmdebstrap")
+
+
+@contextmanager
+def login(folder: Path) -> Iterator[dict[str, object]]:
+    """An sshd on the loopback that lets this user in by key: what an inventory says of such a host."""
+    _install("openssh-server")
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = {
+        "Port": port,
+        "ListenAddress": "127.0.0.1",
+        "HostKey": folder / "host",
+        "AuthorizedKeysFile": folder / "user.pub",
+        "PidFile": "none",
+        "StrictModes": "no",
+        "UsePAM": "no",
+    }
+    (folder / "sshd_config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
+    Path("/run/sshd").mkdir(exist_ok=True)
+    daemon = subprocess.Popen(["/usr/sbin/sshd", "-D", "-f", folder / "sshd_config"])
+    try:
+        _await_port(port)
+        yield {"connection": "ssh", "host": "127.0.0.1", "port": port, "key": str(folder / "user")}
+    finally:
+        daemon.terminate()
+        daemon.wait()
+
+
+def _await_port(port: int) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            assert time.monotonic() < deadline, "sshd did not come up"
+            time.sleep(0.05)
+
+
+def _answering(daemon: subprocess.Popen[bytes], log: Path) -> docker.DockerClient:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and daemon.poll() is None:
+        try:
+            client = docker.from_env()
+            client.ping()
+            return client
+        except docker.errors.DockerException:
+            time.sleep(0.5)
+    raise AssertionError("dockerd did not come up:\n" + log.read_text()[-4000:])
+
+
+def _install(*packages: str) -> None:
+    programs = {"docker.io": "dockerd", "openssh-server": "/usr/sbin/sshd"}
+    missing = [package for package in packages if shutil.which(programs.get(package, package)) is None]
+    if missing:
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        wait = ["-o", "DPkg::Lock::Timeout=300"]
+        subprocess.run(["apt-get", *wait, "update", "-qq"], check=True, env=environment)
+        subprocess.run(["apt-get", *wait, "install", "-qq", "-y", *missing], check=True, env=environment)
