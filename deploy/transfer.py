@@ -85,7 +85,7 @@ def push_clips(source: Host, data: PurePosixPath, index: Index, host: Host, fold
 
         def push(shard: Shard) -> None:
             there, left = landed[shard.first], shard.count - landed[shard.first]
-            what = {"first": shard.first + there, "count": left, "samples": index.samples}
+            what = {"first": shard.first + there, "count": left}
             stream = source.stream("clips", {"path": str(data), "clip_bytes": CLIP_BYTES, "codecs": codecs, **what})
             whole = {"first": shard.first, "count": shard.count, "sha256": shard.sha256, "landed": there}
             request = {"folder": str(folder / str(shard.first)), "clip_bytes": CLIP_BYTES, **whole}

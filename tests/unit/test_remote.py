@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from deploy import remote
@@ -41,11 +42,14 @@ def landed(host: LocalHost, folder: Path) -> int:
     return found[0]
 
 
+@pytest.mark.parametrize("version", [(1, 0), (2, 0)])
 @pytest.mark.parametrize("codec", ["zstd", "deflate", "raw"])
-def test_clips_travel_in_any_compression(codec: str, host: LocalHost, tmp_path: Path) -> None:
+def test_clips_travel_in_any_compression(codec: str, version: tuple[int, int], host: LocalHost, tmp_path: Path) -> None:
     source = tmp_path / "clips.npy"
-    source.write_bytes(b"header" + b"\0" * 3 * SIZE + RAW)
-    request = {"path": str(source), "clip_bytes": SIZE, "samples": 9, "first": 3, "count": 6}
+    with source.open("wb") as stream:  # more clips follow those that are wanted
+        array = np.frombuffer(b"\0" * 3 * SIZE + RAW + b"\1" * SIZE, np.uint8)
+        np.lib.format.write_array(stream, array, version)
+    request = {"path": str(source), "clip_bytes": SIZE, "first": 3, "count": 6}
     sent = io.BytesIO()
     assert host.call("clips", {**request, "codecs": [codec]}, sink=sent) == {"codec": codec}
     folder = tmp_path / "3"
