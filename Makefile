@@ -60,7 +60,10 @@ audit: $(VENV)/kit ## recompute the verdict from its artefacts, name the first t
 status: $(VENV)/kit ## each step's state, host, age and key
 	@$(FAB) status
 
-test: $(VENV)/dev ## lint, then every test
+doctor: $(VENV)/kit ## is every host fit, and if not, what mends it
+	@$(FAB) doctor
+
+test: $(VENV)/dev ## lint, then every test of this machine
 	@$(MAKE) lint
 	@$(BIN)/python -m pytest tests --ignore=tests/system $(ARGS)
 

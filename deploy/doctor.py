@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from deploy import runtime
@@ -34,7 +35,7 @@ class Check:
     what: str
     ok: bool
     detail: str
-    mend: str = ""  # the command, where it is not ok or could be better
+    mend: str = ""  # the command that does, shown where it is not ok
 
 
 def run(context: Context) -> None:
@@ -53,7 +54,8 @@ def run(context: Context) -> None:
         grid.add_column(heading)
     for check in checks:
         mark = "[green]✓[/]" if check.ok else "[red]✗[/]"
-        grid.add_row(check.host, mark, check.what, printable(check.detail), printable(check.mend))
+        mend = "" if check.ok else check.mend
+        grid.add_row(check.host, mark, check.what, escape(printable(check.detail)), escape(printable(mend)))
     console.print(grid)
     failed = sum(not check.ok for check in checks)
     if failed:
@@ -98,7 +100,8 @@ def _machine(host: Host, facts: Mapping[str, Any], now: float) -> Iterator[Check
     yield Check(host.name, "Python", True, f"{facts['python']} on {facts['machine']}, {facts['cores']} cores")
     decoders = facts["decoders"]
     best = ", ".join(f"{codec} by {by}" for codec, by in decoders.items())
-    yield Check(host.name, "compression", True, best, "" if "zstd" in decoders else "apt-get install zstd (optional)")
+    advice = "" if "zstd" in decoders else "; faster after apt-get install zstd"
+    yield Check(host.name, "compression", True, best + advice)
     skew = facts["time"] - now
     yield Check(
         host.name, "clock", abs(skew) <= CLOCK_SKEW_S, f"{skew:+.1f} s off this machine's", "timedatectl set-ntp true"

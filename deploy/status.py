@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from deploy.console import console, printable, say
@@ -41,7 +42,7 @@ def print_status(context: Context) -> None:
         elif reason := why_stale(context, name, entry, stale):
             stale[name] = reason
             state = f"stale: {reason}"
-        grid.add_row(name, printable(state), entry["host"], _age(entry["started"]), entry["key"][:12])
+        grid.add_row(name, escape(printable(state)), entry["host"], _age(entry["started"]), entry["key"][:12])
     console.print(grid)
 
 
