@@ -10,16 +10,18 @@ from typing import Any
 
 from invoke import Exit, task
 
-from deploy import audit as audits
 from deploy import clean as clean_hosts
-from deploy import compare as comparison
 from deploy import doctor as doctor_of_hosts
-from deploy import images, interrupt, inventory, rootfs, runs
-from deploy import trust as trust_hosts
+from deploy import interrupt, inventory
 from deploy.console import printable, say
+from deploy.containers import images, rootfs
 from deploy.context import Context
+from deploy.evidence import audit as audits
+from deploy.evidence import compare as comparison
+from deploy.evidence import runs
+from deploy.evidence.status import print_status
+from deploy.hosts import trust as trust_hosts
 from deploy.stages import bench, convert, gpu, locate, report, score, tune
-from deploy.status import print_status
 from stgcn.errors import InputError
 
 HELP = {

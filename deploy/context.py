@@ -10,13 +10,15 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from deploy import hosts, runtime, transfer
 from deploy.build import Build
 from deploy.console import say
-from deploy.device import Device, Facts, Smi, read_era
+from deploy.containers import runtime
 from deploy.errors import KitError, LinkLost
+from deploy.hosts import host as hosts
+from deploy.hosts import transfer
 from deploy.inventory import ROOT, Gpu, Inventory, Npu, local_path
 from deploy.manifest import Manifest, Step, key_of
+from deploy.npu.device import Device, Facts, Smi, read_era
 from stgcn.files import sha256_file
 from stgcn.index import Index, load_index
 

@@ -13,14 +13,14 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from deploy import runtime
 from deploy.console import console, printable
+from deploy.containers import runtime
 from deploy.context import Context
-from deploy.device import Facts, Smi
 from deploy.errors import KitError
-from deploy.hosts import Host
+from deploy.hosts.host import Host
+from deploy.hosts.ssh import NotTrusted, Refused, Unreachable
 from deploy.inventory import Gpu, Npu
-from deploy.ssh import NotTrusted, Refused, Unreachable
+from deploy.npu.device import Facts, Smi
 from deploy.stages import gpu
 from stgcn.dataset import CLIP_BYTES
 

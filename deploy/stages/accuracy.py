@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from deploy import transfer
 from deploy.build import Build
 from deploy.console import progress, say
+from deploy.containers.runtime import Runtime
 from deploy.context import Context, Job, NpuHost, remote_copy
-from deploy.device import naming
 from deploy.errors import KitError
-from deploy.hosts import Completed, Host
-from deploy.logits import DIGESTS, LOGITS, RESULT_BYTES, DeviceLogits, write_logits
+from deploy.evidence.logits import DIGESTS, LOGITS, RESULT_BYTES, DeviceLogits, write_logits
+from deploy.hosts import transfer
+from deploy.hosts.host import Completed, Host
 from deploy.manifest import Step, key_of
 from deploy.npu import ais_bench, results
-from deploy.runtime import Runtime
+from deploy.npu.device import naming
 from deploy.workqueue import drain
 from stgcn.dataset import CLASSES
 from stgcn.files import atomic_write

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from deploy import transfer
 from deploy.build import Build
 from deploy.console import say
 from deploy.context import Context, Job, NpuHost, remote_copy
-from deploy.device import naming
 from deploy.errors import KitError, LinkLost
+from deploy.hosts import transfer
 from deploy.manifest import FAILED, Step, announce
 from deploy.npu import atc
+from deploy.npu.device import naming
 from deploy.workqueue import drain
 from stgcn.errors import InputError
 

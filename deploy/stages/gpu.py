@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from deploy import transfer
 from deploy.console import printable, say
+from deploy.containers.images import MMSKELETON_LABEL, SOURCES_LABEL
+from deploy.containers.runtime import Native
 from deploy.context import Context, Job, sources_sha256
 from deploy.errors import KitError
-from deploy.hosts import LocalHost
-from deploy.images import MMSKELETON_LABEL, SOURCES_LABEL
+from deploy.hosts import transfer
+from deploy.hosts.host import LocalHost
 from deploy.inventory import ROOT
 from deploy.manifest import Step
-from deploy.runtime import Native
 
 STAGE = "gpu-stage"
 

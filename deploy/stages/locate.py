@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from deploy import blocks, clips, transfer
+from deploy import blocks, clips
 from deploy.console import console, say
+from deploy.containers.runtime import Runtime
 from deploy.context import Context, Job, remote_copy
 from deploy.errors import KitError
+from deploy.hosts import transfer
 from deploy.manifest import Step, write_json
 from deploy.npu import ais_bench, atc
-from deploy.runtime import Runtime
 from stgcn.files import atomic_write
 
 STAGE = "locate"

@@ -7,14 +7,15 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from deploy import chain, clips
+from deploy import clips
 from deploy.console import say
 from deploy.context import Context
 from deploy.errors import KitError
+from deploy.evidence import chain
+from deploy.evidence.runs import run_id
 from deploy.inventory import ROOT
 from deploy.manifest import Step, digest_of, sources
 from deploy.report import page, skeletons
-from deploy.runs import run_id
 from stgcn.files import atomic_write
 
 PAGE = "report.html"

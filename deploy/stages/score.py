@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from deploy import chain, reproduce, runs
 from deploy.console import console, say
 from deploy.context import Context
 from deploy.errors import KitError
+from deploy.evidence import chain, reproduce, runs
+from deploy.evidence.logits import DIGESTS, LOGITS, read_logits
 from deploy.inventory import ROOT
-from deploy.logits import DIGESTS, LOGITS, read_logits
 from deploy.manifest import Manifest, Step, digest_of, sources, write_json
 from deploy.report.summary import Evidence, summary
 from deploy.report.table import table, to_csv

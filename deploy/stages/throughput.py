@@ -6,15 +6,15 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from deploy import transfer
 from deploy.build import Build
 from deploy.console import say
+from deploy.containers.runtime import Runtime
 from deploy.context import Context, Job, remote_copy
-from deploy.device import IdleCheck, IdleWatch, naming
 from deploy.errors import KitError
+from deploy.hosts import transfer
 from deploy.manifest import Step, write_json
 from deploy.npu import ais_bench
-from deploy.runtime import Runtime
+from deploy.npu.device import IdleCheck, IdleWatch, naming
 from stgcn.files import sha256_file
 
 SETTLE_S = 30.0  # a device's utilisation takes a moment to fall after our own run

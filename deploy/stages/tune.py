@@ -17,9 +17,9 @@ from rich.text import Text
 from deploy.build import Build
 from deploy.console import console, say
 from deploy.context import Context
-from deploy.device import IdleWatch
 from deploy.errors import KitError
 from deploy.manifest import FAILED, Step, announce, write_json
+from deploy.npu.device import IdleWatch
 from deploy.report.summary import accuracy as rates
 from deploy.report.summary import relative_error
 from deploy.stages import accuracy, convert, gpu, throughput

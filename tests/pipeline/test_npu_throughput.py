@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from deploy import device
 from deploy.errors import KitError
+from deploy.npu import device
 from deploy.stages import throughput
 from tests.pipeline.npu_job import NpuJob
 from tests.pipeline.test_npu_accuracy import python_that

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploy.hosts import LocalHost, SSHHost
+from deploy.hosts.host import LocalHost, SSHHost
 from deploy.inventory import ROOT, Npu
 from tests.system.network import Network, inside, install_programs
 

@@ -20,12 +20,12 @@ import docker
 import numpy as np
 import pytest
 
-from deploy.engine import CONTAINER_USER, Engine
+from deploy.containers.engine import CONTAINER_USER, Engine
+from deploy.containers.images import LABEL
+from deploy.containers.runtime import Container
 from deploy.errors import KitError
-from deploy.hosts import LocalHost
-from deploy.images import LABEL
+from deploy.hosts.host import LocalHost
 from deploy.inventory import ROOT, Gpu, Npu
-from deploy.runtime import Container
 from tests.pipeline.conftest import Job
 from tests.system.engine import docker_engine, install_base_tools, login
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from deploy.errors import KitError, LinkLost
-from deploy.hosts import Host, LocalHost, SSHHost
+from deploy.hosts.host import Host, LocalHost, SSHHost
 from deploy.inventory import Npu
 from tests.system.network import Network
 

@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pytest
 
-from deploy.hosts import LocalHost, SSHHost
+from deploy.hosts.host import LocalHost, SSHHost
+from deploy.hosts.transfer import push_clips
 from deploy.inventory import ROOT, Npu
-from deploy.transfer import push_clips
 from stgcn.dataset import CLIP_BYTES, CLIP_SHAPE, open_clips
 from stgcn.index import SHARD_CLIPS, Index, Shard
 from tests.system.conftest import clips_of

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploy import transfer
 from deploy.errors import KitError, LinkLost
-from deploy.hosts import Host, LocalHost, SSHHost
+from deploy.hosts import transfer
+from deploy.hosts.host import Host, LocalHost, SSHHost
 from deploy.inventory import Npu
 from stgcn.dataset import CLIP_BYTES, CLIP_SHAPE
 from stgcn.index import Index, Shard

@@ -9,11 +9,11 @@ from pathlib import Path
 import paramiko
 import pytest
 
-from deploy import trust
 from deploy.errors import KitError
-from deploy.hosts import SSHHost
+from deploy.hosts import trust
+from deploy.hosts.host import SSHHost
+from deploy.hosts.ssh import NotTrusted, Refused, Unreachable
 from deploy.inventory import Inventory, Npu
-from deploy.ssh import NotTrusted, Refused, Unreachable
 from tests.system.network import Network
 
 Connect = Callable[[Npu], SSHHost]

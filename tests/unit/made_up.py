@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from deploy.context import Context
+from deploy.evidence.logits import DIGESTS, LOGITS, DeviceLogits, write_logits
 from deploy.inventory import Inventory
-from deploy.logits import DIGESTS, LOGITS, DeviceLogits, write_logits
 from deploy.manifest import Step, write_json
 from deploy.npu import ais_bench
 from deploy.stages import throughput

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploy.audit import differences, print_audit
 from deploy.context import Context
 from deploy.errors import KitError
+from deploy.evidence.audit import differences, print_audit
+from deploy.evidence.runs import find, run_id
 from deploy.manifest import key_of
-from deploy.runs import find, run_id
 
 
 def edit(path: Path, change: Callable[[Any], None]) -> None:

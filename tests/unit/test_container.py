@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from deploy.engine import Engine, tunnel_argv
-from deploy.hosts import Completed, LocalHost
+from deploy.containers.engine import Engine, tunnel_argv
+from deploy.containers.runtime import DRIVER_FILES, NPU_NODES, Container, Native, Npus
+from deploy.hosts.host import Completed, LocalHost
 from deploy.inventory import Gpu, Npu
-from deploy.runtime import DRIVER_FILES, NPU_NODES, Container, Native, Npus
 
 WORKSPACE = PurePosixPath("/home/a/work")
 SHIELD = [

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from deploy import device
-from deploy.device import IdleWatch, Smi
 from deploy.errors import KitError
-from deploy.hosts import Completed, LocalHost
+from deploy.hosts.host import Completed, LocalHost
 from deploy.inventory import Npu
+from deploy.npu import device
+from deploy.npu.device import IdleWatch, Smi
 
 ROW = """| 6       310P3     | OK              | 15.8         42                0    / 0              |
 | 0       {device} | 0000:82:00.0    | {aicore}     {used} / 21534                            |

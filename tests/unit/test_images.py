@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy import images
+from deploy.containers import images
+from deploy.containers.images import Settings
 from deploy.errors import KitError
-from deploy.images import Settings
 from deploy.inventory import ROOT
 
 PATCH = ROOT / "docker/gpu/stgcn.patch"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deploy.errors import KitError
-from deploy.logits import DIGESTS, LOGITS, DeviceLogits, read_logits, write_logits
+from deploy.evidence.logits import DIGESTS, LOGITS, DeviceLogits, read_logits, write_logits
 
 NAMES = [f"clip-{i}" for i in range(6)]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from deploy import probe
+from deploy.npu import probe
 
 SOURCE = Path(probe.__file__).read_text()
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploy import remote
 from deploy.errors import KitError
-from deploy.hosts import LocalHost
+from deploy.hosts import remote
+from deploy.hosts.host import LocalHost
 
 SIZE = 1000
 RAW = bytes(range(250)) * 4 * 6

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy import compare, runs
 from deploy.context import Context
 from deploy.errors import KitError
+from deploy.evidence import compare, runs
 from deploy.stages import score
 from tests.unit import made_up
 

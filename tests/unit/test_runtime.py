@@ -6,9 +6,9 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from deploy.containers.runtime import Native
 from deploy.errors import KitError
-from deploy.hosts import LocalHost
-from deploy.runtime import Native
+from deploy.hosts.host import LocalHost
 
 HOSTILE = ["a b", "$(touch hacked)", "'; exit 3; '", "", "*", "--model=x\ny"]
 

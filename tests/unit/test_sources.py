@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from deploy.containers.sources import Source, tree_hash
 from deploy.errors import KitError
-from deploy.sources import Source, tree_hash
 
 
 def git(folder: Path, *arguments: str) -> str:

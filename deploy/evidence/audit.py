@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from deploy import chain, reproduce, runs
 from deploy.console import say
 from deploy.context import Context
 from deploy.errors import KitError
-from deploy.logits import LOGITS, read_logits
+from deploy.evidence import chain, reproduce, runs
+from deploy.evidence.logits import LOGITS, read_logits
+from deploy.evidence.runs import Run
 from deploy.manifest import Manifest, digest_of
 from deploy.npu import ais_bench
 from deploy.report import page
 from deploy.report.summary import summary
 from deploy.report.table import to_csv
-from deploy.runs import Run
 from deploy.stages import report, score, throughput
 from stgcn.dataset import load_labels
 from stgcn.errors import InputError

@@ -18,12 +18,12 @@ from typing import Any
 
 import docker
 
-from deploy import engine
 from deploy.console import say
+from deploy.containers import engine
+from deploy.containers.images import LABEL, MMSKELETON_LABEL
+from deploy.containers.sources import MMSKELETON
 from deploy.errors import KitError
-from deploy.images import LABEL, MMSKELETON_LABEL
 from deploy.manifest import revision, write_json
-from deploy.sources import MMSKELETON
 
 # Paths that may differ between two builds of one source, each with the reason.
 EXPECTED_DIFFERENCES: Mapping[str, str] = {

@@ -13,9 +13,9 @@ from typing import Any
 
 from rich.table import Table
 
-from deploy import chain
 from deploy.console import console, say
 from deploy.errors import KitError
+from deploy.evidence import chain
 from deploy.manifest import FORMAT, Manifest, digest_of, write_json
 from stgcn.files import sync_folder
 

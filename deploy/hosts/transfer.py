@@ -12,8 +12,8 @@ from typing import IO, Any
 
 from deploy.console import progress, say
 from deploy.errors import KitError
-from deploy.hosts import Host
-from deploy.remote import BLOCK
+from deploy.hosts.host import Host
+from deploy.hosts.remote import BLOCK
 from deploy.workqueue import in_parallel
 from stgcn.dataset import CLIP_BYTES
 from stgcn.files import atomic_write, sha256_file

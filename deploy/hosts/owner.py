@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from deploy import remote
+from deploy.hosts import remote
 from deploy.manifest import operator
 
 

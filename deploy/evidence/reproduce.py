@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from deploy.chain import GPU_STEPS, batch_steps
+from deploy.evidence.chain import GPU_STEPS, batch_steps
 from deploy.manifest import OK, Manifest
 from stgcn.files import atomic_write
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from deploy.console import console, say
-from deploy.runs import VERDICT_STEPS, Run
+from deploy.evidence.runs import VERDICT_STEPS, Run
 
 RESULTS = ("top1", "top5", "top1_agreement", "cosine_min", "max_abs_err", "relative_error", "passed")
 

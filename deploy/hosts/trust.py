@@ -10,9 +10,9 @@ from pathlib import Path
 import paramiko
 from fabric import Connection
 
-from deploy import ssh
 from deploy.console import say
 from deploy.errors import KitError
+from deploy.hosts import ssh
 from deploy.inventory import Gpu, Inventory, Npu, local_path
 
 _RSA = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")  # one key, three signatures

@@ -24,11 +24,11 @@ from typing import IO, Any, Protocol
 
 import paramiko
 
-from deploy import remote, ssh
 from deploy.console import printable, say
 from deploy.errors import KitError, LinkLost, OverrunError
+from deploy.hosts import remote, ssh
+from deploy.hosts.owner import Owner
 from deploy.inventory import Gpu, Npu, local_path
-from deploy.owner import Owner
 
 HEAD_BYTES, TAIL_BYTES = 1 << 18, 1 << 20  # of a program's output in memory; a log keeps up to LOG_BYTES
 LOG_BYTES = 64 << 20

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 import docker
 
-from deploy.engine import CONTAINER_USER, Engine
+from deploy.containers.engine import CONTAINER_USER, Engine
 from deploy.errors import KitError, OverrunError
-from deploy.hosts import Capture, Completed, Host
+from deploy.hosts.host import Capture, Completed, Host
 from deploy.inventory import Inventory, Npu
 
 # The scripts are counted, so that they and the command stay arguments: nothing is spliced into shell text. They are

@@ -13,12 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from deploy import probe
 from deploy.console import say
+from deploy.containers.runtime import Runtime
 from deploy.errors import KitError
 from deploy.inventory import Npu
-from deploy.npu import ais_bench, smi, versions
-from deploy.runtime import Runtime
+from deploy.npu import ais_bench, probe, smi, versions
 
 PROBE_TIMEOUT_S = 60.0  # npu-smi can hang on a lost device
 POLL_S = 2.0

@@ -24,7 +24,7 @@ import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from deploy.errors import KitError, OverrunError
-from deploy.hosts import Host
+from deploy.hosts.host import Host
 from deploy.interrupt import ended_by_interrupt
 from deploy.inventory import Gpu, Npu, local_path
 

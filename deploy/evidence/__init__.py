@@ -1,0 +1,1 @@
+"""What runs leave behind, and what may be concluded from it."""
