@@ -14,8 +14,10 @@ from deploy.build import Build
 from deploy.console import say
 from deploy.containers import runtime
 from deploy.errors import KitError, LinkLost
-from deploy.hosts import host as hosts
 from deploy.hosts import transfer
+from deploy.hosts.host import Host
+from deploy.hosts.local import LocalHost
+from deploy.hosts.over_ssh import SSHHost
 from deploy.inventory import ROOT, Gpu, Inventory, Npu, local_path
 from deploy.manifest import Manifest, Step, key_of
 from deploy.npu.device import Device, Facts, Smi, read_era
@@ -28,7 +30,7 @@ class NpuHost:
     """An NPU host of the inventory, connected."""
 
     section: Npu
-    host: hosts.Host
+    host: Host
     runtime: runtime.Runtime
     smi: Smi
     facts: Facts
@@ -59,7 +61,7 @@ class Context:
     workspace: Path = field(init=False)
     manifest: Manifest = field(init=False)
     _sent: set[tuple[str, Any]] = field(init=False, default_factory=set)
-    _hosts: list[hosts.Host] = field(init=False, default_factory=list)
+    _hosts: list[Host] = field(init=False, default_factory=list)
     _holding: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
@@ -81,7 +83,7 @@ class Context:
         """
         self._holding = not self.dry
         if self._holding:
-            self._hold(hosts.LocalHost("control", self.workspace))
+            self._hold(LocalHost("control", self.workspace))
             self.manifest = Manifest(self.workspace)  # as the last holder left it
         return self
 
@@ -90,11 +92,15 @@ class Context:
         for host in reversed(self._hosts):
             host.close(interrupted=kind is KeyboardInterrupt)
 
-    def connect(self, section: Gpu | Npu) -> hosts.Host:
-        known_hosts = local_path(self.inventory.known_hosts)
-        return self._hold(hosts.connect(section, self.workspace, known_hosts, self.inventory.link_timeout_s))
+    def connect(self, section: Gpu | Npu) -> Host:
+        """The host that a section names. A GPU host on this machine works in the control's own workspace."""
+        if section.connection == "ssh":
+            known_hosts = local_path(self.inventory.known_hosts)
+            return self._hold(SSHHost(section, known_hosts, self.inventory.link_timeout_s))
+        workspace = self.workspace if isinstance(section, Gpu) else local_path(section.workspace)
+        return self._hold(LocalHost(section.name, workspace))
 
-    def _hold(self, host: hosts.Host) -> hosts.Host:
+    def _hold(self, host: Host) -> Host:
         self._hosts.append(host)
         if self._holding:
             host.hold()
@@ -155,7 +161,7 @@ class Context:
             KitError: it is not there.
         """
         host = self.gpu.host
-        if isinstance(host, hosts.LocalHost):
+        if isinstance(host, LocalHost):
             return self.manifest.input_sha256(Path(path))
         memo = str(host.workspace / ".kit" / "hashes.json")
         found = host.call("digest", {"paths": [str(path)], "memo": memo})[str(path)]
@@ -218,7 +224,7 @@ def sources_sha256() -> str:
     return sha.hexdigest()
 
 
-def remote_copy(host: hosts.Host, path: Path) -> PurePosixPath:
+def remote_copy(host: Host, path: Path) -> PurePosixPath:
     """Where a host keeps its copy of a file: named by content, so that a stale one is never taken for it."""
     return host.workspace / "files" / sha256_file(path)[:16] / path.name
 
@@ -227,11 +233,11 @@ def remote_copy(host: hosts.Host, path: Path) -> PurePosixPath:
 class Job:
     """One run on a host that outlives a cut: the next command finds it by its name."""
 
-    host: hosts.Host
+    host: Host
     name: str
 
     @classmethod
-    def of(cls, host: hosts.Host, inputs: Mapping[str, Any], name: str) -> Job:
+    def of(cls, host: Host, inputs: Mapping[str, Any], name: str) -> Job:
         return cls(host, f"{name.replace('/', '-')}-{key_of(inputs)[:12]}")
 
     @property

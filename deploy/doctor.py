@@ -98,9 +98,9 @@ def _ssh_target(section: Gpu | Npu) -> list[str]:
 
 def _machine(host: Host, facts: Mapping[str, Any], now: float) -> Iterator[Check]:
     yield Check(host.name, "Python", True, f"{facts['python']} on {facts['machine']}, {facts['cores']} cores")
-    decoders = facts["decoders"]
-    best = ", ".join(f"{codec} by {by}" for codec, by in decoders.items())
-    advice = "" if "zstd" in decoders else "; faster after apt-get install zstd"
+    codecs = facts["codecs"]
+    best = ", ".join(f"{codec} by {by}" for codec, by in codecs.items())
+    advice = "" if "zstd" in codecs else "; faster after apt-get install libzstd1"
     yield Check(host.name, "compression", True, best + advice)
     skew = facts["time"] - now
     yield Check(

@@ -22,7 +22,7 @@ from stgcn.errors import InputError, run_main
 from stgcn.files import PathLike, atomic_write, remove
 
 FORMAT = 1
-SHARD_CLIPS = 512  # 63 MiB
+SHARD_CLIPS = 1024  # 127 MiB
 READ_CLIPS = 16
 
 

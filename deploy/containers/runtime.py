@@ -15,7 +15,8 @@ import docker
 
 from deploy.containers.engine import CONTAINER_USER, Engine
 from deploy.errors import KitError, OverrunError
-from deploy.hosts.host import Capture, Completed, Host
+from deploy.hosts.capture import Capture
+from deploy.hosts.host import Completed, Host
 from deploy.inventory import Inventory, Npu
 
 # The scripts are counted, so that they and the command stay arguments: nothing is spliced into shell text. They are

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from deploy.hosts import remote
+from deploy.hosts.remote.machine import identity
 from deploy.manifest import operator
 
 
@@ -27,7 +27,7 @@ class Owner:
     @classmethod
     def this_process(cls) -> Owner:
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        return cls(operator(), os.getpid(), _started(os.getpid()), remote.identity(), now)
+        return cls(operator(), os.getpid(), _started(os.getpid()), identity(), now)
 
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> Owner:
@@ -40,7 +40,7 @@ class Owner:
 
     def is_dead(self) -> bool:
         """Whether it was a process of this machine that is no more."""
-        return self.machine == remote.identity() and _started(self.pid) != self.started
+        return self.machine == identity() and _started(self.pid) != self.started
 
 
 def _started(pid: int) -> int:

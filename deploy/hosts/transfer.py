@@ -13,7 +13,7 @@ from typing import IO, Any
 from deploy.console import progress, say
 from deploy.errors import KitError
 from deploy.hosts.host import Host
-from deploy.hosts.remote import BLOCK
+from deploy.hosts.remote.protocol import BLOCK
 from deploy.workqueue import in_parallel
 from stgcn.dataset import CLIP_BYTES
 from stgcn.files import atomic_write, sha256_file
@@ -74,20 +74,20 @@ def push_clips(source: Host, data: PurePosixPath, index: Index, host: Host, fold
     """
     shards = [{"first": s.first, "count": s.count, "sha256": s.sha256} for s in index.shards]
     request = {"folder": str(folder), "clip_bytes": CLIP_BYTES, "shards": shards}
-    landed = dict(zip((s.first for s in index.shards), host.call("landed", request), strict=True))
+    there = host.call("landed", request)
+    landed, codecs = dict(zip((s.first for s in index.shards), there["clips"], strict=True)), there["codecs"]
     missing = [shard for shard in index.shards if landed[shard.first] < shard.count]
     if not missing:
         return Pushed(len(shards), len(shards), 0, 0, 0.0)
-    codecs = list(host.call("facts", {"workspace": str(host.workspace)})["decoders"])
     wire, start = _Counter(), time.monotonic()
     with progress(f"clips to {host.name}", index.samples) as advance:
         advance(sum(landed.values()))
 
         def push(shard: Shard) -> None:
-            there, left = landed[shard.first], shard.count - landed[shard.first]
-            what = {"first": shard.first + there, "count": left}
+            before, left = landed[shard.first], shard.count - landed[shard.first]
+            what = {"first": shard.first + before, "count": left}
             stream = source.stream("clips", {"path": str(data), "clip_bytes": CLIP_BYTES, "codecs": codecs, **what})
-            whole = {"first": shard.first, "count": shard.count, "sha256": shard.sha256, "landed": there}
+            whole = {"first": shard.first, "count": shard.count, "sha256": shard.sha256, "landed": before}
             request = {"folder": str(folder / str(shard.first)), "clip_bytes": CLIP_BYTES, **whole}
             host.call("unpack", request, wire.counted(stream))
             advance(left)

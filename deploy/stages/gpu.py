@@ -14,7 +14,7 @@ from deploy.containers.runtime import Native
 from deploy.context import Context, Job, sources_sha256
 from deploy.errors import KitError
 from deploy.hosts import transfer
-from deploy.hosts.host import LocalHost
+from deploy.hosts.local import LocalHost
 from deploy.inventory import ROOT
 from deploy.manifest import Step
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploy.hosts.host import LocalHost, SSHHost
+from deploy.hosts.local import LocalHost
+from deploy.hosts.over_ssh import SSHHost
 from deploy.inventory import ROOT, Npu
 from tests.system.network import Network, inside, install_programs
 

@@ -24,7 +24,7 @@ from deploy.containers.engine import CONTAINER_USER, Engine
 from deploy.containers.images import LABEL
 from deploy.containers.runtime import Container
 from deploy.errors import KitError
-from deploy.hosts.host import LocalHost
+from deploy.hosts.local import LocalHost
 from deploy.inventory import ROOT, Gpu, Npu
 from tests.pipeline.conftest import Job
 from tests.system.engine import docker_engine, install_base_tools, login

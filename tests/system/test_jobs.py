@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from deploy.errors import KitError, LinkLost
-from deploy.hosts.host import Host, LocalHost, SSHHost
+from deploy.hosts.host import Host
+from deploy.hosts.local import LocalHost
+from deploy.hosts.over_ssh import SSHHost
 from deploy.inventory import Npu
 from tests.system.network import Network
 

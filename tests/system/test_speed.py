@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pytest
 
-from deploy.hosts.host import LocalHost, SSHHost
+from deploy.hosts.local import LocalHost
+from deploy.hosts.over_ssh import SSHHost
 from deploy.hosts.transfer import push_clips
 from deploy.inventory import ROOT, Npu
 from stgcn.dataset import CLIP_BYTES, CLIP_SHAPE, open_clips

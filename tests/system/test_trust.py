@@ -11,7 +11,7 @@ import pytest
 
 from deploy.errors import KitError
 from deploy.hosts import trust
-from deploy.hosts.host import SSHHost
+from deploy.hosts.over_ssh import SSHHost
 from deploy.hosts.ssh import NotTrusted, Refused, Unreachable
 from deploy.inventory import Inventory, Npu
 from tests.system.network import Network

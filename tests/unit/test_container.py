@@ -10,7 +10,8 @@ import pytest
 
 from deploy.containers.engine import Engine, tunnel_argv
 from deploy.containers.runtime import DRIVER_FILES, NPU_NODES, Container, Native, Npus
-from deploy.hosts.host import Completed, LocalHost
+from deploy.hosts.host import Completed
+from deploy.hosts.local import LocalHost
 from deploy.inventory import Gpu, Npu
 
 WORKSPACE = PurePosixPath("/home/a/work")

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from deploy.errors import KitError
-from deploy.hosts.host import Completed, LocalHost
+from deploy.hosts.host import Completed
+from deploy.hosts.local import LocalHost
 from deploy.inventory import Npu
 from deploy.npu import device
 from deploy.npu.device import IdleWatch, Smi

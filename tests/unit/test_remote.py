@@ -1,4 +1,4 @@
-"""remote.py's operations, as a host of this machine runs them: whole files or none, damage told."""
+"""The operations of remote/, as a host of this machine runs them: whole files or none, damage told."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ import numpy as np
 import pytest
 
 from deploy.errors import KitError
-from deploy.hosts import remote
-from deploy.hosts.host import LocalHost
+from deploy.hosts.local import LocalHost
+from deploy.hosts.remote import compression
+from deploy.hosts.remote.jobs import MAIN
+from deploy.hosts.remote.operations import OPERATIONS
+from deploy.hosts.remote.protocol import MAGIC
 
 SIZE = 1000
 RAW = bytes(range(250)) * 4 * 6
@@ -35,11 +38,10 @@ def shard(folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 def landed(host: LocalHost, folder: Path) -> int:
-    request = shard(folder)
-    found: list[int] = host.call(
-        "landed", {"folder": str(folder.parent), "clip_bytes": SIZE, "shards": [request | {"first": int(folder.name)}]}
-    )
-    return found[0]
+    shards = [shard(folder) | {"first": int(folder.name)}]
+    found = host.call("landed", {"folder": str(folder.parent), "clip_bytes": SIZE, "shards": shards})
+    assert found["codecs"] == list(compression.codecs())
+    return int(found["clips"][0])
 
 
 @pytest.mark.parametrize("version", [(1, 0), (2, 0)])
@@ -56,6 +58,46 @@ def test_clips_travel_in_any_compression(codec: str, version: tuple[int, int], h
     host.call("unpack", shard(folder), [sent.getvalue()])
     assert b"".join((folder / f"{i}.bin").read_bytes() for i in range(3, 9)) == RAW
     assert landed(host, folder) == 6
+
+
+@pytest.fixture(params=["zstandard", "libzstd"])
+def zstd(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each way to zstd that a host may have."""
+    if request.param == "libzstd":
+        monkeypatch.setattr(compression, "_package", lambda: None)
+    assert compression.codecs()["zstd"] == request.param
+    return str(request.param)
+
+
+def packed(raw: bytes, blocks: int) -> bytes:
+    compress, flush = compression.encoder("zstd")
+    size = -(-len(raw) // blocks)
+    return b"z" + b"".join(compress(raw[i : i + size]) for i in range(0, len(raw), size)) + flush()
+
+
+@pytest.mark.parametrize("blocks", [1, 7])
+def test_zstd_of_one_host_is_read_on_another(blocks: int, zstd: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = np.random.default_rng(0).integers(0, 3, 3_000_001, np.uint8).tobytes()
+    body, room = packed(raw, blocks), memoryview(bytearray(len(raw) + 1))
+    assert len(body) < len(raw) / 3
+    for _ in ("by itself", "by the other"):
+        assert compression.decoder(io.BytesIO(body))(room) == len(raw)
+        assert room[:-1] == raw
+        monkeypatch.undo() if zstd == "libzstd" else monkeypatch.setattr(compression, "_package", lambda: None)
+
+
+def test_a_zstd_stream_that_is_cut_or_wrong(zstd: str) -> None:
+    body, room = packed(RAW, 1), memoryview(bytearray(len(RAW)))
+    assert compression.decoder(io.BytesIO(body[:-9]))(room) < len(RAW)
+    with pytest.raises(Exception, match="(?i)zstd|unknown frame"):
+        compression.decoder(io.BytesIO(b"z" + RAW))(room)
+
+
+def test_a_zstd_stream_that_wants_gigabytes_is_refused(zstd: str) -> None:
+    """RFC 8878: a window descriptor of 2^(10 + 0x15) = 2 GiB, then one block of 4 GiB's first zero, repeated."""
+    bomb = b"z\x28\xb5\x2f\xfd" + bytes([0x00, 0x15 << 3]) + (((1 << 17) << 3) | 2).to_bytes(3, "little") + b"\0"
+    with pytest.raises(Exception, match="(?i)memory|window"):
+        compression.decoder(io.BytesIO(bomb))(memoryview(bytearray(SIZE)))
 
 
 def test_a_cut_leaves_what_had_landed(host: LocalHost, tmp_path: Path) -> None:
@@ -112,12 +154,10 @@ def test_digests_are_remembered_while_a_file_stays(host: LocalHost, tmp_path: Pa
 
 
 @pytest.mark.parametrize("request_line", [b"", b"not json\n", b"[]\n", b"{}\n", b'{"path": null}\n'])
-@pytest.mark.parametrize("operation", sorted(set(remote.OPERATIONS) - {"hold", "job"}))
+@pytest.mark.parametrize("operation", sorted(set(OPERATIONS) - {"hold", "job"}))
 def test_a_bad_request_gets_a_sentence(operation: str, request_line: bytes) -> None:
-    done = subprocess.run(
-        [sys.executable, "-I", remote.__file__, operation], input=request_line, capture_output=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-I", MAIN, operation], input=request_line, capture_output=True, timeout=60)
     magic, reply = done.stdout.splitlines(keepends=True)
-    assert magic == remote.MAGIC
+    assert magic == MAGIC
     assert "error" in json.loads(reply) or done.returncode == 0
     assert not done.stderr

@@ -8,7 +8,7 @@ import pytest
 
 from deploy.containers.runtime import Native
 from deploy.errors import KitError
-from deploy.hosts.host import LocalHost
+from deploy.hosts.local import LocalHost
 
 HOSTILE = ["a b", "$(touch hacked)", "'; exit 3; '", "", "*", "--model=x\ny"]
 

@@ -1,0 +1,182 @@
+"""Files of a host: their digests, to it and from it, and written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from typing import IO, Any, Dict, Iterator
+
+from . import protocol
+from .protocol import BLOCK, Body, Request
+
+
+def digest(request: Request, _body: Body) -> Dict[str, Any]:
+    """`paths` -> {path: {"bytes", "sha256"}, or null where there is no such file}.
+
+    With `memo`, a file of the host, digests are remembered while size, inode and times stay: a dataset is 2.57 GB.
+    """
+    known = read_json(request["memo"]) if "memo" in request else {}
+    found: Dict[str, Any] = {}
+    for path in request["paths"]:
+        if not os.path.isfile(path):
+            found[path] = None
+            continue
+        status = os.stat(path)
+        identity = [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
+        if known.get(path, [None])[0] != identity:
+            known[path] = [identity, _digest(path)]
+        found[path] = known[path][1]
+    if "memo" in request:
+        write_json(request["memo"], known)
+    return found
+
+
+def _digest(path: str) -> Dict[str, Any]:
+    sha, size = hashlib.sha256(), 0
+    with open(path, "rb") as stream:
+        for block in iter(lambda: stream.read(BLOCK), b""):
+            sha.update(block)
+            size += len(block)
+    return {"bytes": size, "sha256": sha.hexdigest()}
+
+
+def receive(request: Request, body: Body) -> bool:
+    """Write the body's `bytes` to `path`, refused unless their digest is `sha256`."""
+    path = request["path"]
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    sha = hashlib.sha256()
+    with _aside(path) as stream:
+        for block in protocol.upto(request["bytes"], body):
+            sha.update(block)
+            stream.write(block)
+        if sha.hexdigest() != request["sha256"]:
+            raise ValueError("%s arrived damaged (%d of %d bytes)" % (path, stream.tell(), request["bytes"]))
+    return True
+
+
+def send(request: Request, _body: Body) -> Dict[str, Any]:
+    """`path`'s bytes as frames; the reply is their digest."""
+    sha, size = hashlib.sha256(), 0
+    with open(request["path"], "rb") as stream:
+        for block in iter(lambda: stream.read(BLOCK), b""):
+            sha.update(block)
+            size += len(block)
+            protocol.frame(block)
+    return {"bytes": size, "sha256": sha.hexdigest()}
+
+
+def plant(request: Request, body: Body) -> bool:
+    """Make `folder` with `files` {name: bytes}, whose contents follow in that order. One that is there stays."""
+    folder = request["folder"]
+    if os.path.isdir(folder):
+        return True
+    part = "%s.%d.part" % (folder, os.getpid())
+    os.makedirs(part)
+    for name, size in request["files"].items():
+        with open(os.path.join(part, name), "wb") as stream:
+            for block in protocol.upto(size, body):
+                stream.write(block)
+            if stream.tell() != size:
+                raise ValueError("%s broke off at %s" % (folder, name))
+    os.rename(part, folder)
+    return True
+
+
+def link(request: Request, _body: Body) -> bool:
+    """Make `folder` anew with the hard links `{name: source}` of `files` (copies where links are refused)."""
+    folder = request["folder"]
+    part = folder + ".part"
+    shutil.rmtree(part, ignore_errors=True)
+    os.makedirs(part)
+    for name, source in request["files"].items():
+        target = os.path.join(part, name)
+        try:
+            os.link(source, target)
+        except (FileExistsError, FileNotFoundError):
+            raise
+        except OSError:
+            shutil.copyfile(source, target)
+    replace_folder(part, folder)
+    return True
+
+
+def listing(request: Request, _body: Body) -> Dict[str, int]:
+    """`folder` -> {path below it: bytes} of every regular file."""
+    top = request["folder"]
+    found = {}
+    for folder, _, names in os.walk(top):
+        for name in names:
+            path = os.path.join(folder, name)
+            if os.path.isfile(path) and not os.path.islink(path):
+                found[os.path.relpath(path, top)] = os.path.getsize(path)
+    return found
+
+
+def pack(request: Request, _body: Body) -> Dict[str, Any]:
+    """Concatenate `folder`'s `names`, in that order, into `path`; the reply is its digest."""
+    with _aside(request["path"]) as packed:
+        for name in request["names"]:
+            with open(os.path.join(request["folder"], name), "rb") as stream:
+                shutil.copyfileobj(stream, packed)
+    return _digest(request["path"])
+
+
+def remove(request: Request, _body: Body) -> bool:
+    """Remove every file or folder of `paths`; what is not there is fine. `if_empty` folders go if nothing is left."""
+    for path in request["paths"]:
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        elif os.path.lexists(path):
+            os.remove(path)
+    for path in request.get("if_empty", []):
+        with contextlib.suppress(OSError):
+            os.rmdir(path)
+    return True
+
+
+@contextlib.contextmanager
+def _aside(path: str) -> Iterator[IO[bytes]]:
+    """Open `path` for writing aside: synced and renamed at the end, removed on failure."""
+    part = "%s.%d.part" % (path, os.getpid())
+    try:
+        with open(part, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(part, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(part)
+
+
+def read_json(path: str) -> Any:
+    """What a file of the kit's own holds; {} where it is missing or torn."""
+    try:
+        with open(path, "rb") as stream:
+            return json.load(stream)
+    except (OSError, ValueError):
+        return {}
+
+
+def write_json(path: str, value: Any) -> None:
+    part = path + ".new"
+    with open(part, "w", encoding="utf-8") as stream:
+        json.dump(value, stream)
+    os.replace(part, path)
+
+
+def replace_folder(part: str, folder: str) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    os.rename(part, folder)
+
+
+def lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,45 @@
+"""What a host is and has."""
+
+from __future__ import annotations
+
+import glob
+import os
+import platform
+import shutil
+import time
+from typing import Any, Dict
+
+from .compression import codecs
+from .protocol import Body, Request
+
+
+def facts(request: Request, _body: Body) -> Dict[str, Any]:
+    """What `fab doctor` asks of a host, and what a push needs to know."""
+    workspace = request["workspace"]
+    there = workspace
+    while not os.path.isdir(there):
+        there = os.path.dirname(there)
+    disk = os.statvfs(there)
+    devices = sorted(glob.glob("/dev/davinci*") + glob.glob("/dev/devmm_svm") + glob.glob("/dev/hisi_hdc"))
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count() or 1,
+        "codecs": codecs(),
+        "free_bytes": disk.f_bavail * disk.f_frsize,
+        "writable": os.access(there, os.W_OK | os.X_OK),
+        "uid": os.getuid(),
+        "time": time.time(),
+        "programs": {name: shutil.which(name) for name in request.get("programs", [])},
+        "devices": {path: [os.stat(path).st_uid, os.stat(path).st_gid, os.stat(path).st_mode] for path in devices},
+    }
+
+
+def boot() -> str:
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
+        return stream.read().strip()
+
+
+def identity() -> str:
+    """This boot of this machine and its process numbers: where a pid means one process."""
+    return boot() + " " + os.readlink("/proc/self/ns/pid")

@@ -1,0 +1,171 @@
+"""Shards of clips: read and packed where the dataset lies, unpacked to a file a clip where they land.
+
+A shard travels as one stream: a tag that names its compression, then the clips from the first that is missing on.
+What has landed are files, so a cut costs a clip at most, whatever wrote or compressed the stream before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import signal
+import struct
+import sys
+from typing import IO, Any, Dict, Iterator, List
+
+from . import compression, files, protocol
+from .machine import boot
+from .protocol import BLOCK, Body, Request
+
+MARKER = ".shard"  # in a shard's folder: what it holds, written last
+PID = ".pid"  # in a shard's `.part`: who writes it
+RAW_RATIO = 0.9  # a shard that compresses no better than this is sent as it is
+
+
+def clips(request: Request, _body: Body) -> Dict[str, Any]:
+    """`count` clips of `clip_bytes` from sample `first` of the .npy at `path`, as frames.
+
+    Compressed by the first of `codecs` that this Python can and that pays on the first block.
+    """
+    path, size = request["path"], request["clip_bytes"]
+    left = request["count"] * size
+    with open(path, "rb") as stream:
+        stream.seek(_array_offset(stream) + size * request["first"])
+        block = stream.read(min(BLOCK, left))
+        available = compression.codecs()
+        codec = next((name for name in request["codecs"] if name in available), "raw")
+        if codec != "raw":
+            compress, flush = compression.encoder(codec)
+            if len(compress(block) + flush()) > RAW_RATIO * len(block):
+                codec = "raw"
+        compress, flush = compression.encoder(codec)
+        protocol.frame(next(tag for tag, name in compression.TAGS.items() if name == codec))
+        while block:
+            protocol.frame(compress(block))
+            left -= len(block)
+            block = stream.read(min(BLOCK, left))
+        protocol.frame(flush())
+    return {"codec": codec}
+
+
+def _array_offset(stream: IO[bytes]) -> int:
+    """Where a .npy's array begins: its header gives its own length (NEP 1: two bytes in version 1, four later)."""
+    head = stream.read(12)
+    if head[:6] != b"\x93NUMPY":
+        raise ValueError("%s is no .npy file" % stream.name)
+    form = "<H" if head[6] == 1 else "<I"
+    return 8 + struct.calcsize(form) + int(struct.unpack_from(form, head, 8)[0])
+
+
+def landed(request: Request, _body: Body) -> Dict[str, Any]:
+    """For each of `shards` (`first`, `count`, `sha256`), how many of its clips are in `folder` already, `count` only
+    of a shard that is whole, its bytes checked; and the codecs that may be sent."""
+    found = []
+    for shard in request["shards"]:
+        there = os.path.join(request["folder"], str(shard["first"]))
+        if _is_whole(there, shard):
+            found.append(shard["count"])
+        else:
+            sizes = (os.path.join(there + ".part", name) for name in _clip_names(shard))
+            found.append(min(_leading(sizes, request["clip_bytes"]), shard["count"] - 1))
+    return {"clips": found, "codecs": list(compression.codecs())}
+
+
+def _leading(paths: Iterator[str], size: int) -> int:
+    """How many of `paths`, from the first on, are files of `size` bytes."""
+    for count, path in enumerate(paths):
+        if not os.path.isfile(path) or os.path.getsize(path) != size:
+            return count
+    return sys.maxsize
+
+
+def unpack(request: Request, body: Body) -> bool:
+    """Write a shard as files: `first`..`first + count - 1`, a clip of `clip_bytes` each, as `folder`/<i>.bin.
+
+    The body has the clips from the `landed`-th on; refused unless the digest of all is `sha256`.
+    """
+    folder, size = request["folder"], request["clip_bytes"]
+    part = folder + ".part"
+    with _only_writer(part):
+        sha, written = hashlib.sha256(), 0
+        names = _clip_names(request)
+        for name in names[: request["landed"]]:
+            with open(os.path.join(part, name), "rb") as file:
+                sha.update(file.read())
+            written += 1
+        read_into, clip = compression.decoder(body), memoryview(bytearray(size))
+        for name in names[written:]:
+            if read_into(clip) < size:
+                raise ValueError("the shard at sample %d broke off at clip %d" % (request["first"], written))
+            with open(os.path.join(part, name), "wb") as file:
+                file.write(clip)
+            sha.update(clip)
+            written += 1
+        if read_into(clip[:1]):
+            raise ValueError("the shard at sample %d holds more than it announced" % request["first"])
+        if sha.hexdigest() != request["sha256"]:
+            shutil.rmtree(part)
+            raise ValueError("the shard at sample %d arrived damaged, and was thrown away" % request["first"])
+        os.remove(os.path.join(part, PID))
+        _mark(part, request)
+        files.replace_folder(part, folder)
+    return True
+
+
+def _clip_names(shard: Request) -> List[str]:
+    return ["%d.bin" % i for i in range(shard["first"], shard["first"] + shard["count"])]
+
+
+def _is_whole(folder: str, shard: Request) -> bool:
+    """Whether `folder` holds just this shard: by its marker while no file was touched since, else by its bytes."""
+    names = _clip_names(shard)
+    if not os.path.isdir(folder) or set(os.listdir(folder)) - {MARKER} != set(names):
+        return False
+    if files.read_json(os.path.join(folder, MARKER)) == _marker(folder, shard):
+        return True
+    sha = hashlib.sha256()
+    for name in names:
+        with open(os.path.join(folder, name), "rb") as stream:
+            sha.update(stream.read())
+    if sha.hexdigest() != shard["sha256"]:
+        return False
+    _mark(folder, shard)
+    return True
+
+
+def _mark(folder: str, shard: Request) -> None:
+    files.write_json(os.path.join(folder, MARKER), _marker(folder, shard))
+
+
+def _marker(folder: str, shard: Request) -> Dict[str, str]:
+    """Good for one boot only: files are not synced one by one, and a power cut may take what they held."""
+    sha = hashlib.sha256()
+    for name in _clip_names(shard):
+        status = os.stat(os.path.join(folder, name))
+        sha.update(b"%d %d %d\n" % (status.st_size, status.st_mtime_ns, status.st_ino))
+    return {"sha256": shard["sha256"], "files": sha.hexdigest(), "boot": boot()}
+
+
+@contextlib.contextmanager
+def _only_writer(part: str) -> Iterator[None]:
+    """Hold a shard's `.part`. Its last writer may still wait on a link that is dead: it is ended."""
+    os.makedirs(part, exist_ok=True)
+    descriptor = os.open(part, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if not files.lock(descriptor):
+            end_writer(part)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        files.write_json(os.path.join(part, PID), os.getpid())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def end_writer(part: str) -> None:
+    pid = files.read_json(os.path.join(part, PID))
+    if isinstance(pid, int) and pid > 1:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
