@@ -10,13 +10,13 @@ from typing import Any
 
 from invoke import Exit, task
 
+from deploy import audit as audits
 from deploy import clean as clean_hosts
 from deploy import doctor as doctor_of_hosts
 from deploy import interrupt, inventory
 from deploy.console import printable, say
 from deploy.containers import images, rootfs
 from deploy.context import Context
-from deploy.evidence import audit as audits
 from deploy.evidence import compare as comparison
 from deploy.evidence import runs
 from deploy.evidence.status import print_status

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+import numpy as np
+
 from deploy.console import progress, say
 from deploy.errors import KitError
 from deploy.hosts.host import Host
 from deploy.hosts.remote.protocol import BLOCK
 from deploy.workqueue import in_parallel
-from stgcn.dataset import CLIP_BYTES
+from stgcn.dataset import CLIP_BYTES, CLIP_DTYPE, CLIP_SHAPE
 from stgcn.files import atomic_write, sha256_file
 from stgcn.index import Index, Shard
 
@@ -97,6 +99,20 @@ def push_clips(source: Host, data: PurePosixPath, index: Index, host: Host, fold
     pushed = Pushed(len(shards), len(shards) - len(missing), raw, wire.bytes, time.monotonic() - start)
     say(f"  clips to {host.name}: {pushed}", "dim")
     return pushed
+
+
+def read_clip(source: Host, data: PurePosixPath, sample: int) -> np.ndarray:
+    """One clip of `data`, a .npy on `source`: float32 (3, 300, 18, 2).
+
+    Raises:
+        KitError: its host does not give it up.
+    """
+    request = {"path": str(data), "clip_bytes": CLIP_BYTES, "first": sample, "count": 1, "codecs": []}
+    _tag, *blocks = source.stream("clips", request)
+    clip = b"".join(blocks)
+    if len(clip) != CLIP_BYTES:
+        raise KitError(f"{source.name}: sample {sample} cannot be read from {data}; check `dataset.data`")
+    return np.frombuffer(clip, CLIP_DTYPE).reshape(CLIP_SHAPE)
 
 
 def clip_path(index: Index, folder: PurePosixPath, sample: int) -> PurePosixPath:

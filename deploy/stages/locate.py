@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from deploy import blocks, clips
 from deploy.console import console, say
 from deploy.containers.runtime import Runtime
 from deploy.context import Context, Job, remote_copy
 from deploy.errors import KitError
+from deploy.evidence import blocks
 from deploy.hosts import transfer
 from deploy.manifest import Step, write_json
 from deploy.npu import ais_bench, atc
@@ -119,7 +119,7 @@ def _instrument(context: Context) -> tuple[Path, list[str]]:
 def _in_fp32(context: Context, onnx: Path, outputs: Sequence[str], samples: Sequence[int]) -> Instrumented:
     import onnxruntime
 
-    batch = np.stack([clips.read(context, sample) for sample in samples])
+    batch = np.stack([transfer.read_clip(context.gpu.host, context.data, sample) for sample in samples])
     session = onnxruntime.InferenceSession(str(onnx), providers=["CPUExecutionProvider"])
     names = [LOGITS, *(str(number) for number in range(1, blocks.BLOCKS + 1))]
     rows = [session.run(list(outputs), {session.get_inputs()[0].name: clip[None]}) for clip in batch]

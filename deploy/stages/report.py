@@ -7,12 +7,12 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from deploy import clips
 from deploy.console import say
 from deploy.context import Context
 from deploy.errors import KitError
 from deploy.evidence import chain
 from deploy.evidence.runs import run_id
+from deploy.hosts import transfer
 from deploy.inventory import ROOT
 from deploy.manifest import Step, digest_of, sources
 from deploy.report import page, skeletons
@@ -68,7 +68,7 @@ def _drawings(context: Context, samples: Sequence[int]) -> dict[int, dict[str, A
     found = {}
     for sample in samples:
         try:
-            found[sample] = skeletons.drawing(clips.read(context, sample))
+            found[sample] = skeletons.drawing(transfer.read_clip(context.gpu.host, context.data, sample))
         except KitError as error:
             say(f"  {error}; it is not drawn", "yellow")
     return found

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deploy.audit import differences, print_audit
 from deploy.context import Context
 from deploy.errors import KitError
-from deploy.evidence.audit import differences, print_audit
 from deploy.evidence.runs import find, run_id
 from deploy.manifest import key_of
 

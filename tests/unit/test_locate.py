@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from deploy import blocks
 from deploy.errors import KitError
+from deploy.evidence import blocks
 from deploy.stages.locate import located
 
 
