@@ -11,7 +11,6 @@ from typing import Any, List, Optional
 
 import numpy as np
 
-from stgcn.dataset import CLIP_SHAPE
 from stgcn.errors import InputError, run_main
 from stgcn.files import PathLike, atomic_write
 from stgcn.onnx_model import INPUT, OUTPUT, TOLERANCE
@@ -26,10 +25,11 @@ def write_agreement(onnx: PathLike, other: PathLike, output: PathLike) -> None:
     of 1 where logits are small).
     """
     sessions = [_session(path) for path in (onnx, other)]
+    shape = sessions[0].get_inputs()[0].shape[1:]
     random = np.random.RandomState(1)
     apart = largest = 0.0
     for batch_size in BATCH_SIZES:
-        clips = random.uniform(-0.5, 0.5, size=(batch_size, *CLIP_SHAPE)).astype(np.float32)
+        clips = random.uniform(-0.5, 0.5, size=(batch_size, *shape)).astype(np.float32)
         logits, others = (session.run([OUTPUT], {INPUT: clips})[0] for session in sessions)
         apart = max(apart, float(np.abs(logits - others).max()))
         largest = max(largest, float(np.abs(others).max()))

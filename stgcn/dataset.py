@@ -23,6 +23,8 @@ CLASSES = 400
 CLIP_VALUES = CHANNELS * FRAMES * JOINTS * PERSONS
 CLIP_BYTES = 4 * CLIP_VALUES
 CLIP_DTYPE = np.dtype("<f4")
+# What a sample of a model is: a clip with both of its persons, or a person who is seen, alone
+SAMPLE_SHAPES = {"both": CLIP_SHAPE, "nonempty": (*CLIP_SHAPE[:-1], 1)}
 
 NPY_MAGIC = b"\x93NUMPY"
 NPY_HEADER_LIMIT = 10000  # numpy's own bound on a header that it will parse

@@ -2,7 +2,8 @@
 
     python -m stgcn.export --ckpt st_gcn.kinetics-6fa43f73.pth --onnx st_gcn.onnx [--variant fused] [--opset 11]
 
-Input `input1` of (batch, 3, 300, 18, 2) and output `output1` of (batch, 400), float32, with a dynamic batch.
+Input `input1` of (batch, 3, 300, 18, 2) and output `output1` of (batch, 400), float32, with a dynamic batch. With
+`--persons nonempty` a sample is one person, (batch, 3, 300, 18, 1), and a clip's logits are the mean of its persons'.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ import sys
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from stgcn.checkpoint import load_model, load_state_dict
-from stgcn.dataset import CLASSES, CLIP_SHAPE
+from stgcn.dataset import CLASSES, PERSONS, SAMPLE_SHAPES
 from stgcn.errors import InputError, run_main
 from stgcn.files import PathLike, atomic_write
 from stgcn.fused import FusedSTGCN
@@ -41,13 +42,14 @@ def export_onnx(
     variant: str = "reference",
     opset: int = DEFAULT_OPSET,
     source: str = "stgcn",
+    persons: str = "both",
 ) -> None:
     """Write the checkpoint's model to `onnx` once ONNX Runtime gives torch's logits with it; prints a checklist.
 
     `variant`: `reference` is the network as written, `fused` as stgcn.fused rewrites it. `source`: whose network, the
-    kit's or the patched mmskeleton's (as written alone). Raises InputError for an opset
-    that CANN or this torch doesn't take, a bad checkpoint (see load_state_dict), a place that can't be written, or a
-    model that fails its checks.
+    kit's or the patched mmskeleton's (as written alone). `persons`: what a sample is, see SAMPLE_SHAPES. Raises
+    InputError for an opset that CANN or this torch doesn't take, a bad checkpoint (see load_state_dict), a place that
+    can't be written, or a model that fails its checks.
     """
     if opset not in OPSETS:
         raise InputError(f"--opset {opset} is outside {OPSETS[0]}..{OPSETS[-1]}, which CANN takes: choose one of them")
@@ -56,10 +58,12 @@ def export_onnx(
     if source == "mmskeleton" and variant != "reference":
         raise InputError(f"--variant {variant} is of stgcn's own network: leave it out, or --source mmskeleton")
     model = load_model(checkpoint) if source == "stgcn" else _mmskeleton_model(load_state_dict(checkpoint))
+    shape = SAMPLE_SHAPES[persons]
     with tempfile.TemporaryDirectory() as scratch, atomic_write(onnx) as file:
         traced, expected, tidied = (Path(scratch, name) for name in ("traced.onnx", "expected.npz", "tidied.onnx"))
-        traced.write_bytes(_traced(VARIANTS[variant](model), opset))
-        np.savez(expected, **_expected(model))  # type: ignore[arg-type]  # the stub takes them for its own flag
+        np.savez(expected, **_expected(model, shape))  # type: ignore[arg-type]  # the stub takes them for its own flag
+        model.persons = shape[-1]  # type: ignore[assignment]  # no tensor, as the stub thinks
+        traced.write_bytes(_traced(VARIANTS[variant](model), shape, opset))
         # A process of its own: importing onnx after torch 1.2 has exported ends in a segmentation fault.
         command = [sys.executable, "-m", "stgcn.onnx_model", str(traced), str(expected), str(tidied)]
         path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -79,7 +83,7 @@ def _mmskeleton_model(state: Dict[str, torch.Tensor]) -> nn.Module:
     return model.eval()
 
 
-def _traced(module: nn.Module, opset: int) -> bytes:
+def _traced(module: nn.Module, shape: Tuple[int, ...], opset: int) -> bytes:
     buffer = io.BytesIO()
     batch = {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}}
     # The only exporter that both torches have. Batch-norms stay nodes, as torch 1.2 leaves them: one graph from either,
@@ -91,7 +95,7 @@ def _traced(module: nn.Module, opset: int) -> bytes:
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module,
-            (torch.zeros(1, *CLIP_SHAPE),),
+            (torch.zeros(1, *shape),),
             buffer,  # type: ignore[arg-type]  # this exporter writes to any file
             input_names=[INPUT],
             output_names=[OUTPUT],
@@ -102,15 +106,19 @@ def _traced(module: nn.Module, opset: int) -> bytes:
     return buffer.getvalue()
 
 
-def _expected(model: nn.Module) -> Dict[str, np.ndarray]:
-    """Random clips and torch's logits for them, under the names `<INPUT>_<batch size>` and `<OUTPUT>_<batch size>`."""
+def _expected(model: nn.Module, shape: Tuple[int, ...]) -> Dict[str, np.ndarray]:
+    """Random samples and torch's logits for them, under the names `<INPUT>_<batch size>` and `<OUTPUT>_<batch size>`.
+
+    They are the whole network's: those of a single person are of a clip that has it twice.
+    """
     random = np.random.RandomState(0)
     arrays = {}
     for batch_size in CHECKED_BATCH_SIZES:
-        clips = random.uniform(-0.5, 0.5, size=(batch_size, *CLIP_SHAPE)).astype(np.float32)
+        samples = random.uniform(-0.5, 0.5, size=(batch_size, *shape)).astype(np.float32)
+        clips = np.repeat(samples, PERSONS // shape[-1], axis=-1)
         with torch.no_grad():
             logits = model(torch.from_numpy(clips)).numpy()
-        arrays[f"{INPUT}_{batch_size}"], arrays[f"{OUTPUT}_{batch_size}"] = clips, logits
+        arrays[f"{INPUT}_{batch_size}"], arrays[f"{OUTPUT}_{batch_size}"] = samples, logits
     return arrays
 
 
@@ -124,10 +132,11 @@ def main(argv: Optional[List[str]] = None) -> None:
     parser.add_argument(
         "--variant", choices=VARIANTS, default="reference", help="form of the graph (default reference)"
     )
+    parser.add_argument("--persons", choices=SAMPLE_SHAPES, default="both", help="of a clip in a sample (default both)")
     parser.add_argument("--source", choices=SOURCES, default="stgcn", help="whose network (default stgcn)")
     parser.add_argument("--opset", type=int, default=DEFAULT_OPSET, help=f"ONNX operator set (default {DEFAULT_OPSET})")
     options = parser.parse_args(argv)
-    export_onnx(options.ckpt, options.onnx, options.variant, options.opset, options.source)
+    export_onnx(options.ckpt, options.onnx, options.variant, options.opset, options.source, options.persons)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stgcn.dataset import CHANNELS, FRAMES, JOINTS, PERSONS
+from stgcn.dataset import CHANNELS, FRAMES, JOINTS
 from stgcn.graph import PARTITIONS
 from stgcn.model import BLOCKS, ST_GCN_18, TEMPORAL_KERNEL, Block
 
@@ -65,7 +65,7 @@ class FusedBlock(nn.Module):
 
 
 class FusedSTGCN(nn.Module):
-    """Clips (n, 3, 300, 18, 2) to logits (n, 400), float32, with the weights of an ST_GCN_18 in evaluation mode."""
+    """An ST_GCN_18 in evaluation mode: (n, 3, 300, 18, persons) to logits (n, 400), float32."""
 
     def __init__(self, model: ST_GCN_18) -> None:
         super().__init__()
@@ -78,14 +78,15 @@ class FusedSTGCN(nn.Module):
                 scale, shift = torch.ones(JOINTS).double(), torch.zeros(JOINTS).double()
                 frames //= stride
             self.blocks = nn.Sequential(*blocks)
-            # The mean over persons is in the classifier: half of its weight for each
+            # The mean over persons is in the classifier: its weight shared out over them
             weight, bias = model.fcn.weight.flatten(1), cast(torch.Tensor, model.fcn.bias)
-            self.classifier = _constant(torch.cat([weight / PERSONS] * PERSONS, dim=1))
+            self.features = model.persons * BLOCKS[-1][1]
+            self.classifier = _constant(torch.cat([weight / model.persons] * model.persons, dim=1))
             self.bias = _constant(bias)
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         x = clips.permute(0, 4, 1, 2, 3).reshape(-1, CHANNELS, FRAMES, JOINTS)
-        features = self.blocks(x).mean(dim=(2, 3)).view(-1, PERSONS * BLOCKS[-1][1])
+        features = self.blocks(x).mean(dim=(2, 3)).view(-1, self.features)
         return functional.linear(features, self.classifier, self.bias)
 
 

@@ -2,8 +2,9 @@
 
     python -m stgcn.index --data_path val_data.npy --label_path val_label.pkl --output_dir DIR [--shard_clips 512]
 
-writes `labels.npy` (int64) and, last, `dataset.json`: the samples' names, and the dataset's shards. A shard is a slice
-of the clips, the unit of transfer and of work.
+writes `labels.npy` (int64), `persons.json` and, last, `dataset.json`: the samples' names, and the dataset's shards. A
+shard is a slice of the samples, the unit of transfer and of work. `persons.json` is the same of the persons who are
+seen, each a sample of its own: for a model that takes single persons (`persons: nonempty`).
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import List, Optional
+from typing import ClassVar, Dict, List, Optional, Tuple, Type, TypeVar
 
 import numpy as np
 
-from stgcn.dataset import check_finite, open_dataset, read_clips
+from stgcn.dataset import PERSONS, SAMPLE_SHAPES, check_finite, open_dataset, read_clips
 from stgcn.errors import InputError, run_main
 from stgcn.files import PathLike, atomic_write, remove
 
@@ -25,10 +26,12 @@ FORMAT = 1
 SHARD_CLIPS = 1024  # 127 MiB
 READ_CLIPS = 16
 
+AnyIndex = TypeVar("AnyIndex", bound="Index")
+
 
 @dataclass(frozen=True)
 class Shard:
-    """Clips `first` to `first + count - 1`; `sha256` is of their raw float32 bytes."""
+    """Samples `first` to `first + count - 1`; `sha256` is of their raw float32 bytes."""
 
     first: int
     count: int
@@ -39,13 +42,75 @@ class Shard:
 class Index:
     """What `dataset.json` holds (format 1). The shards follow one another and cover the samples."""
 
+    FILE: ClassVar[str] = "dataset.json"
+    SHAPE: ClassVar[Tuple[int, ...]] = SAMPLE_SHAPES["both"]
+
     samples: int
     names: List[str]
     shards: List[Shard]
 
+    @property
+    def sample_bytes(self) -> int:
+        return 4 * int(np.prod(self.SHAPE))
+
+    @property
+    def clips(self) -> int:
+        """How many clips the samples are of."""
+        return self.samples
+
+    @property
+    def samples_a_clip(self) -> float:
+        return self.samples / self.clips
+
+    def head(self, clips: int) -> Index:
+        """The samples of the first `clips` clips; the last shard may hold more."""
+        return self._cut(min(clips, self.samples))
+
+    def of_clips(self, logits: np.ndarray) -> np.ndarray:
+        """The clips' logits, float32 (clips, 400), from those of all samples."""
+        return logits
+
+    def _cut(self: AnyIndex, samples: int) -> AnyIndex:
+        shards = [shard for shard in self.shards if shard.first < samples]
+        return replace(self, samples=samples, names=self.names[:samples], shards=shards)
+
+
+@dataclass(frozen=True)
+class PersonIndex(Index):
+    """What `persons.json` holds: an index whose samples are single persons.
+
+    They are in the clips' order, without those who are all zeros but the first of these: its logits are every such
+    one's. `rows` has, for each clip, the samples that are its persons.
+    """
+
+    FILE: ClassVar[str] = "persons.json"
+    SHAPE: ClassVar[Tuple[int, ...]] = SAMPLE_SHAPES["nonempty"]
+
+    rows: List[List[int]]
+
+    @property
+    def clips(self) -> int:
+        return len(self.rows)
+
+    def places(self) -> List[Tuple[int, int]]:
+        """The clip and the person in it, of each sample."""
+        found: Dict[int, Tuple[int, int]] = {}
+        for clip, row in enumerate(self.rows):
+            for person, sample in enumerate(row):
+                found.setdefault(sample, (clip, person))
+        return [found[sample] for sample in range(len(found))]
+
+    def head(self, clips: int) -> PersonIndex:
+        rows = self.rows[:clips]
+        return replace(self._cut(1 + max(sample for row in rows for sample in row)), rows=rows)
+
+    def of_clips(self, logits: np.ndarray) -> np.ndarray:
+        mean: np.ndarray = logits[np.array(self.rows)].mean(axis=1, dtype=np.float32)
+        return mean
+
 
 def write_index(data: PathLike, labels: PathLike, output_dir: PathLike, shard_clips: int = SHARD_CLIPS) -> Index:
-    """Write `labels.npy` and `dataset.json` into `output_dir`.
+    """Write `labels.npy`, `persons.json` and `dataset.json` into `output_dir`; the index of the clips.
 
     Raises InputError for anything wrong with the dataset (see open_dataset), a clip with NaN or infinity, or a place
     that can't be written.
@@ -53,25 +118,36 @@ def write_index(data: PathLike, labels: PathLike, output_dir: PathLike, shard_cl
     if shard_clips < 1:
         raise InputError(f"--shard_clips {shard_clips} makes no shard: give 1 or more")
     clips, named = open_dataset(data, labels)
-    starts = range(0, len(clips), shard_clips)
-    shards = [_shard(clips, first, min(shard_clips, len(clips) - first)) for first in starts]
-    index = Index(len(clips), named.names, shards)
+    index, persons = _indices(clips, named.names, shard_clips)
     folder = Path(output_dir)
     with atomic_write(folder / "labels.npy") as file:
-        remove(folder / "dataset.json")  # an earlier one: it is written last, so it stands for both
+        remove(folder / Index.FILE)  # an earlier one: it is written last, so it stands for all three
         np.save(file, named.labels)
-    with atomic_write(folder / "dataset.json") as file:
-        file.write(json.dumps({"format": FORMAT, **asdict(index)}).encode())
+    for each in (persons, index):
+        with atomic_write(folder / each.FILE) as file:
+            file.write(json.dumps({"format": FORMAT, **asdict(each)}).encode())
     return index
 
 
 def load_index(path: PathLike) -> Index:
     """Read a `dataset.json`. Raises InputError if it is missing, damaged or of another format."""
+    return _load(path, Index)
+
+
+def load_persons(path: PathLike) -> PersonIndex:
+    """Read a `persons.json`. Raises InputError as load_index does."""
+    index = _load(path, PersonIndex)
+    if any(len(row) != PERSONS for row in index.rows) or len(index.places()) != index.samples:
+        raise InputError(f"{path} doesn't say which samples a clip's persons are: index the dataset again")
+    return index
+
+
+def _load(path: PathLike, kind: Type[AnyIndex]) -> AnyIndex:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         if content.pop("format") != FORMAT:
             raise ValueError
-        index = Index(content["samples"], content["names"], [Shard(**shard) for shard in content["shards"]])
+        index = kind(**{**content, "shards": [Shard(**shard) for shard in content["shards"]]})
         starts = [0]
         for shard in index.shards:
             starts.append(starts[-1] + shard.count)
@@ -86,13 +162,55 @@ def load_index(path: PathLike) -> Index:
     return index
 
 
-def _shard(clips: np.memmap, first: int, count: int) -> Shard:
-    digest = hashlib.sha256()
-    for start in range(first, first + count, READ_CLIPS):
-        block = read_clips(clips, start, min(READ_CLIPS, first + count - start))
+class _Samples:
+    """Samples as they come, cut into shards."""
+
+    def __init__(self) -> None:
+        self.names: List[str] = []
+        self.shards: List[Shard] = []
+        self._end_shard()
+
+    def add(self, name: str, values: np.ndarray) -> int:
+        """The sample's index."""
+        self.names.append(name)
+        self._digest.update(values.reshape(-1).data)
+        return len(self.names) - 1
+
+    def cut(self) -> None:
+        """End a shard, if it holds any sample."""
+        if len(self.names) > self._first:
+            self.shards.append(Shard(self._first, len(self.names) - self._first, self._digest.hexdigest()))
+        self._end_shard()
+
+    def _end_shard(self) -> None:
+        self._first, self._digest = len(self.names), hashlib.sha256()
+
+
+def _indices(clips: np.memmap, names: List[str], shard_clips: int) -> Tuple[Index, PersonIndex]:
+    """Both indices in one pass; a shard of persons is of the same clips as a shard of clips."""
+    whole, single = _Samples(), _Samples()
+    rows: List[List[int]] = []
+    empty: Optional[int] = None  # the sample that stands for all empty persons
+    for start in range(0, len(clips), READ_CLIPS):
+        block = read_clips(clips, start, READ_CLIPS)
         check_finite(block, start, clips.filename)
-        digest.update(block.reshape(-1).data)
-    return Shard(first, count, digest.hexdigest())
+        for clip, values in enumerate(block, start):
+            whole.add(names[clip], values)
+            rows.append([])
+            for person in range(PERSONS):
+                alone = np.ascontiguousarray(values[..., person])
+                if alone.any():
+                    rows[-1].append(single.add(f"{names[clip]}, person {person}", alone))
+                else:
+                    empty = single.add("an empty person", alone) if empty is None else empty
+                    rows[-1].append(empty)
+            if (clip + 1) % shard_clips == 0:
+                whole.cut()
+                single.cut()
+    whole.cut()
+    single.cut()
+    index = Index(len(clips), whole.names, whole.shards)
+    return index, PersonIndex(len(single.names), single.names, single.shards, rows)
 
 
 def main(argv: Optional[List[str]] = None) -> None:

@@ -69,10 +69,15 @@ class Block(nn.Module):
 
 
 class ST_GCN_18(nn.Module):  # noqa: N801 - the reference's name
-    """Clips (n, 3, 300, 18, 2) to logits (n, 400), float32."""
+    """Clips (n, 3, 300, 18, 2) to logits (n, 400), float32.
+
+    With its `persons` set to 1 it takes single persons, (n, 3, 300, 18, 1). The classifier is linear and persons meet
+    nowhere before it, so a clip's logits are the mean of its persons' own.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.persons = PERSONS
         self.register_buffer("A", torch.from_numpy(adjacency()))
         self.data_bn = nn.BatchNorm1d(JOINTS * CHANNELS)  # over index joint * CHANNELS + channel
         self.st_gcn_networks = nn.ModuleList(Block(*shape, residual=index > 0) for index, shape in enumerate(BLOCKS))
@@ -90,4 +95,4 @@ class ST_GCN_18(nn.Module):  # noqa: N801 - the reference's name
         x = x.view(-1, JOINTS, CHANNELS, FRAMES).permute(0, 2, 3, 1).contiguous()
         for block, importance in zip(self.st_gcn_networks, self.edge_importance):
             x = block(x, self.A * importance)
-        return x.mean(dim=(2, 3)).view(-1, PERSONS, BLOCKS[-1][1]).mean(dim=1)
+        return x.mean(dim=(2, 3)).view(-1, self.persons, BLOCKS[-1][1]).mean(dim=1)
