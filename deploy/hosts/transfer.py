@@ -17,9 +17,9 @@ from deploy.errors import KitError
 from deploy.hosts.host import Host
 from deploy.hosts.remote.protocol import BLOCK
 from deploy.workqueue import in_parallel
-from stgcn.dataset import CLIP_BYTES, CLIP_DTYPE, CLIP_SHAPE
+from stgcn.dataset import CLIP_BYTES, CLIP_DTYPE, CLIP_SHAPE, PERSONS
 from stgcn.files import atomic_write, sha256_file
-from stgcn.index import Index, Shard
+from stgcn.index import Index, PersonIndex, Shard
 
 STREAMS = 3  # shards in flight: one is read and packed while others are on the wire and unpacked
 
@@ -69,13 +69,14 @@ def plant(host: Host, sources: Sequence[Path], folder: PurePosixPath) -> None:
 
 
 def push_clips(source: Host, data: PurePosixPath, index: Index, host: Host, folder: PurePosixPath) -> Pushed:
-    """Bring every clip of `data`, a .npy on `source`, to `folder`/<shard>/<i>.bin on `host`.
+    """Bring every sample of `index`, of `data`, a .npy on `source`, to `folder`/<shard>/<i>.bin on `host`.
 
     Shards with the right bytes are left alone, one that was cut goes on at its first missing clip. The stream passes
     through this machine.
     """
     shards = [{"first": s.first, "count": s.count, "sha256": s.sha256} for s in index.shards]
-    request = {"folder": str(folder), "clip_bytes": CLIP_BYTES, "shards": shards}
+    size = index.sample_bytes
+    request = {"folder": str(folder), "clip_bytes": size, "shards": shards}
     there = host.call("landed", request)
     landed, codecs = dict(zip((s.first for s in index.shards), there["clips"], strict=True)), there["codecs"]
     missing = [shard for shard in index.shards if landed[shard.first] < shard.count]
@@ -87,15 +88,15 @@ def push_clips(source: Host, data: PurePosixPath, index: Index, host: Host, fold
 
         def push(shard: Shard) -> None:
             before, left = landed[shard.first], shard.count - landed[shard.first]
-            what = {"first": shard.first + before, "count": left}
+            what = _wanted(index, shard.first + before, left)
             stream = source.stream("clips", {"path": str(data), "clip_bytes": CLIP_BYTES, "codecs": codecs, **what})
             whole = {"first": shard.first, "count": shard.count, "sha256": shard.sha256, "landed": before}
-            request = {"folder": str(folder / str(shard.first)), "clip_bytes": CLIP_BYTES, **whole}
+            request = {"folder": str(folder / str(shard.first)), "clip_bytes": size, **whole}
             host.call("unpack", request, wire.counted(stream))
             advance(left)
 
         in_parallel(missing, STREAMS, push)
-    raw = CLIP_BYTES * sum(shard.count - landed[shard.first] for shard in missing)
+    raw = size * sum(shard.count - landed[shard.first] for shard in missing)
     pushed = Pushed(len(shards), len(shards) - len(missing), raw, wire.bytes, time.monotonic() - start)
     say(f"  clips to {host.name}: {pushed}", "dim")
     return pushed
@@ -113,6 +114,13 @@ def read_clip(source: Host, data: PurePosixPath, sample: int) -> np.ndarray:
     if len(clip) != CLIP_BYTES:
         raise KitError(f"{source.name}: sample {sample} cannot be read from {data}; check `dataset.data`")
     return np.frombuffer(clip, CLIP_DTYPE).reshape(CLIP_SHAPE)
+
+
+def _wanted(index: Index, first: int, count: int) -> dict[str, Any]:
+    """What the source is to read: clips that follow one another, or persons at their places in clips."""
+    if isinstance(index, PersonIndex):
+        return {"places": index.places()[first : first + count], "persons": PERSONS}
+    return {"first": first, "count": count}
 
 
 def clip_path(index: Index, folder: PurePosixPath, sample: int) -> PurePosixPath:

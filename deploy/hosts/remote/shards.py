@@ -14,6 +14,7 @@ import shutil
 import signal
 import struct
 import sys
+from array import array
 from typing import IO, Any, Dict, Iterator, List
 
 from . import compression, files, protocol
@@ -26,15 +27,14 @@ RAW_RATIO = 0.9  # a shard that compresses no better than this is sent as it is
 
 
 def clips(request: Request, _body: Body) -> Dict[str, Any]:
-    """`count` clips of `clip_bytes` from sample `first` of the .npy at `path`, as frames.
+    """`count` clips of `clip_bytes` from sample `first` of the .npy at `path`, or the single persons at `places`, as
+    frames.
 
     Compressed by the first of `codecs` that this Python can and that pays on the first block.
     """
-    path, size = request["path"], request["clip_bytes"]
-    left = request["count"] * size
-    with open(path, "rb") as stream:
-        stream.seek(_array_offset(stream) + size * request["first"])
-        block = stream.read(min(BLOCK, left))
+    with open(request["path"], "rb") as stream:
+        blocks = (_persons if "places" in request else _whole_clips)(stream, request)
+        block = next(blocks, b"")
         available = compression.codecs()
         codec = next((name for name in request["codecs"] if name in available), "raw")
         if codec != "raw":
@@ -45,10 +45,33 @@ def clips(request: Request, _body: Body) -> Dict[str, Any]:
         protocol.frame(next(tag for tag, name in compression.TAGS.items() if name == codec))
         while block:
             protocol.frame(compress(block))
-            left -= len(block)
-            block = stream.read(min(BLOCK, left))
+            block = next(blocks, b"")
         protocol.frame(flush())
     return {"codec": codec}
+
+
+def _whole_clips(stream: IO[bytes], request: Request) -> Iterator[bytes]:
+    size, left = request["clip_bytes"], request["count"] * request["clip_bytes"]
+    stream.seek(_array_offset(stream) + size * request["first"])
+    while left:
+        block = stream.read(min(BLOCK, left))
+        if not block:
+            return
+        left -= len(block)
+        yield block
+
+
+def _persons(stream: IO[bytes], request: Request) -> Iterator[bytes]:
+    """Person `p` of clip `i` for each [i, p] of `places`: every `persons`-th of the clip's float32 values from p on."""
+    start, size, step = _array_offset(stream), request["clip_bytes"], request["persons"]
+    block = b""
+    for clip, person in request["places"]:
+        stream.seek(start + size * clip)
+        block += array("i", stream.read(size))[person::step].tobytes()
+        if len(block) >= BLOCK:
+            yield block
+            block = b""
+    yield block
 
 
 def _array_offset(stream: IO[bytes]) -> int:
