@@ -97,7 +97,7 @@ def _step(manifest: Manifest, verdict: Mapping[str, Json], name: str, sources: M
     for path, output in entries[name]["outputs"].items():
         _output(manifest, name, path, output["sha256"], sources.get("labels"))
     if name.startswith("throughput/"):
-        _figure(manifest.workspace / f"npu/{name.partition('/')[2]}")
+        _figure(manifest, manifest.workspace / f"npu/{name.partition('/')[2]}")
     expected = verdict["inputs"]["entries"].get(name)
     if expected is None:
         raise KitError(f"{name}: the verdict was reached without it, so the run is partial; run `make score`")
@@ -147,7 +147,7 @@ def _changed_label(path: Path, labels: Path | None) -> str:
     return f"the label of sample {sample} is {found[sample]} and was {expected[sample]}; "
 
 
-def _figure(folder: Path) -> None:
+def _figure(manifest: Manifest, folder: Path) -> None:
     """A throughput follows from what ais_bench printed, on a device whose idleness was asked before and after."""
     path = folder / "benchmark.json"
     figure = json.loads(path.read_bytes())
@@ -165,7 +165,9 @@ def _figure(folder: Path) -> None:
         if sha256_file(log) != recorded:
             raise KitError(f"{log}: changed since a figure was read from it")
         runs.append(ais_bench.parse_stdout(log.read_text("utf-8", "replace"), figure["batch_size"]))
-    _equal(path, throughput.figures(figure["batch_size"], runs), figure, "the logs of its repeats")
+    persons = score.persons(manifest, [figure["batch_size"]]) or {}
+    expected = throughput.figures(figure["batch_size"], runs, persons.get("a_clip"))
+    _equal(path, expected, figure, "the logs of its repeats")
 
 
 def _score(manifest: Manifest, verdict: Mapping[str, Json]) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from stgcn.dataset import SAMPLE_SHAPES
+
 
 @dataclass(frozen=True)
 class Build:
@@ -17,7 +19,12 @@ class Build:
     onnx_step: str  # the step that made the ONNX
     batch_size: int
     flags: Mapping[str, str]  # ATC's, of the inventory
+    persons: str = "both"  # what its samples are: a key of stgcn.dataset's SAMPLE_SHAPES
     aoe_job_type: int | None = None  # tuned on the device by AOE: 1 subgraphs, 2 operators
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        return SAMPLE_SHAPES[self.persons]
 
     @property
     def stem(self) -> str:

@@ -22,7 +22,7 @@ from deploy.inventory import ROOT, Gpu, Inventory, Npu, local_path
 from deploy.manifest import Manifest, Step, key_of
 from deploy.npu.device import Device, Facts, Smi, read_era
 from stgcn.files import sha256_file
-from stgcn.index import Index, load_index
+from stgcn.index import Index, PersonIndex, load_index, load_persons
 
 
 @dataclass(frozen=True)
@@ -177,28 +177,38 @@ class Context:
 
     def index(self) -> Index:
         """The dataset's index, as the GPU stage left it."""
-        return load_index(self.manifest.output("preprocess", self.artefact("gpu/dataset.json"), "make gpu-stage"))
+        return load_index(self._index_file(Index))
+
+    def samples(self, persons: str) -> Index:
+        """The index of what a device is given: the clips, or the single persons of `nonempty`."""
+        return load_persons(self._index_file(PersonIndex)) if persons == "nonempty" else self.index()
+
+    def _index_file(self, kind: type[Index]) -> Path:
+        return self.manifest.output("preprocess", self.artefact(f"gpu/{kind.FILE}"), "make gpu-stage")
+
+    def index_sha256(self, index: Index) -> str:
+        """Of the file that an index was read from."""
+        return str(self.manifest.steps["preprocess"]["outputs"][f"gpu/{index.FILE}"]["sha256"])
 
     def onnx(self) -> Path:
         return self.manifest.output("export", self.artefact("gpu/st_gcn.onnx"), "make gpu-stage")
 
-    def clips_folder(self, npu: NpuHost) -> PurePosixPath:
-        """Where a host keeps the dataset's clips: named by content."""
-        dataset = self.manifest.steps["preprocess"]["outputs"]["gpu/dataset.json"]["sha256"]
-        return npu.host.workspace / "data" / str(dataset)[:16]
+    def clips_folder(self, npu: NpuHost, index: Index) -> PurePosixPath:
+        """Where a host keeps an index's samples: named by content."""
+        return npu.host.workspace / "data" / self.index_sha256(index)[:16]
 
     def send_clips(self, npu: NpuHost, index: Index) -> None:
-        """Bring an index's clips to a host, once a command: to check them there is to read them all."""
-        shards = tuple((shard.first, shard.count) for shard in index.shards)
+        """Bring an index's samples to a host, once a command: to check them there is to read them all."""
+        shards = tuple(shard.sha256 for shard in index.shards)
         if (str(npu), shards) not in self._sent:
-            transfer.push_clips(self.gpu.host, self.data, index, npu.host, self.clips_folder(npu))
+            transfer.push_clips(self.gpu.host, self.data, index, npu.host, self.clips_folder(npu, index))
             self._sent.add((str(npu), shards))
 
     def build(self, batch_size: int) -> Build:
         """The OM of a batch size, as the inventory has it. Raises KitError where the ONNX is not made yet."""
         folder = self.batch_folder(batch_size)
         flags, aoe = self.inventory.atc, self.inventory.aoe
-        return Build(f"bs{batch_size}", folder, self.onnx(), "export", batch_size, flags, aoe)
+        return Build(f"bs{batch_size}", folder, self.onnx(), "export", batch_size, flags, self.inventory.persons, aoe)
 
     def model_sha256(self, build: Build) -> dict[str, str]:
         """Of a build's OM and of the ONNX it came from, as inputs of what is run on it.

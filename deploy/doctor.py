@@ -121,7 +121,8 @@ def _disk(context: Context, host: Host, facts: Mapping[str, Any], section: Gpu |
     free, need = facts["free_bytes"], SPARE_BYTES
     if isinstance(section, Npu):
         try:
-            need += context.index().samples * CLIP_BYTES
+            samples = context.samples(context.inventory.persons)
+            need += samples.samples * samples.sample_bytes
         except KitError:
             need += context.inventory.reference.samples * CLIP_BYTES  # not indexed yet: the whole set
         need -= sum(host.call("listing", {"folder": str(host.workspace / "data")}).values())

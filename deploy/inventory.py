@@ -24,6 +24,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Device = Annotated[int, Field(ge=0)]
 Variant = Literal["reference", "fused"]
+Persons = Literal["both", "nonempty"]
 AoeJobType = Literal[1, 2]  # subgraphs, operators
 
 
@@ -103,6 +104,7 @@ class Tune(_Section):
     """What `fab npu-tune` tries, each with each; then AOE on the best of them."""
 
     variants: Annotated[list[Variant], Field(min_length=1)] = ["reference", "fused"]
+    persons: Annotated[list[Persons], Field(min_length=1)] = ["both", "nonempty"]
     precision_modes: Annotated[list[Text], Field(min_length=1)] = ["force_fp16", "allow_mix_precision"]
     batch_sizes: list[PositiveInt] = []  # the inventory's own where empty
     aoe: list[AoeJobType] = [2]  # job types, where the host has AOE
@@ -128,6 +130,7 @@ class Inventory(_Section):
     checkpoint: Text = "checkpoints/st_gcn.kinetics-6fa43f73.pth"
     batch_sizes: Annotated[list[PositiveInt], Field(min_length=1)] = [1, 4, 8, 16, 32, 64]
     variant: Variant = "reference"
+    persons: Persons = "both"  # of a clip go through the model together, or each who is seen by itself
     atc: dict[str, str] = {"precision_mode": "force_fp16"}
     aoe: AoeJobType | None = None  # have AOE tune each OM on the device
     benchmark: Benchmark = Benchmark()

@@ -7,6 +7,7 @@ from typing import Any
 
 from deploy.errors import KitError
 from deploy.manifest import OK, key_of
+from stgcn.index import Index, PersonIndex
 
 Entry = Mapping[str, Any]
 
@@ -67,7 +68,8 @@ def _links(entries: Mapping[str, Entry], step: str, inputs: Entry) -> Iterator[t
         om = f"npu/{batch}/st_gcn_{batch}.om"
         yield "OM", inputs["om"], f"convert/{batch}", _output(entries, f"convert/{batch}", om)
     if kind == "accuracy":
-        yield "dataset", inputs["dataset"], "preprocess", _output(entries, "preprocess", "gpu/dataset.json")
+        index = PersonIndex if inputs.get("persons") == "nonempty" else Index
+        yield "dataset", inputs["dataset"], "preprocess", _output(entries, "preprocess", f"gpu/{index.FILE}")
 
 
 def _input(entries: Mapping[str, Entry], step: str, name: str) -> Any:

@@ -15,6 +15,7 @@ from deploy.context import Context, sources_sha256
 from deploy.errors import KitError
 from deploy.inventory import local_path
 from deploy.manifest import OK
+from stgcn.index import Index, PersonIndex
 
 # Who makes what a kind of step reads; `/` stands for the same batch size.
 _MAKERS = {
@@ -77,12 +78,14 @@ def _known_inputs(context: Context, kind: str, batch: str) -> dict[str, Any]:
     """What a step of this kind would be given now, of the inputs that are known on this side."""
     inventory = context.inventory
     if kind in ("preprocess", "export", "reference"):
-        return {"stgcn": sources_sha256(), "variant": inventory.variant, **_files(context)}
+        chosen = {"variant": inventory.variant, "persons": inventory.persons}
+        return {"stgcn": sources_sha256(), **chosen, **_files(context)}
     if kind == "convert":
         return {"onnx": _made(context, "export", "gpu/st_gcn.onnx"), "flags": dict(inventory.atc)}
     om = {"om": _made(context, f"convert/{batch}", f"npu/{batch}/st_gcn_{batch}.om")}
     if kind == "accuracy":
-        return {**om, "dataset": _made(context, "preprocess", "gpu/dataset.json")}
+        index = PersonIndex if inventory.persons == "nonempty" else Index
+        return {**om, "dataset": _made(context, "preprocess", f"gpu/{index.FILE}")}
     if kind == "throughput":
         return {**om, **inventory.benchmark.model_dump()}
     if kind == "score":

@@ -54,7 +54,7 @@ def argv(
     soc_version: str,
     flags: Mapping[str, str],
     input_name: str = "input1",
-    clip_shape: tuple[int, ...] = (3, 300, 18, 2),
+    sample_shape: tuple[int, ...] = (3, 300, 18, 2),
 ) -> list[str]:
     """The command that converts `onnx` into `<output>.om` (ATC appends the suffix), for one batch size.
 
@@ -62,7 +62,7 @@ def argv(
     """
     return [
         atc,
-        *_conversion(onnx, output, batch_size, input_name, clip_shape),
+        *_conversion(onnx, output, batch_size, input_name, sample_shape),
         f"--soc_version={soc_version}",
         *_passed_through(flags),
     ]
@@ -76,7 +76,7 @@ def aoe_argv(
     job_type: int,
     flags: Mapping[str, str],
     input_name: str = "input1",
-    clip_shape: tuple[int, ...] = (3, 300, 18, 2),
+    sample_shape: tuple[int, ...] = (3, 300, 18, 2),
 ) -> list[str]:
     """The command that tunes `onnx` on the device (job type 1: subgraphs, 2: operators) into `<output>.om`.
 
@@ -84,7 +84,7 @@ def aoe_argv(
     """
     return [
         aoe,
-        *_conversion(onnx, output, batch_size, input_name, clip_shape),
+        *_conversion(onnx, output, batch_size, input_name, sample_shape),
         f"--job_type={job_type}",
         *_passed_through(flags),
     ]
@@ -100,8 +100,8 @@ def parse_aoe(output: str, status: int) -> None:
     _accept("aoe", AOE_SUCCESS, output, status)
 
 
-def _conversion(onnx: str, output: str, batch_size: int, input_name: str, clip_shape: tuple[int, ...]) -> list[str]:
-    shape = ",".join(map(str, (batch_size, *clip_shape)))
+def _conversion(onnx: str, output: str, batch_size: int, input_name: str, sample_shape: tuple[int, ...]) -> list[str]:
+    shape = ",".join(map(str, (batch_size, *sample_shape)))
     return [
         f"--model={onnx}",
         f"--framework={_ONNX}",

@@ -108,6 +108,8 @@ def _charts(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             if batch[name]
         }
         guide = {int(size): value for size, value in summary["guide"][name].items()}
+        if summary["persons"] and name == "latency_ms":
+            guide = {}  # its batches are of clips
         if points:
             svg = charts.by_batch_size(name, points, guide, summary["device"]["simulated"])
             found[name] = {"svg": Markup(svg), "logarithmic": charts.logarithmic(points, guide)}  # noqa: S704 (ours)

@@ -44,6 +44,7 @@ class Evidence:
     figures: Mapping[int, Mapping[str, Any] | None]  # by batch size, benchmark.json; None where not measured
     gate: float  # relative error that passes
     published: Mapping[str, float] | None  # accuracy, where it is comparable
+    persons: Mapping[str, Any] | None = None  # where the device was given single ones: `samples`, so many make `a_clip`
 
 
 def summary(evidence: Evidence) -> Json:
@@ -53,6 +54,7 @@ def summary(evidence: Evidence) -> Json:
         "format": FORMAT,
         "device": dict(evidence.device),
         "samples": len(evidence.labels),
+        "persons": dict(evidence.persons) if evidence.persons else None,
         "reference": {
             **accuracy(evidence.reference, evidence.labels),
             "published": dict(evidence.published) if evidence.published else None,
@@ -77,6 +79,7 @@ def _batch(evidence: Evidence, size: int) -> Json:
         **found,
         **agreement(logits, evidence.reference),
         "throughput": figure["throughput"] if figure else None,
+        "persons": figure.get("persons") if figure else None,
         "latency_ms": figure["latency_ms"] if figure else None,
         **errors,
         "passed": all(error <= evidence.gate for error in errors.values()),

@@ -38,13 +38,20 @@ def table(summary: Mapping[str, Any]) -> Group:
 def _results(summary: Mapping[str, Any], simulated: str) -> Table:
     device, n = summary["device"], summary["samples"]
     title = f"{device['soc_version']}{simulated}, CANN {device['cann']}, {n} samples"
-    grid = _grid(title, "batch size", "Top-1", "Top-5", "agreement with fp32", f"samples/s{simulated}", "gate")
-    grid.add_row("fp32", *_accuracy(summary["reference"], n), "", "", "", style="dim")
+    headings = ["batch size", "Top-1", "Top-5", "agreement with fp32", f"samples/s{simulated}", "gate"]
+    if persons := summary["persons"]:
+        title += f" as {persons['samples']} single persons, {persons['a_clip']:.3g} a sample"
+        headings[0] = "batch size, persons"
+        headings.insert(-1, f"persons/s{simulated}")
+    grid = _grid(title, *headings)
+    grid.add_row("fp32", *_accuracy(summary["reference"], n), style="dim")
     for row in summary["batches"]:
         mark = "✓" if row["passed"] else f"✗ {worst_error(row):.2%} off"
         agreement = f"{row['top1_agreement']:.2%}"
-        cells = [str(row["batch_size"]), *_accuracy(row, n), agreement, _rate(row["throughput"]), mark]
-        grid.add_row(*cells, style=None if row["passed"] else "red")
+        cells = [str(row["batch_size"]), *_accuracy(row, n), agreement, _rate(row["throughput"])]
+        if persons:
+            cells.append(f"{row['persons']['throughput']['median']:.2f}" if row["persons"] else "")
+        grid.add_row(*cells, mark, style=None if row["passed"] else "red")
     return grid
 
 
@@ -85,12 +92,11 @@ def to_csv(summary: Mapping[str, Any]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     flat = [f"{group}_{name}" for group, names in NESTED.items() for name in names]
-    writer.writerow([*COLUMNS, *flat, "flipped", "simulated"])
+    writer.writerow([*COLUMNS, *flat, "flipped", "simulated", "persons_per_sample"])
     for row in summary["batches"]:
         figures = [(row[group] or {}).get(name, "") for group, names in NESTED.items() for name in names]
-        writer.writerow(
-            [*(row[name] for name in COLUMNS), *figures, len(row["flipped"]), summary["device"]["simulated"]]
-        )
+        facts = [len(row["flipped"]), summary["device"]["simulated"], (summary["persons"] or {}).get("a_clip", "")]
+        writer.writerow([*(row[name] for name in COLUMNS), *figures, *facts])
     return text.getvalue()
 
 

@@ -48,7 +48,7 @@ class Span:
 
     start: float
     end: float
-    samples: int
+    clips: float  # as many as the samples that it ran make
 
 
 @dataclass(frozen=True)
@@ -98,19 +98,19 @@ def join(parts: Mapping[Unit, np.ndarray], samples: int) -> np.ndarray:
 
 
 def aggregate(spans: Sequence[Span]) -> dict[str, Any] | None:
-    """What the devices did together: all samples over the wall time from the first start to the last end.
+    """What the devices did together: all clips over the wall time from the first start to the last end.
 
     Rates of devices that overlap are never summed: each is taken over a window of its own.
     """
     if not spans:
         return None
-    samples = sum(span.samples for span in spans)
+    clips = sum(span.clips for span in spans)
     seconds = max(span.end for span in spans) - min(span.start for span in spans)
-    return {"samples": samples, "seconds": round(seconds, 3), "samples_per_s": round(samples / seconds, 3)}
+    return {"samples": round(clips), "seconds": round(seconds, 3), "samples_per_s": round(clips / seconds, 3)}
 
 
 def perform(context: Context, build: Build, index: Index) -> None:
-    """Make <folder>/logits.npy and results.tsv: every sample of `index` through the build's OM, on all devices.
+    """Make <folder>/logits.npy and results.tsv: every clip of `index` through the build's OM, on all devices.
 
     Raises:
         KitError: no device is left that can do it, or the OM is not made yet; what was done is kept for the next run.
@@ -119,17 +119,20 @@ def perform(context: Context, build: Build, index: Index) -> None:
 
 
 def _step(context: Context, build: Build, index: Index) -> Step:
+    samples = context.samples(build.persons)
     inputs = {
         **context.model_sha256(build),
-        "dataset": context.manifest.steps["preprocess"]["outputs"]["gpu/dataset.json"]["sha256"],
+        "dataset": context.index_sha256(samples),
         "batch_size": build.batch_size,
+        "persons": build.persons,
         **context.npus[0].facts.tools,
     }
-    if index.samples != context.index().samples:
-        inputs["samples"] = index.samples
+    if index.clips != samples.clips:
+        inputs["samples"] = index.clips
+        samples = samples.head(index.clips)
     workers = [Worker(npu, device.chip.device) for npu in context.npus for device in npu.devices]
-    run = _Run(context, build, index, inputs)
-    units = plan(index.samples, build.batch_size, len(workers))
+    run = _Run(context, build, samples, index.names, inputs)
+    units = plan(samples.samples, build.batch_size, len(workers))
     outputs = [build.folder / LOGITS, build.folder / DIGESTS]
     commands = [workers[0].runtime.argv(run.command(workers[0], unit)) for unit in units]
     where = ", ".join(map(str, workers))
@@ -147,7 +150,8 @@ for ((i = $3 + 1; i <= $3 + $5; i++)); do ln -f "$6"/*/"$4.bin" "$1/input/$i.bin
 class _Run:
     context: Context
     build: Build
-    index: Index
+    index: Index  # of what the device is given
+    names: Sequence[str]  # of the clips
     inputs: dict[str, Any]
 
     def all(self, workers: Sequence[Worker], units: Sequence[Unit]) -> dict[str, Any]:
@@ -170,14 +174,15 @@ class _Run:
             ran = drain(todo, workers, one)
         parts = {unit: part for unit in units if (part := self._read_kept(unit)) is not None}
         logits = join(parts, self.index.samples)
-        write_logits(DeviceLogits(self.index.names, logits), self.build.folder)
+        write_logits(DeviceLogits(self.names, self.index.of_clips(logits)), self.build.folder)
         shutil.rmtree(self._kept)
         facts = self.context.npus[0].facts
         eras = {str(npu): npu.era for npu in self.context.npus}
         own, together = self.context.npus[0].runtime.facts(), aggregate(spans)
         rate = f", {together['samples_per_s']:.2f} samples/s together" if together else ""
         where = f"{len(workers)} devices" if len(workers) > 1 else str(workers[0])
-        say(f"    {self.build.name}: {len(logits)} samples, each once, over {where}{rate}", "dim")
+        alone = f", as {self.index.samples} single persons" if self.build.persons == "nonempty" else ""
+        say(f"    {self.build.name}: {self.index.clips} samples{alone}, each once, over {where}{rate}", "dim")
         return {"simulated": facts.simulated, "eras": eras, "units": ran, "aggregate": together, **own}
 
     def _one(self, worker: Worker, unit: Unit) -> Span:
@@ -191,7 +196,7 @@ class _Run:
             command, timeout_s = self.command(worker, unit), self.context.inventory.timeout_s
             start = time.monotonic()
             done = worker.runtime.run(command, folder=job.folder, log=log, timeout_s=timeout_s, job=job.name)
-            span = Span(start, time.monotonic(), unit.count)
+            span = Span(start, time.monotonic(), unit.count / self.index.samples_a_clip)
             with naming(str(worker)):
                 self._check_ending(done)
                 logits = self._collect(worker, unit, job.folder, samples, set(fillers))
@@ -205,7 +210,8 @@ class _Run:
         Eras differ in what they do with a partial batch, so the kit fills it itself, as newer tools do, with copies of
         the batch's first clip.
         """
-        host, folder, clips = worker.npu.host, self._job(worker, unit).folder, self.context.clips_folder(worker.npu)
+        host, folder = worker.npu.host, self._job(worker, unit).folder
+        clips = self.context.clips_folder(worker.npu, self.index)
         samples, fillers = self._stems(unit)
         files = {f"{stem}.bin": str(transfer.clip_path(self.index, clips, int(stem))) for stem in samples}
         last_batch = self._last_batch(unit)
@@ -227,7 +233,7 @@ class _Run:
         """What lays out the unit's input folder on the host by hand, for reproduce.sh."""
         samples, fillers = self._stems(unit)
         span = [samples[0], samples[-1], str(self._last_batch(unit)), str(len(fillers))]
-        clips = self.context.clips_folder(worker.npu)
+        clips = self.context.clips_folder(worker.npu, self.index)
         return ["bash", "-c", _LINK, "bash", str(self._job(worker, unit).folder), *span, str(clips)]
 
     def _check_ending(self, done: Completed) -> None:

@@ -61,6 +61,7 @@ def _step(context: Context, npu: NpuHost, build: Build) -> Step:
         "cann": facts.cann,
         "flags": dict(build.flags),
         "batch_size": build.batch_size,
+        "persons": build.persons,
     }
     if build.aoe_job_type:
         inputs["aoe_job_type"] = build.aoe_job_type
@@ -91,5 +92,8 @@ def _step(context: Context, npu: NpuHost, build: Build) -> Step:
 def _command(npu: NpuHost, build: Build, onnx: str, output: str) -> list[str]:
     tools, size = npu.section.tools, build.batch_size
     if build.aoe_job_type:
-        return atc.aoe_argv(tools.aoe, onnx, output, size, build.aoe_job_type, build.flags)
-    return atc.argv(tools.atc, onnx, output, size, npu.facts.soc_version, build.flags)
+        return atc.aoe_argv(
+            tools.aoe, onnx, output, size, build.aoe_job_type, build.flags, sample_shape=build.sample_shape
+        )
+    soc_version = npu.facts.soc_version
+    return atc.argv(tools.atc, onnx, output, size, soc_version, build.flags, sample_shape=build.sample_shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,7 +22,7 @@ STAGE = "gpu-stage"
 
 
 def run(context: Context) -> None:
-    """Make gpu/labels.npy, gpu/dataset.json, gpu/st_gcn.onnx and gpu/reference.npy.
+    """Make gpu/labels.npy, gpu/dataset.json, gpu/persons.json, gpu/st_gcn.onnx and gpu/reference.npy.
 
     Where the GPU host has mmskeleton, the model is exported through it too and goes on only if both give one logits.
     """
@@ -34,23 +34,17 @@ def run(context: Context) -> None:
 
     dataset = ["--data_path", str(context.data), "--label_path", str(context.labels)]
     weights = ["--ckpt", str(context.checkpoint)]
-    variant = context.inventory.variant
+    variant, persons = context.inventory.variant, context.inventory.persons
     _perform(
         context,
         "preprocess",
         {"data": data, "labels": labels, "numpy": tools["numpy"]},
         lambda folder: ["stgcn.index", *dataset, "--output_dir", str(folder)],
-        ["labels.npy", "dataset.json"],
+        ["labels.npy", "persons.json", "dataset.json"],
     )
-    _perform(
-        context,
-        "export",
-        {"checkpoint": checkpoint, "variant": variant, "tools": tools},
-        lambda folder: ["stgcn.export", *weights, "--onnx", str(folder / "st_gcn.onnx"), "--variant", variant],
-        ["st_gcn.onnx"],
-    )
+    _export(context, "export", "st_gcn.onnx", {"checkpoint": checkpoint, "tools": tools}, variant, persons)
     if has_mmskeleton:
-        _export_through_mmskeleton(context, weights, {"checkpoint": checkpoint, "tools": tools})
+        _export_through_mmskeleton(context, {"checkpoint": checkpoint, "tools": tools}, persons)
     reference = ["stgcn.reference", *weights, "--data_path", str(context.data)]
     _perform(
         context,
@@ -61,33 +55,41 @@ def run(context: Context) -> None:
     )
 
 
-def export_variant(context: Context, variant: str) -> tuple[Path, str]:
+def export_variant(context: Context, variant: str, persons: str) -> tuple[Path, str]:
     """The ONNX of a variant of the graph, and the step that made it: the stage's own, or one more export."""
-    if variant == context.inventory.variant:
+    if (variant, persons) == (context.inventory.variant, context.inventory.persons):
         return context.onnx(), "export"
+    form = variant if persons == "both" else f"{variant}-{persons}"
+    step, name = f"export/{form}", f"st_gcn.{form}.onnx"
     checkpoint = {"name": context.checkpoint.name, "sha256": context.input_sha256(context.checkpoint)}
-    step, name = f"export/{variant}", f"st_gcn.{variant}.onnx"
+    _export(context, step, name, {"checkpoint": checkpoint, "tools": _tools(context)[0]}, variant, persons)
+    return context.artefact(f"gpu/{name}"), step
+
+
+def _export(
+    context: Context,
+    step: str,
+    name: str,
+    inputs: dict[str, Any],
+    variant: str,
+    persons: str,
+    source: Sequence[str] = (),
+) -> None:
+    options = ["--variant", variant, "--persons", persons, *source]
     weights = ["--ckpt", str(context.checkpoint)]
     _perform(
         context,
         step,
-        {"checkpoint": checkpoint, "variant": variant, "tools": _tools(context)[0]},
-        lambda folder: ["stgcn.export", *weights, "--onnx", str(folder / name), "--variant", variant],
+        {**inputs, "variant": variant, "persons": persons},
+        lambda folder: ["stgcn.export", *weights, "--onnx", str(folder / name), *options],
         [name],
     )
-    return context.artefact(f"gpu/{name}"), step
 
 
-def _export_through_mmskeleton(context: Context, weights: list[str], inputs: dict[str, Any]) -> None:
+def _export_through_mmskeleton(context: Context, inputs: dict[str, Any], persons: str) -> None:
     """Export the original network, and compare both on the control side, where both files are."""
     name = "st_gcn.mmskeleton.onnx"
-    _perform(
-        context,
-        "export/mmskeleton",
-        inputs,
-        lambda folder: ["stgcn.export", *weights, "--onnx", str(folder / name), "--source", "mmskeleton"],
-        [name],
-    )
+    _export(context, "export/mmskeleton", name, inputs, "reference", persons, ["--source", "mmskeleton"])
     exports = [context.manifest.steps.get(step, {}).get("outputs") for step in ("export", "export/mmskeleton")]
     ours, theirs, report, log = (
         context.artefact(f"gpu/{name}") for name in ("st_gcn.onnx", name, "agreement.json", "export/agreement.log")

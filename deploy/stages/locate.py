@@ -24,6 +24,7 @@ from deploy.evidence import blocks
 from deploy.hosts import transfer
 from deploy.manifest import Step, write_json
 from deploy.npu import ais_bench, atc
+from stgcn.dataset import SAMPLE_SHAPES
 from stgcn.files import atomic_write
 
 STAGE = "locate"
@@ -40,7 +41,7 @@ class Instrumented:
 
     onnx: Path
     names: Sequence[str]  # of the outputs: logits, then blocks 1 to 10
-    clips: np.ndarray  # (samples, 3, 300, 18, 2)
+    clips: np.ndarray  # (samples, 3, 300, 18, 2), or single persons
     fp32: Mapping[str, np.ndarray]
 
 
@@ -120,6 +121,10 @@ def _in_fp32(context: Context, onnx: Path, outputs: Sequence[str], samples: Sequ
     import onnxruntime
 
     batch = np.stack([transfer.read_clip(context.gpu.host, context.data, sample) for sample in samples])
+    if context.inventory.persons == "nonempty":
+        batch = np.concatenate([batch[..., [person]] for person in range(batch.shape[-1])])
+        seen = batch.any(axis=(1, 2, 3, 4))
+        batch = batch[seen] if seen.any() else batch[:1]
     session = onnxruntime.InferenceSession(str(onnx), providers=["CPUExecutionProvider"])
     names = [LOGITS, *(str(number) for number in range(1, blocks.BLOCKS + 1))]
     rows = [session.run(list(outputs), {session.get_inputs()[0].name: clip[None]}) for clip in batch]
@@ -163,7 +168,8 @@ class _Run:
         tools = npu.section.tools
         flags = {**self.context.inventory.atc, "precision_mode": self.mode}
         there = str(remote_copy(npu.host, onnx))
-        convert = atc.argv(tools.atc, there, om, self.batch_size, npu.facts.soc_version, flags)
+        shape = SAMPLE_SHAPES[self.context.inventory.persons]
+        convert = atc.argv(tools.atc, there, om, self.batch_size, npu.facts.soc_version, flags, sample_shape=shape)
         places = (str(self._folder / "input"), str(self._folder / "output"), RESULTS)
         number = self._device[1]
         return convert, ais_bench.infer_argv(tools.python, f"{om}.om", *places, number, self.batch_size)

@@ -21,7 +21,7 @@ from deploy.report.table import table, to_csv
 from deploy.stages import report
 from stgcn.dataset import CLASSES
 from stgcn.files import atomic_write
-from stgcn.index import Index, load_index
+from stgcn.index import Index, PersonIndex, load_index, load_persons
 
 STAGE = "score"
 PUBLISHED_WEIGHTS = "6fa43f73"  # head of the sha256 of the weights whose accuracy was published
@@ -132,6 +132,7 @@ def evidence(manifest: Manifest, inputs: Mapping[str, Any]) -> Evidence:
         raise KitError(f"gpu/reference.npy: {sample} has NaN or infinite logits; check the checkpoint")
     return Evidence(
         device=device(manifest, sizes),
+        persons=persons(manifest, sizes),
         names=index.names,
         labels=labels,
         reference=reference,
@@ -146,6 +147,23 @@ def evidence(manifest: Manifest, inputs: Mapping[str, Any]) -> Evidence:
 
 def dataset_index(manifest: Manifest) -> Index:
     return load_index(manifest.output("preprocess", manifest.workspace / "gpu/dataset.json", "make gpu-stage"))
+
+
+def persons(manifest: Manifest, batch_sizes: Sequence[int]) -> dict[str, Any] | None:
+    """Where the device was given single persons: how many, and how many make a clip. None where it was given clips.
+
+    Raises:
+        KitError: it was given the one at some batch size and the other at another.
+    """
+    given = {manifest.steps[f"accuracy/bs{size}"]["inputs"].get("persons", "both"): size for size in batch_sizes}
+    if len(given) > 1:
+        sizes = " and ".join(f"accuracy/bs{size} was given {form}" for form, size in given.items())
+        raise KitError(f"persons: {sizes}; run `fab npu-convert npu-bench` so that one verdict is about one of them")
+    if "nonempty" not in given:
+        return None
+    path = manifest.output("preprocess", manifest.workspace / "gpu" / PersonIndex.FILE, "make gpu-stage")
+    index = load_persons(path)
+    return {"samples": index.samples, "a_clip": index.samples_a_clip}
 
 
 def device_logits(manifest: Manifest, batch_size: int, names: Sequence[str]) -> np.ndarray:

@@ -55,6 +55,7 @@ def _step(context: Context, build: Build, idle: IdleWatch) -> Step:
     inputs = {
         **context.model_sha256(build),
         "batch_size": build.batch_size,
+        "persons": build.persons,
         "loop": settings.loop,
         "warmup": settings.warmup,
         "max_repeats": settings.max_repeats,
@@ -63,6 +64,9 @@ def _step(context: Context, build: Build, idle: IdleWatch) -> Step:
         "device": device.chip.device,
         **npu.facts.tools,
     }
+    persons_a_clip = context.samples(build.persons).samples_a_clip if build.persons == "nonempty" else None
+    if persons_a_clip:
+        inputs["persons_a_clip"] = persons_a_clip
     path = build.folder / "benchmark.json"
     job = Job.of(npu.host, inputs, f"throughput-bs{build.batch_size}")
 
@@ -74,7 +78,7 @@ def _step(context: Context, build: Build, idle: IdleWatch) -> Step:
         warm = idle.check()
         after = _idle_after(context, idle, before)
         figure = {
-            **figures(build.batch_size, runs),
+            **figures(build.batch_size, runs, persons_a_clip),
             "logs": {name: sha256_file(path.with_name(name)) for name in map(log_name, range(1, len(runs) + 1))},
             "idle_checks": {"before": before.record(), "after": after.record()},
             "host": device.host,
@@ -124,7 +128,8 @@ def _repeat(
             if done.status != 0:
                 raise ais_bench.failure(done.output, done.status)
         runs.append(ais_bench.parse_stdout(done.output, build.batch_size))
-        say(f"    {build.name} repeat {len(runs)}: {runs[-1].throughput:.2f} samples/s", "dim")
+        unit = "persons/s" if build.persons == "nonempty" else "samples/s"
+        say(f"    {build.name} repeat {len(runs)}: {runs[-1].throughput:.2f} {unit}", "dim")
     return runs
 
 
@@ -139,19 +144,29 @@ def log_name(repeat: int) -> str:
     return f"benchmark-{repeat}.log"
 
 
-def figures(batch_size: int, runs: Sequence[ais_bench.Performance]) -> dict[str, Any]:
-    """What is reported of the runs: samples/s, and the compute latency of a batch in ms."""
+def figures(
+    batch_size: int, runs: Sequence[ais_bench.Performance], persons_a_clip: float | None = None
+) -> dict[str, Any]:
+    """What is reported of the runs: samples/s, and the compute latency of a batch in ms.
+
+    Of an OM that takes single persons, `persons_a_clip` of which make a clip of the dataset on average, samples/s are
+    clips/s too; the persons' own rate is beside it, and a batch is of persons.
+    """
     rates = [run.throughput for run in runs]
     latencies = [run.compute for run in runs]
+    middle, low, high = statistics.median(rates), min(rates), max(rates)
+    a_sample = persons_a_clip or 1
+    persons = {"a_clip": persons_a_clip, "throughput": {"median": middle, "min": low, "max": high}}
     return {
         "batch_size": batch_size,
         "throughput": {
-            "median": statistics.median(rates),
-            "min": min(rates),
-            "max": max(rates),
+            "median": middle / a_sample,
+            "min": low / a_sample,
+            "max": high / a_sample,
             "repeats": len(rates),
             "spread": _spread(runs) if len(runs) > 1 else None,
         },
+        "persons": persons if persons_a_clip else None,
         "latency_ms": {
             "min": min(latency.min for latency in latencies),
             "median": statistics.median(latency.median for latency in latencies),

@@ -38,12 +38,14 @@ class Candidate:
     precision_mode: str
     aoe: int | None  # AOE's job type, None for ATC alone
     batch_size: int
+    persons: str = "both"
 
     @property
     def setting(self) -> str:
         """All but the batch size."""
+        alone = "" if self.persons == "both" else f", persons {self.persons}"
         tuner = f", AOE job type {self.aoe}" if self.aoe else ""
-        return f"{self.variant}, {self.precision_mode}{tuner}"
+        return f"{self.variant}{alone}, {self.precision_mode}{tuner}"
 
     def __str__(self) -> str:
         return f"{self.setting}, batch size {self.batch_size}"
@@ -51,7 +53,8 @@ class Candidate:
     @property
     def slug(self) -> str:
         tuner = f"-aoe{self.aoe}" if self.aoe else ""
-        return f"{self.variant}-{self.precision_mode}{tuner}-bs{self.batch_size}"
+        alone = "" if self.persons == "both" else f"-{self.persons}"
+        return f"{self.variant}{alone}-{self.precision_mode}{tuner}-bs{self.batch_size}"
 
 
 @dataclass(frozen=True)
@@ -85,10 +88,10 @@ def run(context: Context) -> None:
         KitError: no candidate gave a figure and passed the gate.
     """
     gate, tune = context.inventory.gate, context.inventory.tune
-    index, idle = _head(context.index(), tune.samples), throughput.watch(context)
+    index, idle = context.index().head(tune.samples), throughput.watch(context)
     say(f"{STAGE} on {context.npus[0].devices[0]}, accuracy over {index.samples} samples", "bold")
     sizes = tune.batch_sizes or context.inventory.batch_sizes
-    each = itertools.product(tune.variants, tune.precision_modes, [None], sizes)
+    each = itertools.product(tune.variants, tune.precision_modes, [None], sizes, tune.persons)
     ranked = rank(_try(context, [Candidate(*one) for one in each], index, idle), gate)
     if context.dry:
         return
@@ -104,12 +107,6 @@ def run(context: Context) -> None:
             f"{ranked[0].candidate}: {ranked[0].error or f'{ranked[0].relative_error:.2%} off'}"
         )
     say(f"{verdict(ranked, gate)}\nfor the inventory: {context.artefact('tune/inventory.yaml')}", "bold green")
-
-
-def _head(index: Index, samples: int) -> Index:
-    """The first `samples` of an index, or all; its last shard may hold clips beyond them."""
-    shards = [shard for shard in index.shards if shard.first < samples]
-    return Index(min(samples, index.samples), index.names[:samples], shards)
 
 
 def _tuned(context: Context, best: Candidate) -> list[Candidate]:
@@ -157,7 +154,7 @@ def verdict(ranked: Sequence[Outcome], gate: float) -> str:
 
 
 def _build(context: Context, candidate: Candidate) -> Build:
-    onnx, step = gpu.export_variant(context, candidate.variant)
+    onnx, step = gpu.export_variant(context, candidate.variant, candidate.persons)
     return Build(
         name=f"tune/{candidate.slug}",
         folder=context.artefact("tune") / candidate.slug,
@@ -165,6 +162,7 @@ def _build(context: Context, candidate: Candidate) -> Build:
         onnx_step=step,
         batch_size=candidate.batch_size,
         flags={**context.inventory.atc, "precision_mode": candidate.precision_mode},
+        persons=candidate.persons,
         aoe_job_type=candidate.aoe,
     )
 
@@ -216,6 +214,7 @@ def _snippet(context: Context, ranked: Sequence[Outcome]) -> str:
     winner = ranked[0].candidate
     keys: dict[str, Any] = {
         "variant": winner.variant,
+        "persons": winner.persons,
         "atc": {**context.inventory.atc, "precision_mode": winner.precision_mode},
         "aoe": winner.aoe,
         "batch_sizes": [winner.batch_size],
@@ -231,7 +230,7 @@ def _table(context: Context, ranked: Sequence[Outcome]) -> Table:
     facts, gate = context.npus[0].facts, context.inventory.gate
     simulated = " (simulated)" if facts.simulated else ""
     grid = Table(title=f"{facts.target}{simulated}", title_justify="left")
-    for heading in ("variant", "precision", "tuner", "batch size", "samples/s", "Top-1", "gate"):
+    for heading in ("variant", "persons", "precision", "tuner", "batch size", "samples/s", "Top-1", "gate"):
         grid.add_column(heading, justify="right" if heading in ("batch size", "samples/s", "Top-1") else "left")
     for outcome in ranked:
         candidate, figure = outcome.candidate, outcome.throughput
@@ -239,6 +238,7 @@ def _table(context: Context, ranked: Sequence[Outcome]) -> Table:
         off = "failed" if outcome.error else f"✗ {outcome.relative_error:.2%} off"
         grid.add_row(
             candidate.variant,
+            candidate.persons,
             Text(candidate.precision_mode, overflow="fold"),
             f"AOE {candidate.aoe}" if candidate.aoe else "",
             str(candidate.batch_size),
