@@ -23,7 +23,7 @@ Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Device = Annotated[int, Field(ge=0)]
-Variant = Literal["reference", "fused"]
+Variant = Literal["reference", "fused", "winograd"]
 Persons = Literal["both", "nonempty"]
 AoeJobType = Literal[1, 2]  # subgraphs, operators
 

@@ -30,7 +30,12 @@ from stgcn.fused import FusedSTGCN
 from stgcn.onnx_model import CHECKED_BATCH_SIZES, INPUT, OPSETS, OUTPUT
 
 SOURCES = ("stgcn", "mmskeleton")
-VARIANTS: Dict[str, Callable[[Any], nn.Module]] = {"reference": lambda model: model, "fused": FusedSTGCN}
+VARIANTS: Dict[str, Callable[[Any], nn.Module]] = {
+    "reference": lambda model: model,
+    "fused": FusedSTGCN,
+    "winograd": lambda model: FusedSTGCN(model, winograd=WINOGRAD_BLOCKS),
+}
+WINOGRAD_BLOCKS = 3  # the last, of 256 channels: the more channels, the more their products outweigh the transforms
 LEGACY_TORCH = torch.__version__.startswith("1.2.")
 DEFAULT_OPSET = 9 if LEGACY_TORCH else 11
 HIGHEST_OPSET = 10 if LEGACY_TORCH else OPSETS[-1]
@@ -46,7 +51,8 @@ def export_onnx(
 ) -> None:
     """Write the checkpoint's model to `onnx` once ONNX Runtime gives torch's logits with it; prints a checklist.
 
-    `variant`: `reference` is the network as written, `fused` as stgcn.fused rewrites it. `source`: whose network, the
+    `variant`: `reference` is the network as written, `fused` as stgcn.fused rewrites it,
+    `winograd` that with fewer products in its last blocks. `source`: whose network, the
     kit's or the patched mmskeleton's (as written alone). `persons`: what a sample is, see SAMPLE_SHAPES. Raises
     InputError for an opset that CANN or this torch doesn't take, a bad checkpoint (see load_state_dict), a place that
     can't be written, or a model that fails its checks.

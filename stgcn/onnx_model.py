@@ -25,6 +25,7 @@ TOLERANCE = 1e-5  # of the largest logit, or of 1 where logits are small
 # What torch 1.2 leaves to the runtime of the graph convolutions' A, and later torches compute when they export.
 FOLDED = {
     "Gather": lambda inputs, attributes: np.take(inputs[0], inputs[1], axis=attributes.get("axis", 0)),
+    "Identity": lambda inputs, _: inputs[0],  # of a weight that two nodes share
     "Mul": lambda inputs, _: inputs[0] * inputs[1],
 }
 
