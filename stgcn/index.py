@@ -70,6 +70,13 @@ class Index:
         """The clips' logits, float32 (clips, 400), from those of all samples."""
         return logits
 
+    def is_whole(self) -> bool:
+        starts = [0]
+        for shard in self.shards:
+            starts.append(starts[-1] + shard.count)
+        follow = [shard.first for shard in self.shards] == starts[:-1]
+        return follow and starts[-1] == self.samples == len(self.names)
+
     def _cut(self: AnyIndex, samples: int) -> AnyIndex:
         shards = [shard for shard in self.shards if shard.first < samples]
         return replace(self, samples=samples, names=self.names[:samples], shards=shards)
@@ -104,6 +111,10 @@ class PersonIndex(Index):
         rows = self.rows[:clips]
         return replace(self._cut(1 + max(sample for row in rows for sample in row)), rows=rows)
 
+    def is_whole(self) -> bool:
+        named = {sample for row in self.rows for sample in row}
+        return super().is_whole() and named == set(range(self.samples)) and {len(row) for row in self.rows} == {PERSONS}
+
     def of_clips(self, logits: np.ndarray) -> np.ndarray:
         mean: np.ndarray = logits[np.array(self.rows)].mean(axis=1, dtype=np.float32)
         return mean
@@ -136,10 +147,7 @@ def load_index(path: PathLike) -> Index:
 
 def load_persons(path: PathLike) -> PersonIndex:
     """Read a `persons.json`. Raises InputError as load_index does."""
-    index = _load(path, PersonIndex)
-    if any(len(row) != PERSONS for row in index.rows) or len(index.places()) != index.samples:
-        raise InputError(f"{path} doesn't say which samples a clip's persons are: index the dataset again")
-    return index
+    return _load(path, PersonIndex)
 
 
 def _load(path: PathLike, kind: Type[AnyIndex]) -> AnyIndex:
@@ -148,12 +156,7 @@ def _load(path: PathLike, kind: Type[AnyIndex]) -> AnyIndex:
         if content.pop("format") != FORMAT:
             raise ValueError
         index = kind(**{**content, "shards": [Shard(**shard) for shard in content["shards"]]})
-        starts = [0]
-        for shard in index.shards:
-            starts.append(starts[-1] + shard.count)
-        if [shard.first for shard in index.shards] != starts[:-1] or not starts[-1] == index.samples == len(
-            index.names
-        ):
+        if not index.is_whole():
             raise ValueError
     except OSError as error:
         raise InputError(f"can't read {path} ({error.strerror}): index the dataset again") from error

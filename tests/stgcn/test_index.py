@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Sequence
 
 import numpy as np
 import pytest
 
 from stgcn import index
 from stgcn.errors import InputError
-from tests.stgcn.conftest import Dataset, random_clips
+from tests.stgcn.conftest import Dataset, random_clips, write_labels
 
 
 def test_shards_cover_the_clips_with_their_digests(dataset: Dataset, tmp_path: Path) -> None:
@@ -26,6 +26,67 @@ def test_shards_cover_the_clips_with_their_digests(dataset: Dataset, tmp_path: P
     assert index.load_index(tmp_path / "gpu" / "dataset.json") == made
     labels = np.load(str(tmp_path / "gpu" / "labels.npy"))
     assert (labels.tolist(), labels.dtype) == ([7, 0, 399, 12, 7], np.int64)
+
+
+def with_persons(seen: Sequence[Sequence[int]], seed: int = 0) -> np.ndarray:
+    """Random clips in which just the persons of `seen` are."""
+    clips = random_clips(len(seen), seed)
+    for clip, persons in zip(clips, seen):
+        for person in {0, 1} - set(persons):
+            clip[..., person] = -0.0 if person else 0.0
+    return clips
+
+
+@pytest.mark.parametrize(
+    ("seen", "rows", "places"),
+    [
+        ([[0, 1], [0, 1]], [[0, 1], [2, 3]], [(0, 0), (0, 1), (1, 0), (1, 1)]),
+        ([[0], [0, 1], [0]], [[0, 1], [2, 3], [4, 1]], [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]),
+        ([[1], [], [0, 1]], [[0, 1], [0, 0], [2, 3]], [(0, 0), (0, 1), (2, 0), (2, 1)]),
+        ([[], []], [[0, 0], [0, 0]], [(0, 0)]),
+    ],
+    ids=["both", "some alone", "the second alone, nobody", "nobody"],
+)
+def test_persons_who_are_seen_are_samples_and_one_empty_stands_for_all(
+    seen: Any, rows: Any, places: Any, tmp_path: Path
+) -> None:
+    clips = with_persons(seen)
+    np.save(str(tmp_path / "val_data.npy"), clips)
+    labels = write_labels(tmp_path / "val_label.pkl", [0] * len(clips))
+    index.write_index(tmp_path / "val_data.npy", labels, tmp_path, shard_clips=2)
+    persons = index.load_persons(tmp_path / "persons.json")
+    assert (persons.rows, persons.places()) == (rows, places)
+    assert (persons.samples, persons.clips, len(persons.names)) == (len(places), len(clips), len(places))
+    assert persons.names[0] == ("clip-0, person 0" if seen[0] == [0, 1] or seen[0] == [0] else "an empty person")
+    values = np.stack([clips[clip, ..., person] for clip, person in places])
+    for shard in persons.shards:
+        mine = values[shard.first : shard.first + shard.count]
+        assert shard.sha256 == hashlib.sha256(mine.tobytes()).hexdigest()
+        assert mine[0].nbytes == persons.sample_bytes
+    logits = np.random.RandomState(1).normal(size=(len(places), 400)).astype(np.float32)
+    expected = [(logits[first].astype(np.float64) + logits[second]) / 2 for first, second in rows]
+    assert np.allclose(persons.of_clips(logits), expected, atol=1e-6)
+
+
+def test_the_first_clips_have_the_first_persons(tmp_path: Path) -> None:
+    np.save(str(tmp_path / "val_data.npy"), with_persons([[0], [0, 1], [1], [0, 1]]))
+    labels = write_labels(tmp_path / "val_label.pkl", [0] * 4)
+    whole = index.write_index(tmp_path / "val_data.npy", labels, tmp_path, shard_clips=1)
+    persons = index.load_persons(tmp_path / "persons.json").head(3)
+    assert (persons.samples, persons.clips, len(persons.names), len(persons.shards)) == (5, 3, 5, 3)
+    assert persons.head(9) == persons
+    assert whole.head(3).names == whole.names[:3]
+    assert whole.head(9) == whole
+
+
+@pytest.mark.parametrize("rows", [[[0, 1]], [[0, 1], [2]], [[0, 1], [2, 9]], [[0, 1], [2, 2]]])
+def test_a_damaged_index_of_persons_is_refused(rows: Any, tmp_path: Path) -> None:
+    np.save(str(tmp_path / "val_data.npy"), with_persons([[0, 1], [0, 1]]))
+    index.write_index(tmp_path / "val_data.npy", write_labels(tmp_path / "val_label.pkl", [0, 0]), tmp_path)
+    path = tmp_path / "persons.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "rows": rows}))
+    with pytest.raises(InputError, match=r"persons\.json"):
+        index.load_persons(path)
 
 
 def test_the_program_tells_what_it_made(dataset: Dataset, tmp_path: Path, capsys: Any) -> None:
