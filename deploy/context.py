@@ -191,7 +191,14 @@ class Context:
         return str(self.manifest.steps["preprocess"]["outputs"][f"gpu/{index.FILE}"]["sha256"])
 
     def onnx(self) -> Path:
-        return self.manifest.output("export", self.artefact("gpu/st_gcn.onnx"), "make gpu-stage")
+        path = self.manifest.output("export", self.artefact("gpu/st_gcn.onnx"), "make gpu-stage")
+        exported = self.manifest.steps["export"]["inputs"].get("persons", "both")
+        if exported != self.inventory.persons:
+            raise KitError(
+                f"{path}: exported for persons: {exported}, and the inventory says {self.inventory.persons}; "
+                "run `make gpu-stage`"
+            )
+        return path
 
     def clips_folder(self, npu: NpuHost, index: Index) -> PurePosixPath:
         """Where a host keeps an index's samples: named by content."""

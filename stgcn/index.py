@@ -14,7 +14,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Dict, List, Optional, Tuple, Type, TypeVar
+from typing import ClassVar, List, Optional, Tuple, Type, TypeVar
 
 import numpy as np
 
@@ -87,33 +87,29 @@ class PersonIndex(Index):
     """What `persons.json` holds: an index whose samples are single persons.
 
     They are in the clips' order, without those who are all zeros but the first of these: its logits are every such
-    one's. `rows` has, for each clip, the samples that are its persons.
+    one's. `rows` has, for each clip, the samples that are its persons; `places`, for each sample that is in a shard,
+    the clip and which of its persons.
     """
 
     FILE: ClassVar[str] = "persons.json"
     SHAPE: ClassVar[Tuple[int, ...]] = SAMPLE_SHAPES["nonempty"]
 
     rows: List[List[int]]
+    places: List[List[int]]
 
     @property
     def clips(self) -> int:
         return len(self.rows)
-
-    def places(self) -> List[Tuple[int, int]]:
-        """The clip and the person in it, of each sample."""
-        found: Dict[int, Tuple[int, int]] = {}
-        for clip, row in enumerate(self.rows):
-            for person, sample in enumerate(row):
-                found.setdefault(sample, (clip, person))
-        return [found[sample] for sample in range(len(found))]
 
     def head(self, clips: int) -> PersonIndex:
         rows = self.rows[:clips]
         return replace(self._cut(1 + max(sample for row in rows for sample in row)), rows=rows)
 
     def is_whole(self) -> bool:
-        named = {sample for row in self.rows for sample in row}
-        return super().is_whole() and named == set(range(self.samples)) and {len(row) for row in self.rows} == {PERSONS}
+        persons = {sample for row in self.rows for sample in row} == set(range(self.samples))
+        placed = all(sample == self.rows[clip][person] for sample, (clip, person) in enumerate(self.places))
+        whole = super().is_whole() and len(self.places) == self.samples
+        return whole and persons and placed and {len(row) for row in self.rows} == {PERSONS}
 
     def of_clips(self, logits: np.ndarray) -> np.ndarray:
         mean: np.ndarray = logits[np.array(self.rows)].mean(axis=1, dtype=np.float32)
@@ -160,7 +156,7 @@ def _load(path: PathLike, kind: Type[AnyIndex]) -> AnyIndex:
             raise ValueError
     except OSError as error:
         raise InputError(f"can't read {path} ({error.strerror}): index the dataset again") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"{path} isn't an index of format {FORMAT}: index the dataset again") from error
     return index
 
@@ -193,6 +189,7 @@ def _indices(clips: np.memmap, names: List[str], shard_clips: int) -> Tuple[Inde
     """Both indices in one pass; a shard of persons is of the same clips as a shard of clips."""
     whole, single = _Samples(), _Samples()
     rows: List[List[int]] = []
+    places: List[List[int]] = []
     empty: Optional[int] = None  # the sample that stands for all empty persons
     for start in range(0, len(clips), READ_CLIPS):
         block = read_clips(clips, start, READ_CLIPS)
@@ -202,18 +199,20 @@ def _indices(clips: np.memmap, names: List[str], shard_clips: int) -> Tuple[Inde
             rows.append([])
             for person in range(PERSONS):
                 alone = np.ascontiguousarray(values[..., person])
-                if alone.any():
-                    rows[-1].append(single.add(f"{names[clip]}, person {person}", alone))
-                else:
-                    empty = single.add("an empty person", alone) if empty is None else empty
+                if empty is not None and not alone.any():
                     rows[-1].append(empty)
+                    continue
+                rows[-1].append(single.add(f"{names[clip]}, person {person}", alone))
+                places.append([clip, person])
+                if not alone.any():
+                    empty = rows[-1][-1]
             if (clip + 1) % shard_clips == 0:
                 whole.cut()
                 single.cut()
     whole.cut()
     single.cut()
     index = Index(len(clips), whole.names, whole.shards)
-    return index, PersonIndex(len(single.names), single.names, single.shards, rows)
+    return index, PersonIndex(len(single.names), single.names, single.shards, rows, places)
 
 
 def main(argv: Optional[List[str]] = None) -> None:

@@ -42,7 +42,10 @@ def add_block_outputs(model: Any) -> list[str]:
             users.setdefault(name, []).append(node)
     names = [_end_of_block(node, users) for node in graph.node if _is_temporal(node)]
     if len(names) != BLOCKS or not all(names):
-        raise KitError(f"the ONNX has {len(names)} blocks with a 9x1 convolution and a ReLU behind it, not {BLOCKS}")
+        raise KitError(
+            f"the ONNX has {len(names)} blocks with a 9x1 convolution and a ReLU behind it, not {BLOCKS}; "
+            "set `variant: reference` or `fused` in the inventory"
+        )
     for name in names:
         model.graph.output.append(types.get(name) or onnx.helper.make_tensor_value_info(name, 1, None))
     return [str(name) for name in names]

@@ -119,7 +119,7 @@ def read_clip(source: Host, data: PurePosixPath, sample: int) -> np.ndarray:
 def _wanted(index: Index, first: int, count: int) -> dict[str, Any]:
     """What the source is to read: clips that follow one another, or persons at their places in clips."""
     if isinstance(index, PersonIndex):
-        return {"places": index.places()[first : first + count], "persons": PERSONS}
+        return {"places": index.places[first : first + count], "persons": PERSONS}
     return {"first": first, "count": count}
 
 

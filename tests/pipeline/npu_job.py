@@ -3,8 +3,9 @@ artefacts are those of a small network, recorded as that stage records them."""
 
 from __future__ import annotations
 
-import hashlib
 import json
+import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,18 @@ from onnx import TensorProto, helper, numpy_helper
 
 from deploy import inventory
 from deploy.context import Context
-from deploy.manifest import Manifest, Step, write_json
+from deploy.manifest import Manifest, Step
 from deploy.stages import accuracy, bench, convert, throughput
-from stgcn.dataset import CLASSES, CLIP_SHAPE
+from stgcn.dataset import CLASSES, CLIP_SHAPE, SAMPLE_SHAPES
+from stgcn.index import write_index
 
 SET_ENV = "docker/npu/simulator/set_env.sh"
 SAMPLES = 77  # not a multiple of any batch size but 1, 7, 11
 SHARD = 32
 
 
-def network(seed: int = 0) -> onnx.ModelProto:
-    """input1 (batch, 3, 300, 18, 2) -> output1 (batch, 400) with one matrix: enough to tell any two clips apart."""
+def network(seed: int = 0, persons: str = "both") -> onnx.ModelProto:
+    """input1 (batch, 3, 300, 18, 2 or 1) -> output1 (batch, 400) by one matrix: enough to tell any two clips apart."""
     values = np.random.default_rng(seed).standard_normal((3 * 18, CLASSES)).astype(np.float32)
     nodes = [
         helper.make_node("ReduceMean", ["input1"], ["joints"], axes=[2, 4], keepdims=0),
@@ -33,7 +35,7 @@ def network(seed: int = 0) -> onnx.ModelProto:
         helper.make_node("MatMul", ["flat", "weights"], ["output1"]),
     ]
     weights = [numpy_helper.from_array(np.array([-1, 54]), "shape"), numpy_helper.from_array(values, "weights")]
-    inputs = [helper.make_tensor_value_info("input1", TensorProto.FLOAT, ["batch", *CLIP_SHAPE])]
+    inputs = [helper.make_tensor_value_info("input1", TensorProto.FLOAT, ["batch", *SAMPLE_SHAPES[persons]])]
     outputs = [helper.make_tensor_value_info("output1", TensorProto.FLOAT, ["batch", CLASSES])]
     graph = helper.make_graph(nodes, "small", inputs, outputs, weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
@@ -48,9 +50,11 @@ def logits(clips: np.ndarray, seed: int = 0) -> np.ndarray:
 class NpuJob:
     """A workspace after its GPU stage, and an inventory of simulated hosts."""
 
-    def __init__(self, folder: Path, samples: int = SAMPLES, **changes: Any) -> None:
+    def __init__(self, folder: Path, samples: int = SAMPLES, empty: Sequence[slice] = (), **changes: Any) -> None:
         self.folder, self.workspace = folder, folder / "work"
         self.clips = np.random.default_rng(1).standard_normal((samples, *CLIP_SHAPE)).astype(np.float32)
+        for person, clips in enumerate(empty):  # which clips lack it
+            self.clips[clips, ..., person] = 0
         self.inventory: dict[str, Any] = {
             "workspace": str(self.workspace),
             "gpu": {"runtime": "native"},
@@ -120,28 +124,24 @@ class NpuJob:
 
     def write_onnx(self, seed: int = 0) -> None:
         """Export (another) network, as the GPU stage does."""
-        path = self.workspace / "gpu/st_gcn.onnx"
+        path, persons = self.workspace / "gpu/st_gcn.onnx", self.inventory.get("persons", "both")
 
         def action() -> dict[str, Any]:
-            onnx.save(network(seed), path)
+            onnx.save(network(seed, persons), path)
             return {}
 
-        Manifest(self.workspace).perform(Step("export", "gpu", {"seed": seed}, [path], action))
+        Manifest(self.workspace).perform(Step("export", "gpu", {"seed": seed, "persons": persons}, [path], action))
 
     def _make_gpu_stage(self) -> None:
         folder = self.workspace / "gpu"
         folder.mkdir(parents=True)
-        shards = [
-            {"first": first, "count": len(part), "sha256": hashlib.sha256(part.tobytes()).hexdigest()}
-            for first in range(0, len(self.clips), SHARD)
-            for part in [self.clips[first : first + SHARD]]
-        ]
-        index = {"format": 1, "samples": len(self.clips), "names": [f"clip{i}" for i in range(len(self.clips))]}
+        data, labels = self.folder / "val_data.npy", self.folder / "val_label.pkl"
         expected = logits(self.clips)
+        names = [f"clip{i}" for i in range(len(self.clips))]
+        labels.write_bytes(pickle.dumps((names, expected.argmax(1).tolist()), protocol=2))
 
         def preprocess() -> dict[str, Any]:
-            np.save(folder / "labels.npy", expected.argmax(1).astype(np.int64))
-            write_json(folder / "dataset.json", {**index, "shards": shards})
+            write_index(data, labels, folder, SHARD)
             return {}
 
         def reference() -> dict[str, Any]:
@@ -149,7 +149,7 @@ class NpuJob:
             return {}
 
         manifest = Manifest(self.workspace)
-        outputs = [folder / "labels.npy", folder / "dataset.json"]
+        outputs = [folder / "labels.npy", folder / "persons.json", folder / "dataset.json"]
         manifest.perform(Step("preprocess", "gpu", {}, outputs, preprocess))
         inputs = {"checkpoint": {"name": "small", "sha256": "0" * 64}}
         manifest.perform(Step("reference", "gpu", inputs, [folder / "reference.npy"], reference))

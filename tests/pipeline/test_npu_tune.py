@@ -23,7 +23,9 @@ GATE = 0.01
 
 @pytest.fixture
 def job(tmp_path: Path) -> NpuJob:
-    return NpuJob(tmp_path, batch_sizes=[1, 8], tune={"variants": ["reference"], "aoe": [], "samples": 40})
+    return NpuJob(
+        tmp_path, batch_sizes=[1, 8], tune={"variants": ["reference"], "persons": ["both"], "aoe": [], "samples": 40}
+    )
 
 
 def outcomes(job: NpuJob) -> list[dict[str, Any]]:

@@ -95,7 +95,7 @@ def _by_persons(session: Any, clips: np.ndarray, folder: Path) -> np.ndarray:
     write_index(folder / "val_data.npy", write_labels(folder / "val_label.pkl", [0] * len(clips)), folder)
     persons = load_persons(folder / "persons.json")
     assert persons.samples == 2 * len(clips) - 3  # of four who are empty, one is a sample
-    samples = np.stack([clips[clip][..., [person]] for clip, person in persons.places()])
+    samples = np.stack([clips[clip][..., [person]] for clip, person in persons.places])
     return persons.of_clips(session.run(["output1"], {"input1": samples})[0])
 
 

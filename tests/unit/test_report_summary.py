@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from deploy.report import summary as of
-from deploy.report.table import to_csv
+from deploy.report.table import table, to_csv
 
 DEVICE = {"chip": "310P3", "soc_version": "Ascend310P3", "simulated": True, "cann": "6.0.RC1", "driver": "22.0.2"}
 FIGURE = {
@@ -136,3 +138,16 @@ def test_the_csv_has_the_summary_s_values_one_row_a_batch_size() -> None:
     assert float(rows[0]["throughput_median"]) == 4.0
     assert rows[1]["throughput_median"] == ""
     assert {row["simulated"] for row in rows} == {"True"}
+
+
+def test_single_persons_are_labelled_and_have_a_rate_of_their_own() -> None:
+    persons = {"samples": 60, "a_clip": 1.2}
+    figure = {**FIGURE, "persons": {"a_clip": 1.2, "throughput": {"median": 4.8, "min": 4.7, "max": 4.9}}}
+    verdict = of.summary(evidence(persons=persons, figures={1: figure, 4: None}))
+    assert verdict["persons"] == persons
+    told = io.StringIO()
+    Console(file=told, width=140).print(table(verdict))
+    assert "50 samples as 60 single persons, 1.2 a sample" in told.getvalue()
+    assert re.search(r"batch size, persons .* samples/s .* persons/s", told.getvalue())
+    assert re.search(r"│ +4\.00 │ +4\.80 │ +✓ │", told.getvalue())
+    assert [row["persons_per_sample"] for row in csv.DictReader(io.StringIO(to_csv(verdict)))] == ["1.2", "1.2"]
