@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 
 BLOCK = 1 << 18
 WAITING = 64  # blocks: what is in flight over a fast link with this delay, and more
@@ -21,20 +22,23 @@ def carry(source: socket.socket, sink: socket.socket, delay_s: float) -> None:
     held: queue.Queue[tuple[float, bytes]] = queue.Queue(WAITING)
 
     def deliver() -> None:
-        while True:
-            due, block = held.get()
-            time.sleep(max(0.0, due - time.monotonic()))
-            if not block:
-                sink.shutdown(socket.SHUT_WR)
-                return
-            sink.sendall(block)
+        with suppress(OSError):  # its reader is gone
+            while True:
+                due, block = held.get()
+                time.sleep(max(0.0, due - time.monotonic()))
+                if not block:
+                    sink.shutdown(socket.SHUT_WR)
+                    return
+                sink.sendall(block)
 
     threading.Thread(target=deliver, daemon=True).start()
-    while True:
-        block = source.recv(BLOCK)
+    block = b"more"
+    while block:
+        try:
+            block = source.recv(BLOCK)
+        except ConnectionResetError:
+            block = b""
         held.put((time.monotonic() + delay_s, block))
-        if not block:
-            return
 
 
 def main(address: str, port: int, delay_s: float) -> None:
