@@ -9,13 +9,13 @@ PYTHON ?= python3
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 ARGS ?=
 
-export INVENTORY
+export INVENTORY SCRATCH
 VENV := .venv
 BIN := $(VENV)/bin
 FAB := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/fab
 
 .PHONY: help demo gpu-image npu-image cann-image sbom gpu-stage npu-convert npu-bench npu-tune score report audit
-.PHONY: status doctor test test-system lint lock clean
+.PHONY: status doctor bench test test-system lint lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ status: $(VENV)/kit ## each step's state, host, age and key
 
 doctor: $(VENV)/kit ## is every host fit, and if not, what mends it
 	@$(FAB) doctor
+
+bench: $(VENV)/kit ## measure the kit against the guide's way (as root also over a link); SCRATCH=FOLDER: where
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 test: $(VENV)/dev ## lint, then every test of this machine
 	@$(MAKE) lint

@@ -1,0 +1,89 @@
+"""results.json and the tables that are made of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import figures
+from benchmarks.figures import BEGIN, END, LINES, Line
+from benchmarks.harness import Spread
+from deploy.inventory import ROOT
+
+# Names that programs read (the issue's list)
+NAMED = [
+    "preprocess_vs_guide",
+    "preprocess_vs_cp",
+    "push_vs_scp_sample",
+    "push_vs_scp_incompressible",
+    "score_vs_guide",
+    "onnx_vs_guide_b1",
+    "onnx_vs_guide_b8",
+    "onnx_vs_sgemm",
+    "one_person_clip",
+    "half_and_half",
+]
+
+
+@pytest.mark.parametrize(("readme", "language"), figures.READMES.items())
+def test_a_readmes_table_is_made_of_results_json(readme: str, language: str) -> None:
+    text = (ROOT / readme).read_text(encoding="utf-8")
+    assert text == figures.with_table(text, figures.markdown(figures.load(), language))
+
+
+def test_results_json_has_what_programs_read() -> None:
+    for name, result in figures.load().items():
+        line = LINES[name]
+        assert {line.key, "low", "high", "repeats", "target", "at_most", "machine"} == set(result), name
+        assert result["low"] <= result[line.key] <= result["high"], name
+        assert result["repeats"] >= 1
+        assert (result["target"], result["at_most"]) == (line.target, line.at_most), name
+    assert [name for name in LINES if name in NAMED] == NAMED
+    assert all(LINES[name].key == "ratio" for name in NAMED)
+
+
+RATIO = Line("one", "一", {"en": "two", "zh": "二"}, 4)
+SECONDS = Line("one", "一", {"en": "", "zh": ""}, 10, "s", at_most=True)
+SHARE = Line("one", "一", {"en": "", "zh": ""}, 0.8, "share")
+CELLS = [
+    (RATIO, Spread(5.123, 4.0, 12.34, 3), ["one", "two", "5.12×", "4.00× – 12.3×", "≥ 4× ✓"]),
+    (RATIO, Spread(3.999, 3.999, 3.999, 1), ["one", "two", "4.00×", "", "≥ 4× ✗"]),
+    (SHARE, Spread(0.756, 0.7, 1.02, 2), ["one", "", "76%", "70% – 102%", "≥ 80% ✗"]),
+    (RATIO, None, ["one", "two", "not measured", "", "≥ 4×"]),
+    (SECONDS, Spread(9.0, 8.0, 120.0, 5), ["one", "", "9.00 s", "8.00 s – 120 s", "≤ 10 s ✓"]),
+    (SECONDS, Spread(10.1, 8.0, 12.0, 5), ["one", "", "10.1 s", "8.00 s – 12.0 s", "≤ 10 s ✗"]),
+]
+
+
+@pytest.mark.parametrize(("line", "spread", "cells"), CELLS)
+def test_cells(line: Line, spread: Spread | None, cells: list[str]) -> None:
+    result = figures.entry(line, spread, "2 cores") if spread else None
+    assert figures.cells(line, result, "en") == cells
+
+
+def test_only_what_is_between_the_markers_is_replaced() -> None:
+    text = f"before\n{BEGIN}\nold\n{END}\nafter\n"
+    assert figures.with_table(text, "new\n") == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
+    for broken in ("", BEGIN, f"{END} {BEGIN}"):
+        with pytest.raises(ValueError, match="there is no"):
+            figures.with_table(broken, "new\n")
+
+
+def test_a_run_replaces_all_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this run left out has no figure of an earlier one."""
+    monkeypatch.setattr(figures, "ROOT", tmp_path)
+    monkeypatch.setattr(figures, "RESULTS", tmp_path / "results.json")
+    for name in figures.READMES:
+        (tmp_path / name).write_text(f"{BEGIN}\n{END}\n")
+    figures.write({"push_unshaped": Spread(0.9, 0.8, 1.0, 3), "score": Spread(0.4, 0.3, 0.5, 5)}, "one machine")
+    figures.write({"score": Spread(0.45678, 0.3, 0.5, 5)}, "another machine")
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert list(results) == ["score"]
+    assert results["score"]["seconds"] == 0.4568
+    english = (tmp_path / "README.md").read_text()
+    assert "| the same |  | 0.46 s | 0.30 s – 0.50 s | ≤ 0.6 s ✓ |" in english
+    assert english.count("not measured") == len(LINES) - 1
+    assert "another machine" in english
+    assert "one machine" not in english
