@@ -1,0 +1,50 @@
+"""The commands that documents and errors name exist; tests/pipeline/test_readme.py runs the README's."""
+
+from __future__ import annotations
+
+import pytest
+
+from deploy.inventory import ROOT
+from tests.docs.markdown import commands, faults, spans
+from tests.docs.messages import messages
+
+DOCUMENTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("*.md", "docs/**/*.md", "docker/**/*.md", "benchmarks/**/*.md")
+    for path in ROOT.glob(pattern)
+)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_a_document_names_commands_that_exist(document: str) -> None:
+    path = ROOT / document
+    lines = [*(command.line for command in commands(path)), *spans(path.read_text(encoding="utf-8"))]
+    assert not [(line, fault) for line in lines for fault in faults(line)]
+
+
+def test_an_error_names_commands_that_exist() -> None:
+    named = [(each, span) for each in messages() for span in spans(each.template)]
+    assert not [(each.place, span, fault) for each, span in named for fault in faults(span)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "make dmo",
+        "make DEVISE=1 demo",
+        "fab npu-banch",
+        "fab npu-bench --farce",
+        ".venv/bin/fab score --keep 3",
+        "python -m stgcn.scor",
+    ],
+)
+def test_a_wrong_command_is_told(line: str) -> None:
+    assert list(faults(line))
+
+
+def test_the_readmes_show_the_same_commands_and_output() -> None:
+    english, chinese = (
+        [(command.line.partition("#")[0].strip(), command.shown) for command in commands(ROOT / name)]
+        for name in ("README.md", "README.zh.md")
+    )
+    assert english == chinese
