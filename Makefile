@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 FAB := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/fab
 
 .PHONY: help demo gpu-image npu-image cann-image sbom gpu-stage npu-convert npu-bench npu-tune score report audit
-.PHONY: status doctor bench test test-system lint lock clean
+.PHONY: status doctor bench test test-system kill-test soak lint lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,12 @@ test: $(VENV)/dev ## lint, then every test of this machine
 test-system: $(VENV)/dev ## as root: real sshd in namespaces, real containers; installs what they need (apt)
 	@$(BIN)/python -m pytest tests/system $(ARGS)
 
+kill-test: $(VENV)/dev ## kill the kit, fill its disk, lock its folders at hundreds of its writes and renames; ARGS="--cuts N --seed N"
+	@$(BIN)/python -m tests.robust.interrupted $(ARGS)
+
+soak: $(VENV)/dev ## 19796 sample clips end to end (simulated, inference shortened): memory, open files, what is left aside
+	@$(BIN)/python -m tests.robust.soak $(ARGS)
+
 lint: $(VENV)/dev ## ruff, mypy, shellcheck, hadolint
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -86,7 +92,7 @@ lock: $(VENV)/dev ## write the locks again from requirements/*.in
 	@docker/npu/lock.sh $(abspath $(BIN)/uv)
 
 clean: ## remove the workspace of the demo and every cache; inventories' workspaces stay
-	@rm -rf work/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf work/demo work/interrupted work/soak .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 work/demo/sample/st_gcn.sample.pth: | $(VENV)/kit
 	@$(BIN)/python -m stgcn.sample --output_dir $(@D)

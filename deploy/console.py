@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +22,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from stgcn.errors import tolerate_narrow_output
+
+tolerate_narrow_output()
 console = Console(highlight=False, soft_wrap=True)
 if not console.is_terminal:
     console.width = 120  # of a log; rich would cut its tables to 80
@@ -39,6 +44,14 @@ def printable(text: str) -> str:
 def say(text: str, style: str | None = None) -> None:
     """Print one line of the kit's own, markup off."""
     console.print(printable(text), style=style, markup=False)
+
+
+def let_go_of_output() -> None:
+    """After a failure: what the output did not take is not tried again at the very end, where it makes a traceback."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Rate(ProgressColumn):

@@ -21,7 +21,7 @@ from deploy.hosts.over_ssh import SSHHost
 from deploy.inventory import ROOT, Gpu, Inventory, Npu, local_path
 from deploy.manifest import Manifest, Step, key_of
 from deploy.npu.device import Device, Facts, Smi, read_era
-from stgcn.files import sha256_file
+from stgcn.files import sha256_file, sweep
 from stgcn.index import Index, PersonIndex, load_index, load_persons
 
 
@@ -84,6 +84,7 @@ class Context:
         self._holding = not self.dry
         if self._holding:
             self._hold(LocalHost("control", self.workspace))
+            sweep(self.workspace, depth=3)
             self.manifest = Manifest(self.workspace)  # as the last holder left it
         return self
 

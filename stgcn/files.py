@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 import secrets
+import shutil
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Iterator, Union
@@ -13,16 +16,18 @@ from stgcn.errors import InputError
 
 PathLike = Union[str, "os.PathLike[str]"]
 READ_BYTES = 1 << 20
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
 def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
     """Open `path` for writing aside; on success it is fsynced and renamed into place, on failure nothing is left.
 
-    Missing parent folders are made. Raises InputError if the place can't be written.
+    Missing parent folders are made. What a killed process leaves aside is for `sweep`. Raises InputError if the place
+    can't be written or is full.
     """
     target = Path(path)
-    aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    aside = aside_of(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
@@ -32,14 +37,37 @@ def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
         raise unwritable(target, error) from error
     try:
         with file:
+            with suppress(OSError):  # a file system without locks: then nothing is swept there
+                fcntl.flock(file, fcntl.LOCK_EX)
             yield file
             file.flush()
             os.fsync(file.fileno())
-        aside.replace(target)
-    except BaseException:
-        aside.unlink()
+            aside.replace(target)
+    except BaseException as error:
+        with suppress(OSError):
+            aside.unlink()
+        if isinstance(error, OSError) and error.errno in (*FULL, None):  # None: numpy's own, of a write that fell short
+            raise unwritable(target, error) from error
         raise
     sync_folder(target.parent)
+
+
+def aside_of(target: Path) -> Path:
+    """A name of its own beside `target`, for what is to take its place."""
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+
+
+def sweep(folder: PathLike, depth: int = 0) -> None:
+    """Remove what killed processes left aside in `folder` and `depth` levels below; what is being written is locked."""
+    for level in range(depth + 1):
+        for aside in Path(folder).glob("*/" * level + ".*.tmp"):
+            with suppress(OSError):
+                descriptor = os.open(str(aside), os.O_RDONLY)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(str(aside)) if aside.is_dir() else aside.unlink()
+                finally:
+                    os.close(descriptor)
 
 
 def remove(path: PathLike) -> None:
@@ -50,7 +78,8 @@ def remove(path: PathLike) -> None:
 
 def unwritable(path: PathLike, error: OSError) -> InputError:
     """What to raise when `error` shows that nothing can be written at `path`."""
-    return InputError(f"can't write {path} ({error.strerror}): choose another place")
+    way_out = "make room or choose another place" if error.errno in (*FULL, None) else "choose another place"
+    return InputError(f"can't write {path} ({error.strerror or error}): {way_out}")
 
 
 def sync_folder(folder: PathLike) -> None:

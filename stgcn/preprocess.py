@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import argparse
 import errno
+import fcntl
 import os
 import re
-import secrets
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import List, Optional
 
@@ -21,7 +22,7 @@ import numpy as np
 
 from stgcn.dataset import check_finite, open_dataset, read_clips
 from stgcn.errors import InputError, run_main
-from stgcn.files import PathLike, unwritable
+from stgcn.files import PathLike, aside_of, sweep, unwritable
 
 DATA_FOLDER, LABEL_FOLDER = "val_data", "val_label"
 OWN_NAME = re.compile(r"\d+\.bin")
@@ -38,10 +39,14 @@ def preprocess(data: PathLike, labels: PathLike, output_dir: PathLike) -> int:
     """
     clips, named = open_dataset(data, labels)
     output = Path(output_dir)
-    aside = output / f".preprocess.{secrets.token_hex(4)}"
+    sweep(output)
+    aside = aside_of(output / "preprocess")
     try:
         aside.mkdir(parents=True)
+        descriptor = os.open(str(aside), os.O_RDONLY)
         try:
+            with suppress(OSError):  # as atomic_write does
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
             for name in (DATA_FOLDER, LABEL_FOLDER):
                 _check_own(output / name)
                 (aside / name).mkdir()
@@ -53,6 +58,7 @@ def preprocess(data: PathLike, labels: PathLike, output_dir: PathLike) -> int:
                 (aside / name).rename(output / name)
         finally:
             shutil.rmtree(str(aside))
+            os.close(descriptor)
     except OSError as error:
         raise unwritable(output, error) from error
     return len(clips)

@@ -25,7 +25,7 @@ from torch import nn
 from stgcn.checkpoint import save_state_dict
 from stgcn.dataset import CLASSES, CLIP_DTYPE, CLIP_SHAPE, FRAMES, JOINTS, PERSONS, open_clips, read_clips
 from stgcn.errors import InputError, run_main
-from stgcn.files import PathLike, atomic_write, remove
+from stgcn.files import PathLike, atomic_write, remove, sweep
 from stgcn.model import ST_GCN_18
 
 DATA_NAME, LABEL_NAME, CHECKPOINT_NAME = "val_data.npy", "val_label.pkl", "st_gcn.sample.pth"
@@ -75,6 +75,7 @@ def make_sample(output_dir: PathLike, samples: int, classes: int, seed: int) -> 
     if not 0 <= seed < 2**32:
         raise InputError(f"--seed {seed} is outside 0..{2**32 - 1}: choose one of them")
     folder = Path(output_dir)
+    sweep(folder)
     plans = _plans(samples, classes, seed)
     motions = {label: _motion(seed, label) for plan in plans for label in (plan.label, plan.other)}
     with atomic_write(folder / DATA_NAME) as file:

@@ -18,6 +18,7 @@ from stgcn.score import top_k_hits
 FORMAT = 1
 TOP = (1, 5)
 CONFUSED = 10  # pairs of classes listed for a batch size
+COMPARED_ROWS = 512  # at a time, so that float64 copies of all logits are never needed
 FLIPPED = 24  # flipped samples described in full: each is drawn on the page
 NEAREST = 3  # with fewer flips than this, the samples nearest to one make up the number
 
@@ -96,18 +97,26 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> Json:
 
 def agreement(logits: np.ndarray, reference: np.ndarray) -> Json:
     """How near (n, 400) logits are to the fp32 reference of the same samples."""
-    a, b = logits.astype(np.float64), reference.astype(np.float64)
-    cosine = (a * b).sum(1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-30)
-    error = np.abs(a - b)
-    flipped = np.flatnonzero(a.argmax(1) != b.argmax(1))
+    starts = range(0, len(logits), COMPARED_ROWS)
+    parts = [_compared(logits[i : i + COMPARED_ROWS], reference[i : i + COMPARED_ROWS]) for i in starts]
+    cosine, largest, mean = (np.concatenate(column) for column in zip(*parts, strict=True))
+    flipped = np.flatnonzero(logits.argmax(1) != reference.argmax(1))
     return {
-        "top1_agreement": 1 - len(flipped) / len(a),
+        "top1_agreement": 1 - len(flipped) / len(logits),
         "cosine_min": float(cosine.min()),
         "cosine_median": float(np.median(cosine)),
-        "max_abs_err": float(error.max()),
-        "mean_abs_err": float(error.mean()),
+        "max_abs_err": float(largest.max()),
+        "mean_abs_err": float(mean.mean()),
         "flipped": [int(i) for i in flipped],
     }
+
+
+def _compared(logits: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each row: cosine, largest and mean absolute error, in float64."""
+    a, b = logits.astype(np.float64), reference.astype(np.float64)
+    error = np.abs(a - b)
+    cosine = (a * b).sum(1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-30)
+    return cosine, error.max(1), error.mean(1)
 
 
 def relative_error(found: Mapping[str, float], expected: Mapping[str, float]) -> float:

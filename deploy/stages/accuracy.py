@@ -116,6 +116,9 @@ def perform(context: Context, build: Build, index: Index) -> None:
         KitError: no device is left that can do it, or the OM is not made yet; what was done is kept for the next run.
     """
     context.perform(_step(context, build, index))
+    if not context.dry:
+        for kept in build.folder.glob(".units-*"):  # this run's, or an earlier one's that was cut and never went on
+            shutil.rmtree(kept)
 
 
 def _step(context: Context, build: Build, index: Index) -> Step:
@@ -175,7 +178,6 @@ class _Run:
         parts = {unit: part for unit in units if (part := self._read_kept(unit)) is not None}
         logits = join(parts, self.index.samples)
         write_logits(DeviceLogits(self.names, self.index.of_clips(logits)), self.build.folder)
-        shutil.rmtree(self._kept)
         facts = self.context.npus[0].facts
         eras = {str(npu): npu.era for npu in self.context.npus}
         own, together = self.context.npus[0].runtime.facts(), aggregate(spans)

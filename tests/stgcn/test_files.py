@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
 
 from stgcn.errors import InputError
-from stgcn.files import atomic_write, remove, sha256_file
+from stgcn.files import atomic_write, remove, sha256_file, sweep
 
 
 def test_a_file_appears_whole_with_its_folder(tmp_path: Path) -> None:
@@ -33,6 +35,25 @@ def test_a_failure_keeps_the_earlier_file_and_leaves_nothing_else(tmp_path: Path
         write_half()
     assert path.read_bytes() == b"earlier"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_named_with_the_way_out(tmp_path: Path) -> None:
+    sentence = rf"can't write {tmp_path / 'file'} \(No space left .*make room"
+    with pytest.raises(InputError, match=sentence), atomic_write(tmp_path / "file"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert not list(tmp_path.iterdir())
+
+
+def test_sweeping_removes_what_killed_writers_left_and_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    (folder / ".earlier.01234567.tmp").mkdir(parents=True)
+    (folder / ".earlier.01234567.tmp/file").touch()
+    (tmp_path / ".other.01234567.tmp").touch()
+    with atomic_write(folder / "file") as file:
+        file.write(b"whole")
+        sweep(tmp_path, depth=1)
+    assert (folder / "file").read_bytes() == b"whole"
+    assert list(tmp_path.rglob("*")) == [folder, folder / "file"]
 
 
 def test_a_file_is_readable_as_the_umask_says(tmp_path: Path) -> None:

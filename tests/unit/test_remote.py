@@ -161,3 +161,20 @@ def test_a_bad_request_gets_a_sentence(operation: str, request_line: bytes) -> N
     assert magic == MAGIC
     assert "error" in json.loads(reply) or done.returncode == 0
     assert not done.stderr
+
+
+def test_who_holds_a_workspace_first_removes_what_was_left_aside_but_no_job_to_collect(tmp_path: Path) -> None:
+    earlier, kit = LocalHost("here", tmp_path), tmp_path / ".kit"
+    earlier.run(["true"], job="ended")
+    earlier.run(["false"], job="failed")
+    for job in ("ended", "failed", "never-begun"):
+        (kit / "runs" / job).mkdir(parents=True)
+    for part in ("files/sha/model.om.12.part", ".kit/remote.12.part"):
+        (tmp_path / part).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / part).touch()
+    host = LocalHost("here", tmp_path)
+    host.hold()
+    host.close()
+    assert [path.name for path in (kit / "jobs").iterdir()] == ["ended"]
+    assert [path.name for path in (kit / "runs").iterdir()] == ["ended"]
+    assert not list(tmp_path.rglob("*.part"))

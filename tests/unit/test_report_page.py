@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from deploy.context import Context
+from deploy.errors import KitError
+from deploy.hosts import transfer
 from deploy.report import charts, page, skeletons
-from deploy.stages import score
+from deploy.stages import report, score
 from tests.unit import made_up
 
 
@@ -141,6 +143,25 @@ def test_a_failed_verdict_shows_what_flipped(tmp_path: Path) -> None:
     assert 'id="verdict" class="failed"' in html
     assert html.count('<li class="flipped">') == 1
     assert html.count("<canvas data-sample") == 3
+
+
+def test_a_page_that_lacks_a_drawing_is_made_again_once_its_clip_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise KitError("the host is gone")
+
+    context = made_up.make(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(transfer, "read_clip", refuse)
+        score.run(context)
+    steps = context.manifest.steps
+    assert steps["report"]["facts"]["drawn"] == []
+    report.run(context)
+    assert len(steps["report"]["facts"]["drawn"]) == 3
+    written = (context.artefact("report") / "report.html").stat()
+    report.run(context)
+    assert (context.artefact("report") / "report.html").stat() == written
 
 
 class TestSkeleton:

@@ -29,15 +29,19 @@ def job(request: Request, _body: Body) -> Dict[str, Any]:
     {"refused": why it could not be started}, or {"lost": true} when nothing is left to tell.
     """
     folder = request["folder"]
-    if job_state(request, _body) is None:
+    if state(folder) is None:
         _start(folder, request)
     _follow(folder)
     return _outcome(folder) or {"lost": True}
 
 
 def job_state(request: Request, _body: Body) -> str | None:
+    """The state of the job in `folder`."""
+    return state(request["folder"])
+
+
+def state(folder: str) -> str | None:
     """`running`, `ended` (with status 0) or null: no such job, or one that failed and is not worth collecting."""
-    folder = request["folder"]
     if not os.path.isdir(folder):
         return None
     outcome = _outcome(folder)

@@ -51,12 +51,21 @@ def hold(request: Request, _body: Body) -> Any:
 
 
 def sweep(workspace: str) -> None:
-    """Remove what a killed operator left aside: nobody else writes here now."""
-    for part in glob.glob(os.path.join(glob.escape(workspace), "files", "*", "*.part")):
+    """Remove what a killed operator left aside, and the jobs that nobody will collect: nobody else writes here now."""
+    here = glob.escape(workspace)
+    for part in glob.glob(os.path.join(here, "files", "*", "*.part")) + glob.glob(os.path.join(here, ".kit", "*.part")):
         with contextlib.suppress(OSError):
             os.remove(part)
-    for folder in glob.glob(os.path.join(glob.escape(workspace), ".kit", "jobs", "once-*")):
-        if not jobs.is_alive(folder):
+    wanted = set()
+    for folder in glob.glob(os.path.join(here, ".kit", "jobs", "*")):
+        name = os.path.basename(folder)
+        state = jobs.state(folder)
+        if state == "running" or (state == "ended" and not name.startswith("once-")):
+            wanted.add(name)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    for folder in glob.glob(os.path.join(here, ".kit", "runs", "*")):
+        if os.path.basename(folder) not in wanted:
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,0 +1,126 @@
+"""What a stranger's machine may be like: other Pythons, paths, locales, homes, and standard outputs that are gone."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploy.inventory import ROOT
+from tests.pipeline.conftest import FAB
+from tests.pipeline.npu_job import NpuJob
+
+NO_VENV = """#!/bin/sh
+# As Debian's Python without its venv package: an environment without pip is made, then it fails.
+[ "$2" = venv ] && { "@PYTHON@" -m venv --without-pip "$3"; exit 1; }
+exec "@PYTHON@" "$@"
+"""
+TOO_OLD = """#!/bin/sh
+[ "$1" = -c ] && exec "@PYTHON@" -c "import sys; sys.version_info = (3, 9, 2); $2"
+"""
+
+
+@pytest.mark.parametrize(
+    ("python", "sentence"),
+    [
+        (NO_VENV, r"cannot make the environment .*apt-get install python3\.\d+-venv\)"),
+        (TOO_OLD, r"is not Python 3\.10 or newer; name one with PYTHON="),
+        ("", r"is not Python 3\.10 or newer; name one with PYTHON="),
+    ],
+    ids=["no venv module", "too old", "none"],
+)
+def test_a_python_that_does_not_do_is_named_with_the_way_out(tmp_path: Path, python: str, sentence: str) -> None:
+    program, venv = tmp_path / "a python", tmp_path / "an environment"
+    if python:
+        program.write_text(python.replace("@PYTHON@", sys.executable))
+        program.chmod(0o755)
+    for _ in range(2):  # what the first try leaves does not deceive the second
+        argv = [
+            str(ROOT / "requirements/venv.sh"),
+            str(program),
+            str(venv),
+            "https://index.invalid",
+            "no.lock",
+            "no.txt",
+        ]
+        done = subprocess.run(argv, capture_output=True, text=True)
+        assert done.returncode == 1
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith(f"error: {program} ")
+        assert re.search(sentence, last)
+
+
+@pytest.fixture
+def spaced(tmp_path: Path) -> NpuJob:
+    """A job on a path with spaces, not run."""
+    folder = tmp_path / "a job, with spaces"
+    folder.mkdir()
+    job = NpuJob(folder, samples=3, batch_sizes=[2])
+    job.play(SHORTCUT="1")
+    job.context()
+    return job
+
+
+def test_a_clone_on_a_path_with_spaces_works(tmp_path: Path, spaced: NpuJob) -> None:
+    clone = tmp_path / "a clone, with spaces"
+    subprocess.run(["git", "clone", "--quiet", "--shared", ROOT, clone], check=True)
+    (clone / ".venv").symlink_to(Path(sys.prefix))
+    # Make is told that the environment is as it should be: its stamps are older than a fresh clone's locks.
+    argv = ["make", "-o", ".venv/kit", "npu-convert", f"INVENTORY={spaced.folder / 'inventory.yaml'}"]
+    done = subprocess.run(argv, cwd=clone, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "OK      convert/bs2" in done.stdout
+
+
+def status(job: NpuJob, shell: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`fab status` of a job as `shell` has it run (its arguments), in a bash with pipefail."""
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", shell, "bash", str(FAB), "status"],
+        cwd=ROOT,
+        env={**os.environ, "INVENTORY": str(job.folder / "inventory.yaml"), **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("shell", "environment"),
+    [
+        ('umask 077; "$@"', {}),
+        ('"$@"', {"HOME": "/nonexistent"}),
+        ('"$@"', {"LC_ALL": "C"}),
+        ('"$@"', {"PYTHONIOENCODING": "ascii"}),
+        ('"$@"', {"TERM": "dumb"}),
+    ],
+    ids=lambda value: str(value),
+)
+def test_odd_surroundings_do_not_matter(spaced: NpuJob, shell: str, environment: dict[str, str]) -> None:
+    done = status(spaced, shell, **environment)
+    assert done.returncode == 0, done.stderr
+    assert "preprocess" in done.stdout
+    assert not done.stderr
+
+
+@pytest.mark.parametrize("module", ["deploy.console", "stgcn.errors"])
+def test_what_an_encoding_lacks_is_a_question_mark(module: str) -> None:
+    prints = f"import {module} as m; m.tolerate_narrow_output(); print('✓ 完成')"
+    argv = [sys.executable, "-c", prints]
+    done = subprocess.run(argv, cwd=ROOT, env={**os.environ, "PYTHONIOENCODING": "latin-1"}, capture_output=True)
+    assert (done.stdout, done.stderr) == (b"? ??\n", b"")
+
+
+@pytest.mark.parametrize(
+    ("shell", "sentence"),
+    [('"$@" | true', None), ('"$@" >&-', None), ('"$@" > /dev/full', "No space left on device")],
+)
+def test_an_output_that_nobody_takes_is_no_traceback(spaced: NpuJob, shell: str, sentence: str | None) -> None:
+    done = status(spaced, shell)
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    if sentence:
+        assert done.returncode == 1
+        assert sentence in done.stderr
