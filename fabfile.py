@@ -14,7 +14,7 @@ from deploy import audit as audits
 from deploy import clean as clean_hosts
 from deploy import doctor as doctor_of_hosts
 from deploy import interrupt, inventory
-from deploy.console import printable, say
+from deploy.console import say
 from deploy.containers import images, rootfs
 from deploy.context import Context
 from deploy.evidence import compare as comparison
@@ -22,7 +22,7 @@ from deploy.evidence import runs
 from deploy.evidence.status import print_status
 from deploy.hosts import trust as trust_hosts
 from deploy.stages import bench, convert, gpu, locate, report, score, tune
-from stgcn.errors import InputError
+from stgcn.errors import InputError, sentence
 
 HELP = {
     "dry": "print what would run, on which host, and run nothing",
@@ -49,10 +49,10 @@ def _told(body: Callable[..., None]) -> Callable[..., None]:
         try:
             body(*args, **kwargs)
         except InputError as error:
-            raise Exit(f"error: {printable(str(error))}", code=1) from None
+            raise Exit(f"error: {error}", code=1) from None
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            raise Exit(f"error: {error.filename or 'input or output'}: {reason}", code=1) from None
+            raise Exit(sentence(f"error: {error.filename or 'input or output'}: {reason}"), code=1) from None
         except KeyboardInterrupt:
             say("interrupted; run the command again to go on where it was", "yellow")
             raise Exit(code=130) from None

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
-from deploy.console import console, printable, say
+from deploy.console import console, say
 from deploy.context import Context, sources_sha256
 from deploy.errors import KitError
 from deploy.inventory import local_path
@@ -42,7 +41,7 @@ def print_status(context: Context) -> None:
         elif reason := why_stale(context, name, entry, stale):
             stale[name] = reason
             state = f"stale: {reason}"
-        grid.add_row(name, escape(printable(state)), entry["host"], _age(entry["started"]), entry["key"][:12])
+        grid.add_row(name, state, entry["host"], _age(entry["started"]), entry["key"][:12])
     console.print(grid)
 
 

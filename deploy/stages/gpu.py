@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from deploy.console import printable, say
+from deploy.console import say
 from deploy.containers.images import MMSKELETON_LABEL, SOURCES_LABEL
 from deploy.containers.runtime import Native
 from deploy.context import Context, Job, sources_sha256
@@ -143,7 +143,7 @@ def _failure(context: Context, name: str, output: str, status: int, log: Path) -
     """The program's own sentence where it has one."""
     sentences = [line.removeprefix("error: ") for line in output.splitlines() if line.startswith("error: ")]
     if sentences:
-        return KitError(printable(sentences[-1]))
+        return KitError(sentences[-1])
     return KitError(f"{context.gpu.host.name}: {name} ended with status {status} and no reason; its output is in {log}")
 
 
