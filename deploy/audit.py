@@ -25,6 +25,7 @@ from deploy.report import page
 from deploy.report.summary import summary
 from deploy.report.table import to_csv
 from deploy.stages import report, score, throughput
+from stgcn import npy
 from stgcn.dataset import load_labels
 from stgcn.errors import InputError
 from stgcn.files import sha256_file
@@ -138,8 +139,8 @@ def _output(manifest: Manifest, step: str, relative: str, recorded: str, labels:
 def _changed_label(path: Path, labels: Path | None) -> str:
     """Which label was changed, as far as the dataset's own label file still tells."""
     try:
-        found, expected = np.load(path, allow_pickle=False), load_labels(labels).labels if labels else None
-    except (OSError, ValueError, EOFError, InputError):
+        found, expected = npy.load(path), load_labels(labels).labels if labels else None
+    except (OSError, ValueError, InputError):
         return ""
     if expected is None or found.shape != expected.shape or not (found != expected).any():
         return ""

@@ -17,7 +17,8 @@ from typing import List, Optional
 
 import numpy as np
 
-from stgcn.dataset import check_finite, open_dataset, read_clips
+from stgcn import plain_json
+from stgcn.dataset import check_finite, is_name, open_dataset, read_clips
 from stgcn.errors import InputError, run_main
 from stgcn.files import PathLike, atomic_write, remove
 
@@ -68,22 +69,29 @@ def write_index(data: PathLike, labels: PathLike, output_dir: PathLike, shard_cl
 def load_index(path: PathLike) -> Index:
     """Read a `dataset.json`. Raises InputError if it is missing, damaged or of another format."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = plain_json.load(path)
         if content.pop("format") != FORMAT:
             raise ValueError
         index = Index(content["samples"], content["names"], [Shard(**shard) for shard in content["shards"]])
-        starts = [0]
-        for shard in index.shards:
-            starts.append(starts[-1] + shard.count)
-        if [shard.first for shard in index.shards] != starts[:-1] or not starts[-1] == index.samples == len(
-            index.names
-        ):
+        if not _is_whole(index):
             raise ValueError
     except OSError as error:
         raise InputError(f"can't read {path} ({error.strerror}): index the dataset again") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} isn't an index of format {FORMAT}: index the dataset again") from error
     return index
+
+
+def _is_whole(index: Index) -> bool:
+    """Whether the fields are of their types, and the shards follow one another and cover the samples."""
+    end = 0
+    for shard in index.shards:
+        numbers = type(shard.first) is int and type(shard.count) is int and shard.count > 0
+        if not numbers or shard.first != end or not isinstance(shard.sha256, str):
+            return False
+        end += shard.count
+    names = isinstance(index.names, list) and all(is_name(name) for name in index.names)
+    return names and type(index.samples) is int and len(index.names) == index.samples == end
 
 
 def _shard(clips: np.memmap, first: int, count: int) -> Shard:

@@ -25,6 +25,7 @@ from deploy.manifest import Step, key_of
 from deploy.npu import ais_bench, results
 from deploy.npu.device import naming
 from deploy.workqueue import drain
+from stgcn import npy
 from stgcn.dataset import CLASSES
 from stgcn.files import atomic_write
 from stgcn.index import Index
@@ -300,8 +301,7 @@ class _Run:
     def _read_kept(self, unit: Unit) -> np.ndarray | None:
         """A unit's logits (count, 400) as an earlier run left them, None where it left none that are whole."""
         try:
-            logits = np.load(self._path(unit), allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+            logits = npy.load(self._path(unit))
+        except (OSError, ValueError):
             return None
-        whole = logits.dtype == np.float32 and logits.shape == (unit.count, CLASSES)
-        return np.asarray(logits) if whole else None
+        return logits if logits.dtype == np.float32 and logits.shape == (unit.count, CLASSES) else None

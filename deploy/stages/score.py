@@ -19,6 +19,7 @@ from deploy.manifest import Manifest, Step, digest_of, sources, write_json
 from deploy.report.summary import Evidence, summary
 from deploy.report.table import table, to_csv
 from deploy.stages import report
+from stgcn import npy
 from stgcn.dataset import CLASSES
 from stgcn.files import atomic_write
 from stgcn.index import Index, load_index
@@ -126,6 +127,11 @@ def evidence(manifest: Manifest, inputs: Mapping[str, Any]) -> Evidence:
             f"gpu/labels.npy {labels.shape} and gpu/reference.npy {reference.shape} are not of the {index.samples}"
             " samples of gpu/dataset.json; run `make gpu-stage --fresh`"
         )
+    if labels.dtype != np.int64 or reference.dtype != np.float32 or not (0 <= labels.min() <= labels.max() < CLASSES):
+        raise KitError(
+            f"gpu/labels.npy ({labels.dtype}) and gpu/reference.npy ({reference.dtype}) are not int64 from 0 to "
+            f"{CLASSES - 1} and float32; run `make gpu-stage --fresh`"
+        )
     bad = np.flatnonzero(~np.isfinite(reference).all(axis=1))
     if bad.size:
         sample = f"sample {bad[0]} ({index.names[bad[0]]})"
@@ -195,7 +201,10 @@ def device(manifest: Manifest, batch_sizes: Sequence[int]) -> dict[str, Any]:
 
 def _array(manifest: Manifest, step: str, name: str) -> np.ndarray:
     path = manifest.output(step, manifest.workspace / name, "make gpu-stage")
-    return np.asarray(np.load(path, allow_pickle=False))
+    try:
+        return npy.load(path)
+    except ValueError as error:
+        raise KitError(f"{path}: damaged ({error}); run `make gpu-stage --fresh`") from None
 
 
 def _published(manifest: Manifest, reference: Mapping[str, Any], samples: int) -> dict[str, float] | None:
