@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -25,13 +24,14 @@ from deploy.manifest import Step, key_of
 from deploy.npu import ais_bench, results
 from deploy.npu.device import naming
 from deploy.workqueue import drain
-from stgcn import npy
+from stgcn import npy, plain_json
 from stgcn.dataset import CLASSES
 from stgcn.files import atomic_write
 from stgcn.index import Index
 
 UNIT_CLIPS = 4096  # of one ais_bench process at most: what a cut costs, against what a model's load costs
 UNITS_A_DEVICE = 4  # with several devices: small enough that the last one to finish is not waited for long
+SUMMARY_BYTES = 256 << 20  # of ais_bench's, which names every clip of a unit
 RESULTS = "results"  # the folder that ais_bench is told to write
 
 
@@ -267,8 +267,11 @@ class _Run:
         host.call("pack", {"folder": str(top / RESULTS), "names": names, "path": str(packed)})
         local = self._kept / f"{unit.first}.raw"
         transfer.get(host, packed, local)
-        logits = np.fromfile(local, np.float32).reshape(-1, CLASSES)
+        values = np.fromfile(local, np.float32)
         local.unlink()
+        if values.size != unit.count * CLASSES:
+            raise KitError(f"{values.nbytes} bytes came back of {unit.count} results of {RESULT_BYTES}; run it again")
+        logits = values.reshape(-1, CLASSES)
         bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
         if bad.size:
             sample = unit.first + int(bad[0])
@@ -281,9 +284,9 @@ class _Run:
     @staticmethod
     def _summary(host: Host, path: PurePosixPath) -> Any:
         stream = io.BytesIO()
-        host.call("send", {"path": str(path)}, sink=stream)
+        host.call("send", {"path": str(path)}, sink=transfer.Limited(stream, SUMMARY_BYTES, f"{host.name}: {path}"))
         try:
-            return json.loads(stream.getvalue())
+            return plain_json.loads(stream.getvalue())
         except ValueError:
             return None  # a torn summary names nothing: the files' own names do
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
@@ -17,6 +16,7 @@ from deploy.hosts import transfer
 from deploy.hosts.local import LocalHost
 from deploy.inventory import ROOT
 from deploy.manifest import Step
+from stgcn import plain_json
 
 STAGE = "gpu-stage"
 
@@ -191,7 +191,7 @@ def versions(context: Context) -> dict[str, str]:
     """The versions of Python and the packages that make the artefacts, on the GPU host."""
     done = context.gpu.run([_python(context), "-c", _VERSIONS], timeout_s=60)
     try:
-        found = {str(k): str(v) for k, v in json.loads(done.output.strip().splitlines()[-1]).items()}
+        found = {str(k): str(v) for k, v in plain_json.loads(done.output.strip().splitlines()[-1]).items()}
     except (ValueError, IndexError, AttributeError):
         raise KitError(
             f"{context.gpu.host.name}: {_python(context)} does not run; correct gpu.python in the inventory"
