@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from invoke import Exit, task
@@ -33,7 +32,7 @@ HELP = {
 
 def _inventory() -> inventory.Inventory:
     name = os.environ.get("INVENTORY") or "inventory.yaml"
-    return inventory.load(inventory.ROOT / Path(name).expanduser())
+    return inventory.load(inventory.local_path(name))
 
 
 def _context(**switches: bool) -> Context:
