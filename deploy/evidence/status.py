@@ -11,7 +11,7 @@ from rich.table import Table
 
 from deploy.console import console, say
 from deploy.context import Context, sources_sha256
-from deploy.errors import KitError
+from deploy.errors import KitError, as_written
 from deploy.inventory import local_path
 from deploy.manifest import OK
 
@@ -33,8 +33,14 @@ def print_status(context: Context) -> None:
     grid = Table()
     for heading in ("step", "state", "host", "age", "key"):
         grid.add_column(heading)
+    with as_written(context.manifest.path):
+        _add_rows(context, grid)
+    console.print(grid)
+
+
+def _add_rows(context: Context, grid: Table) -> None:
     stale: dict[str, str] = {}
-    for name, entry in sorted(steps.items(), key=lambda item: item[1]["started"]):
+    for name, entry in sorted(context.manifest.steps.items(), key=lambda item: item[1]["started"]):
         state = str(entry["state"])
         if "error" in entry:
             state = f"{state}: {entry['error']}"
@@ -42,7 +48,6 @@ def print_status(context: Context) -> None:
             stale[name] = reason
             state = f"stale: {reason}"
         grid.add_row(name, state, entry["host"], _age(entry["started"]), entry["key"][:12])
-    console.print(grid)
 
 
 def why_stale(context: Context, name: str, entry: Mapping[str, Any], stale: Mapping[str, str]) -> str | None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from deploy.console import console, say
 from deploy.context import Context
-from deploy.errors import KitError
+from deploy.errors import KitError, as_written
 from deploy.evidence import chain, reproduce, runs
 from deploy.evidence.logits import DIGESTS, LOGITS, read_logits
 from deploy.inventory import ROOT
@@ -19,7 +19,7 @@ from deploy.manifest import Manifest, Step, digest_of, sources, write_json
 from deploy.report.summary import Evidence, summary
 from deploy.report.table import table, to_csv
 from deploy.stages import report
-from stgcn import npy
+from stgcn import npy, plain_json
 from stgcn.dataset import CLASSES
 from stgcn.files import atomic_write
 from stgcn.index import Index, load_index
@@ -39,8 +39,9 @@ def run(context: Context) -> None:
     sizes, manifest = context.inventory.batch_sizes, context.manifest
     refuse_other_sources(context)
     resting_on = [name for name in chain.steps(sizes) if _needed(manifest, name)]
-    for name in resting_on:
-        chain.check(manifest.steps, name)
+    with as_written(manifest.path):
+        for name in resting_on:
+            chain.check(manifest.steps, name)
     inputs = {
         "entries": {name: digest_of(manifest.steps[name]) for name in resting_on},
         "batch_sizes": sizes,
@@ -48,7 +49,8 @@ def run(context: Context) -> None:
         "reference": context.inventory.reference.model_dump(),
         "sources": sources(SOURCES),
     }
-    found = evidence(manifest, inputs)  # even when the verdict is cached: what it rests on is checked every time
+    with as_written(manifest.workspace):
+        found = evidence(manifest, inputs)  # even when the verdict is cached: what it rests on is checked every time
     folder = context.artefact("report")
     outputs = [folder / "summary.json", folder / "summary.csv"]
 
@@ -168,7 +170,7 @@ def device_logits(manifest: Manifest, batch_size: int, names: Sequence[str]) -> 
 
 def figure(manifest: Manifest, batch_size: int) -> dict[str, Any]:
     path = manifest.workspace / "npu" / f"bs{batch_size}" / "benchmark.json"
-    return dict(json.loads(manifest.output(f"throughput/bs{batch_size}", path, "fab npu-bench").read_bytes()))
+    return dict(plain_json.load(manifest.output(f"throughput/bs{batch_size}", path, "fab npu-bench")))
 
 
 def device(manifest: Manifest, batch_sizes: Sequence[int]) -> dict[str, Any]:
