@@ -7,6 +7,7 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--strict-skips", action="store_true", help="a skipped test fails the run (CI)")
+    parser.addoption("--fuzz-examples", type=int, default=50, help="attacks on each reader (make fuzz: more)")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
