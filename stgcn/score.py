@@ -52,8 +52,8 @@ def read_results(result_dir: PathLike, names: List[str]) -> np.ndarray:
     folder = os.open(str(result_dir), os.O_RDONLY | os.O_DIRECTORY)
     try:
         for index, name in enumerate(names):
-            # Two system calls a file: opening by folder, without waiting for the other end of a pipe, and one read, with
-            # a byte to notice a file that is too long
+            # Two system calls a file: opening by folder, without waiting for a pipe's other end, and one read, with a
+            # byte to notice a file that is too long
             try:
                 file = os.open(files[index], os.O_RDONLY | os.O_NONBLOCK, dir_fd=folder)
                 try:

@@ -92,7 +92,10 @@ def _names(line: str, known_as: str) -> list[str]:
 
 
 def _hash_matches(hashed: str, known_as: str) -> bool:
-    return paramiko.HostKeys.hash_host(known_as, hashed) == hashed
+    try:
+        return paramiko.HostKeys.hash_host(known_as, hashed) == hashed
+    except (ValueError, AssertionError):  # a damaged name is nobody's
+        return False
 
 
 def pinned_keys(known_hosts: Path, known_as: str) -> list[paramiko.PKey]:

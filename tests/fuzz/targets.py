@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,6 +34,9 @@ from tests.fuzz import seeds
 from tests.unit import made_up
 
 Parse = Callable[[bytes, Path], object]
+
+
+CASES: Counter[str] = Counter()  # that each target has met
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.mutation import damaged
-from tests.fuzz.targets import TARGETS
+from tests.fuzz.targets import CASES, TARGETS
 
 CALM = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
@@ -22,6 +22,7 @@ def examples(request: pytest.FixtureRequest) -> int:
 
 
 def survive(name: str, content: bytes) -> bool:
+    CASES[name] += 1
     top = Path(tempfile.mkdtemp(prefix="stgcn-fuzz-"))
     try:
         (top / "own").mkdir()
