@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -81,10 +82,7 @@ def push_clips(source: Host, data: PurePosixPath, index: Index, host: Host, fold
     there = host.call("landed", request)
     if len(there["clips"]) != len(shards):
         raise KitError(f"{host.name}: it tells of {len(there['clips'])} shards and was asked for {len(shards)}")
-    landed, codecs = (
-        {s.first: min(n, s.count) for s, n in zip(index.shards, there["clips"], strict=True)},
-        there["codecs"],
-    )
+    landed = {s.first: min(n, s.count) for s, n in zip(index.shards, there["clips"], strict=True)}
     missing = [shard for shard in index.shards if landed[shard.first] < shard.count]
     if not missing:
         return Pushed(len(shards), len(shards), 0, 0, 0.0)
@@ -95,7 +93,9 @@ def push_clips(source: Host, data: PurePosixPath, index: Index, host: Host, fold
         def push(shard: Shard) -> None:
             before, left = landed[shard.first], shard.count - landed[shard.first]
             what = {"first": shard.first + before, "count": left}
-            stream = source.stream("clips", {"path": str(data), "clip_bytes": CLIP_BYTES, "codecs": codecs, **what})
+            stream = source.stream(
+                "clips", {"path": str(data), "clip_bytes": CLIP_BYTES, "codecs": there["codecs"], **what}
+            )
             whole = {"first": shard.first, "count": shard.count, "sha256": shard.sha256, "landed": before}
             request = {"folder": str(folder / str(shard.first)), "clip_bytes": CLIP_BYTES, **whole}
             host.call("unpack", request, wire.counted(stream))
@@ -115,8 +115,9 @@ def read_clip(source: Host, data: PurePosixPath, sample: int) -> np.ndarray:
         KitError: its host does not give it up.
     """
     request = {"path": str(data), "clip_bytes": CLIP_BYTES, "first": sample, "count": 1, "codecs": []}
-    _tag, *blocks = source.stream("clips", request)
-    clip = b"".join(blocks)
+    sent = io.BytesIO()
+    source.call("clips", request, sink=Limited(sent, 1 + CLIP_BYTES, f"{source.name}: sample {sample}"))
+    clip = sent.getvalue()[1:]  # behind the tag that says it is not compressed
     if len(clip) != CLIP_BYTES:
         raise KitError(f"{source.name}: sample {sample} cannot be read from {data}; check `dataset.data`")
     return np.frombuffer(clip, CLIP_DTYPE).reshape(CLIP_SHAPE)

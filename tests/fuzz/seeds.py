@@ -18,8 +18,9 @@ import onnx
 import paramiko
 import zstandard
 
-from deploy import blocks, inventory
+from deploy import inventory
 from deploy.context import Context
+from deploy.evidence import blocks
 from deploy.hosts.owner import Owner
 from deploy.hosts.remote.protocol import MAGIC
 from deploy.stages import score

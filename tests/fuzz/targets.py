@@ -14,10 +14,10 @@ from pathlib import Path
 
 import zstandard
 
-from deploy import inventory
+from deploy import audit, inventory
 from deploy.context import Context
 from deploy.errors import KitError
-from deploy.evidence import audit, compare, runs, status
+from deploy.evidence import compare, runs, status
 from deploy.evidence.logits import DIGESTS, LOGITS, read_logits
 from deploy.hosts import trust
 from deploy.hosts.exchange import Exchange
