@@ -4,6 +4,7 @@ without files is none."""
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -188,6 +189,39 @@ def test_a_step_that_claims_success_without_its_files_fails(left: bytes | None, 
     with pytest.raises(KitError, match="ended without an error but did not make it"):
         Manifest(tmp_path).perform(Step("convert/bs1", "npu-a", {}, [output], dict))
     assert Manifest(tmp_path).steps["convert/bs1"]["state"] == "FAILED"
+
+
+@pytest.mark.parametrize("name", ["../beside", "/tmp/beside", "a/b", "..", "."])
+def test_no_operation_leaves_its_folder(name: str, tmp_path: Path) -> None:
+    (tmp_path / "one").write_bytes(b"1")
+    (tmp_path / "folder").mkdir()
+    folder, host = str(tmp_path / "folder"), LocalHost("a", tmp_path)
+    for operation, request, body in (
+        ("plant", {"folder": folder + "/new", "files": {name: 1}}, [b"1"]),
+        ("link", {"folder": folder, "files": {name: str(tmp_path / "one")}}, []),
+        ("pack", {"folder": folder, "names": [name], "path": str(tmp_path / "packed")}, []),
+    ):
+        with pytest.raises(KitError, match="no name of a file in"):
+            host.call(operation, request, body)
+    assert not (tmp_path / "packed").exists()
+    assert not Path("/tmp/beside").exists()
+
+
+def test_a_pipe_in_place_of_a_result_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    path = str(tmp_path / "pipe")
+    for operation, request in (
+        ("send", {"path": path}),
+        ("pack", {"folder": str(tmp_path), "names": ["pipe"], "path": path + ".packed"}),
+        ("clips", {"path": path, "clip_bytes": 1, "first": 0, "count": 1, "codecs": []}),
+    ):
+        with pytest.raises(KitError, match="pipe is no regular file"):
+            LocalHost("a", tmp_path).call(operation, request)
+
+
+def test_a_name_that_is_no_text_is_listed_as_text(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")).write_bytes(b"1")
+    assert LocalHost("a", tmp_path).call("listing", {"folder": str(tmp_path)}) == {"\ufffd": 1}
 
 
 def test_no_host_is_needed_to_refuse_an_unknown_operation(tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ def clips(request: Request, _body: Body) -> Dict[str, Any]:
     """
     path, size = request["path"], request["clip_bytes"]
     left = request["count"] * size
-    with open(path, "rb") as stream:
-        stream.seek(_array_offset(stream) + size * request["first"])
+    with files.opened(path) as stream:
+        stream.seek(_array_offset(stream, path) + size * request["first"])
         block = stream.read(min(BLOCK, left))
         available = compression.codecs()
         codec = next((name for name in request["codecs"] if name in available), "raw")
@@ -51,11 +51,11 @@ def clips(request: Request, _body: Body) -> Dict[str, Any]:
     return {"codec": codec}
 
 
-def _array_offset(stream: IO[bytes]) -> int:
+def _array_offset(stream: IO[bytes], path: str) -> int:
     """Where a .npy's array begins: its header gives its own length (NEP 1: two bytes in version 1, four later)."""
     head = stream.read(12)
-    if head[:6] != b"\x93NUMPY":
-        raise ValueError("%s is no .npy file" % stream.name)
+    if len(head) < 12 or head[:6] != b"\x93NUMPY":
+        raise ValueError("%s is no .npy file" % path)
     form = "<H" if head[6] == 1 else "<I"
     return 8 + struct.calcsize(form) + int(struct.unpack_from(form, head, 8)[0])
 
