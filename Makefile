@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 FAB := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/fab
 
 .PHONY: help demo gpu-image npu-image cann-image sbom gpu-stage npu-convert npu-bench npu-tune score report audit
-.PHONY: status doctor bench test test-system kill-test soak lint lock clean
+.PHONY: status doctor bench test test-system fuzz kill-test soak lint lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +70,10 @@ test: $(VENV)/dev ## lint, then every test of this machine
 	@$(MAKE) lint
 	@$(BIN)/python -m pytest tests --ignore=tests/system $(ARGS)
 
+fuzz: $(VENV)/fuzz ## attack everything that reads what others wrote, for some minutes; how many cases each reader met
+	@$(BIN)/python -m pytest tests/fuzz --fuzz-examples 500 $(ARGS)
+	@! $(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m tests.fuzz.guided 10
+
 test-system: $(VENV)/dev ## as root: real sshd in namespaces, real containers; installs what they need (apt)
 	@$(BIN)/python -m pytest tests/system $(ARGS)
 
@@ -104,4 +108,8 @@ $(VENV)/kit: requirements/kit.lock requirements/torch.txt
 
 $(VENV)/dev: $(VENV)/kit requirements/dev.lock
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.lock
+	@touch $@
+
+$(VENV)/fuzz: $(VENV)/dev requirements/fuzz.lock
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/fuzz.lock
 	@touch $@

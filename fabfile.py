@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from invoke import Exit, task
@@ -14,7 +13,7 @@ from deploy import audit as audits
 from deploy import clean as clean_hosts
 from deploy import doctor as doctor_of_hosts
 from deploy import interrupt, inventory
-from deploy.console import let_go_of_output, printable, say
+from deploy.console import let_go_of_output, say
 from deploy.containers import images, rootfs
 from deploy.context import Context
 from deploy.evidence import compare as comparison
@@ -22,7 +21,7 @@ from deploy.evidence import runs
 from deploy.evidence.status import print_status
 from deploy.hosts import trust as trust_hosts
 from deploy.stages import bench, convert, gpu, locate, report, score, tune
-from stgcn.errors import InputError
+from stgcn.errors import InputError, sentence
 from stgcn.files import FULL
 
 HELP = {
@@ -34,7 +33,7 @@ HELP = {
 
 def _inventory() -> inventory.Inventory:
     name = os.environ.get("INVENTORY") or "inventory.yaml"
-    return inventory.load(inventory.ROOT / Path(name).expanduser())
+    return inventory.load(inventory.local_path(name))
 
 
 def _context(**switches: bool) -> Context:
@@ -50,12 +49,13 @@ def _told(body: Callable[..., None]) -> Callable[..., None]:
         try:
             body(*args, **kwargs)
         except InputError as error:
-            raise Exit(f"error: {printable(str(error))}", code=1) from None
+            raise Exit(f"error: {error}", code=1) from None
         except OSError as error:
             let_go_of_output()
             reason = error.strerror or str(error) or type(error).__name__
             way_out = "; make room and run the command again" if error.errno in FULL else ""
-            raise Exit(f"error: {error.filename or 'input or output'}: {reason}{way_out}", code=1) from None
+            told = f"error: {error.filename or 'input or output'}: {reason}{way_out}"
+            raise Exit(sentence(told), code=1) from None
         except KeyboardInterrupt:
             say("interrupted; run the command again to go on where it was", "yellow")
             raise Exit(code=130) from None

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -22,28 +21,29 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from stgcn.errors import printable as printable
 from stgcn.errors import tolerate_narrow_output
 
 tolerate_narrow_output()
-console = Console(highlight=False, soft_wrap=True)
+
+
+class _Console(Console):
+    """Text is text, in lines and in tables: no control sequence, markup or emoji code in it means anything."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **{**options, "markup": False, "emoji": False})
+
+
+console = _Console(highlight=False, soft_wrap=True)
 if not console.is_terminal:
     console.width = 120  # of a log; rich would cut its tables to 80
 
-# ECMA-48 control sequences, then every other control character but newline and tab.
-_CONTROL = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)|[\x00-\x08\x0b-\x1f\x7f-\x9f]", re.S
-)
 _PLAIN_EVERY_S = 5.0
 
 
-def printable(text: str) -> str:
-    """`text` without control sequences: what a host prints is data, never a command to this terminal."""
-    return _CONTROL.sub("", text.replace("\r", "\n"))
-
-
 def say(text: str, style: str | None = None) -> None:
-    """Print one line of the kit's own, markup off."""
-    console.print(printable(text), style=style, markup=False)
+    """Print one line of the kit's own."""
+    console.print(text, style=style)
 
 
 def let_go_of_output() -> None:

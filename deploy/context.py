@@ -165,7 +165,7 @@ class Context:
         if isinstance(host, LocalHost):
             return self.manifest.input_sha256(Path(path))
         memo = str(host.workspace / ".kit" / "hashes.json")
-        found = host.call("digest", {"paths": [str(path)], "memo": memo})[str(path)]
+        found = host.call("digest", {"paths": [str(path)], "memo": memo}).get(str(path))
         if found is None:
             raise KitError(f"{host.name}: {path} is not there; correct its path in the inventory")
         return str(found["sha256"])

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from deploy.console import console, printable
+from deploy.console import console
 from deploy.containers import runtime
 from deploy.context import Context
 from deploy.errors import KitError
@@ -53,9 +53,9 @@ def run(context: Context) -> None:
     for heading in ("host", "", "check", "found", "mend it with"):
         grid.add_column(heading)
     for check in checks:
-        mark = "[green]✓[/]" if check.ok else "[red]✗[/]"
+        mark = Text("✓", "green") if check.ok else Text("✗", "red")
         mend = "" if check.ok else check.mend
-        grid.add_row(check.host, mark, check.what, escape(printable(check.detail)), escape(printable(mend)))
+        grid.add_row(check.host, mark, check.what, check.detail, mend)
     console.print(grid)
     failed = sum(not check.ok for check in checks)
     if failed:

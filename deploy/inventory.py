@@ -6,6 +6,7 @@ Every error names the file, the key, its value and what is allowed. Relative pat
 from __future__ import annotations
 
 import difflib
+import reprlib
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -14,9 +15,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from deploy.errors import KitError
+from stgcn.files import open_regular
 
 ROOT = Path(__file__).resolve().parent.parent
-MAX_BYTES = 1 << 20  # an inventory is a page of text; more is not an inventory
+MAX_BYTES = 1 << 17  # an inventory is a page of text; PyYAML takes seconds for more
+MAX_S = 1e6  # eleven days; a clock cannot be asked to wait for any number
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
@@ -97,7 +100,7 @@ class Benchmark(_Section):
     warmup: PositiveInt = 1
     max_repeats: PositiveInt = 10
     spread: Annotated[float, Field(gt=0, le=1)] = 0.02  # stop repeating once (max - min) / median is under this
-    idle_timeout_s: Annotated[float, Field(ge=0)] = 600
+    idle_timeout_s: Annotated[float, Field(ge=0, le=MAX_S)] = 600
 
 
 class Tune(_Section):
@@ -136,8 +139,8 @@ class Inventory(_Section):
     benchmark: Benchmark = Benchmark()
     tune: Tune = Tune()
     reference: Reference = Reference()
-    timeout_s: Annotated[float, Field(gt=0)] = 7200  # of any one run of atc or ais_bench
-    link_timeout_s: Annotated[float, Field(ge=1)] = 30  # without an answer: the link to a host counts as dead
+    timeout_s: Annotated[float, Field(gt=0, le=MAX_S)] = 7200  # of any one run of atc or ais_bench
+    link_timeout_s: Annotated[float, Field(ge=1, le=MAX_S)] = 30  # without an answer: the link to a host counts as dead
     gate: Annotated[float, Field(gt=0, lt=1)] = 0.01
 
     @field_validator("atc", mode="before")
@@ -185,7 +188,10 @@ class _Loader(yaml.SafeLoader):
 
 def local_path(text: str) -> Path:
     """A path of the inventory on this machine: `~` expanded, relative to the kit's folder."""
-    return ROOT / Path(text).expanduser()
+    try:
+        return ROOT / Path(text).expanduser()
+    except RuntimeError:
+        raise KitError(f"{text}: there is no such user on this machine; write the path without `~`") from None
 
 
 def load(path: Path) -> Inventory:
@@ -195,9 +201,11 @@ def load(path: Path) -> Inventory:
         KitError: naming the file, the key, the value and what is allowed.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
+        with open_regular(path) as stream:
+            text = stream.read(MAX_BYTES + 1)
+        if len(text) > MAX_BYTES:
             raise KitError(f"{path}: larger than {MAX_BYTES} bytes, so not an inventory; see inventory.yaml for one")
-        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a SafeLoader)
+        data = yaml.load(text.decode("utf-8"), _Loader)  # noqa: S506 (a SafeLoader)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise KitError(f"{path}: cannot be read ({reason}); name another with INVENTORY=FILE") from None
@@ -220,9 +228,16 @@ def _sentence(error: dict[str, Any]) -> str:
         return _unknown_key(error["loc"], where)
     if error["type"] == "missing":
         return f"{where} is missing"
-    value = repr(error["input"])
+    value = _shown(error["input"])
     reason = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return f"{where or 'inventory'}: {value[:77] + '...' if len(value) > 80 else value} is not allowed; {reason}"
+    return f"{where or 'inventory'}: {value} is not allowed; {reason}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python prints no number of thousands of digits
+        return "a number of thousands of digits"
 
 
 def _unknown_key(location: tuple[str | int, ...], where: str) -> str:

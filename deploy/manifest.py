@@ -10,6 +10,7 @@ import getpass
 import hashlib
 import json
 import platform
+import re
 import shlex
 import subprocess
 import threading
@@ -23,12 +24,14 @@ from typing import Any
 from deploy.console import say
 from deploy.errors import KitError
 from deploy.inventory import ROOT
+from stgcn import plain_json
 from stgcn.errors import InputError
 from stgcn.files import atomic_write, sha256_file
 
 FORMAT = 1
 OK, CACHED, SKIPPED, FAILED = "OK", "CACHED", "SKIPPED", "FAILED"
 _STYLE = {OK: "green", CACHED: "cyan", SKIPPED: "yellow", FAILED: "red"}
+_STEP_NAME = re.compile(r"[A-Za-z0-9_./+-]{1,200}")
 _SOURCE_SUFFIXES = (".py", ".txt", ".j2", ".css", ".js")
 
 Json = Any
@@ -83,11 +86,11 @@ class Manifest:
         if not self.path.exists():
             return {}
         try:
-            data = json.loads(self.path.read_bytes())
+            data = plain_json.load(self.path)
             steps = data["steps"]
-            if data["format"] != FORMAT or not all(isinstance(e, dict) and "state" in e for e in steps.values()):
+            if data["format"] != FORMAT or not all(_is_entry(name, entry) for name, entry in steps.items()):
                 raise ValueError
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise KitError(
                 f"{self.path}: not a format {FORMAT} manifest; move it away and run the stages again"
             ) from None
@@ -141,7 +144,7 @@ class Manifest:
 
     def _read_memo(self) -> dict[str, list[Json]]:
         try:
-            memo = json.loads(self._memo_path.read_bytes())
+            memo = plain_json.load(self._memo_path)
             return {k: v for k, v in memo.items() if isinstance(v, list) and len(v) == 5}
         except (OSError, ValueError, AttributeError):
             return {}  # only a shortcut: without it the file is read again
@@ -175,9 +178,11 @@ class Manifest:
             "revision": revision(),
             "started": started.isoformat(timespec="seconds"),
         }
+        before = {path: _identity(path) for path in step.outputs}
         try:
             facts = dict(step.action())
-            entry |= {"state": OK, "facts": facts, "outputs": {self._relative(p): describe(p) for p in step.outputs}}
+            outputs = {self._relative(path): describe(_made(path, was)) for path, was in before.items()}
+            entry |= {"state": OK, "facts": facts, "outputs": outputs}
         except (InputError, OSError) as error:
             entry["error"] = str(error)
             raise
@@ -191,18 +196,55 @@ class Manifest:
         return path.relative_to(self.workspace).as_posix()
 
 
+def _is_entry(name: str, entry: Json) -> bool:
+    """Whether an entry has the form that `perform` writes; what inputs and facts hold is for those who read them."""
+    try:
+        texts = (entry[key] for key in ("state", "key", "host", "by", "revision", "started"))
+        argvs = [*entry["commands"], *entry.get("prepare", ())]
+        return (
+            _STEP_NAME.fullmatch(name) is not None
+            and all(isinstance(text, str) for text in texts)
+            and datetime.fromisoformat(entry["started"]).tzinfo is not None
+            and isinstance(entry["inputs"], dict)
+            and isinstance(entry.get("facts", {}), dict)
+            and isinstance(entry.get("error", ""), str)
+            and all(isinstance(argv, list) and all(isinstance(word, str) for word in argv) for argv in argvs)
+            and all(_is_inside(path) and isinstance(made["sha256"], str) for path, made in entry["outputs"].items())
+        )
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return False
+
+
+def _is_inside(path: str) -> bool:
+    """Whether a path of a manifest leads to somewhere in its folder."""
+    return not path.startswith("/") and ".." not in path.split("/") and "\0" not in path
+
+
 def announce(name: str, state: str, detail: str) -> None:
     say(f"  {state:<7} {name:<16} {detail}", _STYLE[state])
 
 
-def describe(path: Path) -> dict[str, Json]:
-    """A file's entry among a step's outputs.
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file is made anew; None where there is none, or an empty one."""
+    if not path.is_file() or not path.stat().st_size:
+        return None
+    status = path.stat()
+    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _made(path: Path, before: tuple[int, ...] | None) -> Path:
+    """`path`, an output of a step before which its identity was `before`.
 
     Raises:
-        KitError: a step claimed to have made it and did not.
+        KitError: the step claimed to have made it and did not.
     """
-    if not path.is_file():
+    if _identity(path) in (None, before):
         raise KitError(f"{path}: its step ended without an error but did not make it; see the log beside it")
+    return path
+
+
+def describe(path: Path) -> dict[str, Json]:
+    """A file's entry among a step's outputs."""
     return {"sha256": sha256_file(path), "bytes": path.stat().st_size}
 
 

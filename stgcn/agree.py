@@ -13,7 +13,7 @@ import numpy as np
 
 from stgcn.errors import InputError, run_main
 from stgcn.files import PathLike, atomic_write
-from stgcn.onnx_model import INPUT, OUTPUT, TOLERANCE
+from stgcn.onnx_model import INPUT, OUTPUT, TOLERANCE, load
 
 BATCH_SIZES = (1, 3)
 
@@ -49,7 +49,10 @@ def _session(path: PathLike) -> Any:
     try:
         import onnxruntime
 
-        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        model = load(path).SerializeToString()
+        return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    except InputError:
+        raise
     except ImportError as error:
         raise InputError(f"the comparison needs onnxruntime ({error}): install it") from error
     except Exception as error:  # onnxruntime's own errors have no common base

@@ -52,6 +52,12 @@ class _View(NamedTuple):
 class _State(OrderedDict):  # type: ignore[type-arg]
     """Stands in for OrderedDict; the metadata that torch hangs onto one is of no use here."""
 
+    def __init__(self, pairs: Iterable[Tuple[Any, Any]] = ()) -> None:
+        super().__init__()
+        for key, value in pairs:
+            plain_pickle.check_key(key)
+            self[key] = value
+
     def __setstate__(self, state: object) -> None:
         pass
 

@@ -5,18 +5,16 @@ A clip is float32 of shape (3, 300, 18, 2): x, y and score; frames; OpenPose joi
 
 from __future__ import annotations
 
-import ast
 import os
 import reprlib
-import struct
 from pathlib import Path
-from typing import Any, BinaryIO, List, NamedTuple, Tuple
+from typing import Any, List, NamedTuple, Tuple
 
 import numpy as np
 
-from stgcn import plain_pickle
+from stgcn import npy, plain_pickle
 from stgcn.errors import InputError
-from stgcn.files import PathLike
+from stgcn.files import PathLike, open_regular
 
 CHANNELS, FRAMES, JOINTS, PERSONS = CLIP_SHAPE = (3, 300, 18, 2)
 CLASSES = 400
@@ -25,9 +23,7 @@ CLIP_BYTES = 4 * CLIP_VALUES
 CLIP_DTYPE = np.dtype("<f4")
 # What a sample of a model is: a clip with both of its persons, or a person who is seen, alone
 SAMPLE_SHAPES = {"both": CLIP_SHAPE, "nonempty": (*CLIP_SHAPE[:-1], 1)}
-
-NPY_MAGIC = b"\x93NUMPY"
-NPY_HEADER_LIMIT = 10000  # numpy's own bound on a header that it will parse
+NAME_LIMIT = 255  # characters of a sample's name; the dataset's are of 11
 
 
 class Labels(NamedTuple):
@@ -41,11 +37,10 @@ def open_clips(path: PathLike) -> np.memmap:
     """The clips as a read-only memory map, float32 of shape (N, 3, 300, 18, 2); nothing is read but the header.
 
     Raises InputError for a missing, damaged or truncated file and for any other dtype, rank or trailing shape.
-    Format: NEP 1, https://numpy.org/neps/nep-0001-npy-format.html (versions 1.0 to 3.0).
     """
     try:
-        with Path(path).open("rb") as file:
-            header = _npy_header(file)
+        with open_regular(path) as file:
+            header = npy.read_header(file)
             offset, size = file.tell(), os.fstat(file.fileno()).st_size
     except OSError as error:
         raise InputError(f"can't read {path} ({error.strerror}): check the path") from error
@@ -84,8 +79,8 @@ def check_finite(clips: np.ndarray, first: int, path: object) -> None:
 def load_labels(path: PathLike) -> Labels:
     """Names and labels from a pickle of `(names, labels)`, by any Python's protocol, resolving no class.
 
-    Raises InputError for a missing or damaged file, a pickle that names a class, lists that don't pair up, and labels
-    outside 0..399.
+    Raises InputError for a missing or damaged file, a pickle that names a class, lists that don't pair up, names that
+    aren't short printable text, and labels outside 0..399.
     """
     try:
         with plain_pickle.mapped(path) as content:
@@ -116,37 +111,18 @@ def open_dataset(data: PathLike, labels: PathLike) -> Tuple[np.memmap, Labels]:
     return clips, names_and_labels
 
 
+def is_name(value: object) -> bool:
+    """Whether `value` can name a sample: printable, for tables have one a line, and short, for it takes a pickle but a
+    few bytes to repeat one."""
+    return isinstance(value, str) and value.isprintable() and len(value) <= NAME_LIMIT
+
+
 def class_names() -> List[str]:
     """The 400 class names of Kinetics-400 in the order of the labels."""
     return Path(__file__).with_name("kinetics400_class_names.txt").read_text(encoding="utf-8").splitlines()
 
 
-def _npy_header(file: BinaryIO) -> Any:
-    """The header's dict; ValueError says why there is none. `file` is left at the first byte of the array."""
-    preamble = file.read(8)
-    if preamble[:6] != NPY_MAGIC or len(preamble) < 8:
-        raise ValueError("it has no .npy header")
-    length_format = {1: "<H", 2: "<I", 3: "<I"}.get(preamble[6])
-    if length_format is None:
-        raise ValueError(f"its .npy version {preamble[6]} is unknown")
-    length_bytes = file.read(struct.calcsize(length_format))
-    if len(length_bytes) < struct.calcsize(length_format):
-        raise ValueError("its header is cut short")
-    length = struct.unpack(length_format, length_bytes)[0]
-    if length > NPY_HEADER_LIMIT:
-        raise ValueError(f"its header claims {length} bytes")
-    text = file.read(length)
-    if len(text) < length:
-        raise ValueError("its header is cut short")
-    try:
-        return ast.literal_eval(text.decode("utf-8" if preamble[6] == 3 else "latin-1"))
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        raise ValueError("its header is damaged") from None
-
-
 def _checked_shape(path: PathLike, header: Any) -> Tuple[int, ...]:
-    if not isinstance(header, dict) or header.keys() != {"descr", "fortran_order", "shape"}:
-        raise InputError(f"{path} isn't a clip array (its header is damaged): give the dataset's val_data.npy")
     descr, shape = header["descr"], header["shape"]
     if descr != CLIP_DTYPE.str:
         raise InputError(
@@ -154,7 +130,7 @@ def _checked_shape(path: PathLike, header: Any) -> Tuple[int, ...]:
         )
     if header["fortran_order"] is not False:
         raise InputError(f"{path} is in Fortran order and clips are in C order: save numpy.ascontiguousarray of it")
-    if not isinstance(shape, tuple) or shape[1:] != CLIP_SHAPE or type(shape[0]) is not int or shape[0] < 1:
+    if not isinstance(shape, tuple) or shape[1:] != CLIP_SHAPE or not npy.is_size(shape[0]) or shape[0] < 1:
         raise InputError(
             f"{path} has shape {reprlib.repr(shape)} and clips are (N, 3, 300, 18, 2) with N at least 1: "
             "give the dataset's val_data.npy"
@@ -170,8 +146,9 @@ def _name_and_label_lists(content: Any) -> Tuple[List[str], List[int]]:
         raise ValueError("its names and labels aren't lists")
     if len(names) != len(labels):
         raise ValueError(f"it holds {len(names)} names and {len(labels)} labels")
-    if not all(isinstance(name, str) for name in names):
-        raise ValueError("a name isn't text")
+    for index, name in enumerate(names):
+        if not is_name(name):
+            raise ValueError(f"the name of sample {index} isn't printable text of at most {NAME_LIMIT} characters")
     if not all(type(label) is int for label in labels):
         raise ValueError("a label isn't an integer")
     return list(names), list(labels)

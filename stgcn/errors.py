@@ -3,12 +3,40 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from typing import Callable, List, Optional
 
+SENTENCE = 4000  # characters: what it quotes may be longer than anybody reads
+
+# ECMA-48 control sequences; every other control character but newline and tab; what turns the direction of writing.
+_CONTROL = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)"
+    "|[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]",
+    re.S,
+)
+
+
+def printable(text: str) -> str:
+    """`text` without control sequences: what a file or a host says is data, never a command to this terminal."""
+    encodable = text.encode("utf-8", "backslashreplace").decode("utf-8")  # a lone surrogate ends no print in an error
+    return _CONTROL.sub("", encodable.replace("\r", "\n"))
+
+
+def sentence(text: str) -> str:
+    """`text` as one printable line; a longer one than SENTENCE loses its middle."""
+    line = re.sub(r"[\n\t]+", " ", printable(text))
+    return line if len(line) <= SENTENCE else f"{line[: SENTENCE // 2]} … {line[-SENTENCE // 2 :]}"
+
 
 class InputError(Exception):
-    """A user's mistake: its text is one sentence that names the thing, its value and the way out."""
+    """A user's mistake: its text is one sentence that names the thing, its value and the way out.
+
+    What it quotes may come from anywhere; as text it is one printable line all the same.
+    """
+
+    def __str__(self) -> str:
+        return sentence(super().__str__())
 
 
 def run_main(main: Callable[[Optional[List[str]]], None]) -> None:
@@ -19,7 +47,7 @@ def run_main(main: Callable[[Optional[List[str]]], None]) -> None:
     except InputError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(f"error: {error.filename or 'input or output'}: {error.strerror or error}")
+        sys.exit(sentence(f"error: {error.filename or 'input or output'}: {error.strerror or error}"))
     except KeyboardInterrupt:
         sys.exit(130)
 

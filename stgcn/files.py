@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there, and are read only where they end."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Iterator, Union
@@ -91,11 +92,20 @@ def sync_folder(folder: PathLike) -> None:
         os.close(descriptor)
 
 
+def open_regular(path: PathLike) -> BinaryIO:
+    """Open a file for reading. Raises OSError also for a folder, and for a pipe or a device, which may never end."""
+    descriptor = os.open(str(path), os.O_RDONLY | os.O_NONBLOCK)  # a pipe that nobody writes to would be waited for
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "it is no regular file", str(path))
+
+
 def sha256_file(path: PathLike) -> str:
     """The sha256 of a file's bytes, in hexadecimal; memory stays flat. Raises InputError if it can't be read."""
     digest = hashlib.sha256()
     try:
-        with Path(path).open("rb") as file:
+        with open_regular(path) as file:
             for block in iter(lambda: file.read(READ_BYTES), b""):
                 digest.update(block)
     except OSError as error:

@@ -18,7 +18,8 @@ from typing import ClassVar, List, Optional, Tuple, Type, TypeVar
 
 import numpy as np
 
-from stgcn.dataset import PERSONS, SAMPLE_SHAPES, check_finite, open_dataset, read_clips
+from stgcn import plain_json
+from stgcn.dataset import PERSONS, SAMPLE_SHAPES, check_finite, is_name, open_dataset, read_clips
 from stgcn.errors import InputError, run_main
 from stgcn.files import PathLike, atomic_write, remove
 
@@ -71,11 +72,15 @@ class Index:
         return logits
 
     def is_whole(self) -> bool:
-        starts = [0]
+        """Whether the fields are of their types, and the shards follow one another and cover the samples."""
+        end = 0
         for shard in self.shards:
-            starts.append(starts[-1] + shard.count)
-        follow = [shard.first for shard in self.shards] == starts[:-1]
-        return follow and starts[-1] == self.samples == len(self.names)
+            numbers = type(shard.first) is int and type(shard.count) is int and shard.count > 0
+            if not numbers or shard.first != end or not isinstance(shard.sha256, str):
+                return False
+            end += shard.count
+        names = isinstance(self.names, list) and all(is_name(name) for name in self.names)
+        return names and type(self.samples) is int and len(self.names) == self.samples == end
 
     def _cut(self: AnyIndex, samples: int) -> AnyIndex:
         shards = [shard for shard in self.shards if shard.first < samples]
@@ -148,7 +153,7 @@ def load_persons(path: PathLike) -> PersonIndex:
 
 def _load(path: PathLike, kind: Type[AnyIndex]) -> AnyIndex:
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = plain_json.load(path)
         if content.pop("format") != FORMAT:
             raise ValueError
         index = kind(**{**content, "shards": [Shard(**shard) for shard in content["shards"]]})

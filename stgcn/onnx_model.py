@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, List, Optional
+from typing import Any, Iterator, List, Optional
 
 import numpy as np
 
 from stgcn.dataset import CLASSES
-from stgcn.errors import InputError, run_main
+from stgcn.errors import InputError, printable, run_main
+from stgcn.files import PathLike, open_regular
 
 INPUT, OUTPUT = "input1", "output1"
 OPSETS = range(9, 14)  # CANN 5.0.4 and 6.0
@@ -22,12 +23,51 @@ CHECKED_BATCH_SIZES = (1, 3, 8)
 TOLERANCE = 1e-5  # of the largest logit, or of 1 where logits are small
 
 
+MODEL_BYTES = 1 << 28  # twenty times the model
+
 # What torch 1.2 leaves to the runtime of the graph convolutions' A, and later torches compute when they export.
 FOLDED = {
     "Gather": lambda inputs, attributes: np.take(inputs[0], inputs[1], axis=attributes.get("axis", 0)),
     "Identity": lambda inputs, _: inputs[0],  # of a weight that two nodes share
     "Mul": lambda inputs, _: inputs[0] * inputs[1],
 }
+
+
+def load(path: PathLike) -> Any:
+    """An ONNX file as a ModelProto, all of it in that file: data outside it is never opened.
+
+    Raises InputError for a file that is missing, too large or no model, or that refers to data outside.
+    """
+    import onnx
+
+    try:
+        with open_regular(path) as file:
+            content = file.read(MODEL_BYTES + 1)
+        if len(content) > MODEL_BYTES:
+            raise ValueError(f"it is larger than {MODEL_BYTES} bytes")
+        model = onnx.load_model_from_string(content)
+        if not model.graph.node:
+            raise ValueError("it has no graph")
+    except OSError as error:
+        raise InputError(f"can't read {path} ({error.strerror}): check the path") from error
+    except Exception as error:  # protobuf's own errors have no common base
+        raise InputError(f"{path} isn't an ONNX model ({error}): export it again") from error
+    for tensor in _tensors(model.graph):
+        if tensor.external_data or tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raise InputError(f"{path} keeps {tensor.name or 'a tensor'} in another file: export it whole")
+    return model
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """Every tensor of a graph and of those inside its nodes."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for inner in (attribute.g, *attribute.graphs):
+            if inner.node:
+                yield from _tensors(inner)
 
 
 def fold(graph: Any) -> None:
@@ -95,7 +135,7 @@ def check(model: Any, expected: Any) -> None:
 
 
 def _tell(holds: bool, what: str) -> None:
-    print(f"{'✓' if holds else '✗'} {what}", flush=True)
+    print(f"{'✓' if holds else '✗'} {printable(what)}", flush=True)
     if not holds:
         raise InputError(f"the model fails a check: {what}")
 
@@ -115,10 +155,15 @@ def main(argv: Optional[List[str]] = None) -> None:
         import onnxruntime  # noqa: F401
     except ImportError as error:
         raise InputError(f"the check needs onnx and onnxruntime ({error}): install them beside torch") from error
-    model = onnx.load(str(options.traced))
-    tidy(model)
-    with np.load(options.expected) as expected:
-        check(model, expected)
+    model = load(options.traced)
+    try:
+        tidy(model)
+        with np.load(options.expected) as expected:
+            check(model, expected)
+    except InputError:
+        raise
+    except Exception as error:  # onnx's and ONNX Runtime's own errors have no common base
+        raise InputError(f"{options.traced} isn't a model that can be checked ({error}): export it again") from error
     onnx.save(model, str(options.tidied))
 
 

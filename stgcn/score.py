@@ -52,12 +52,19 @@ def read_results(result_dir: PathLike, names: List[str]) -> np.ndarray:
     folder = os.open(str(result_dir), os.O_RDONLY | os.O_DIRECTORY)
     try:
         for index, name in enumerate(names):
-            # Two system calls a file: opening by folder and one read, with a byte to notice a file that is too long
-            file = os.open(files[index], os.O_RDONLY, dir_fd=folder)
+            # Two system calls a file: opening by folder, without waiting for a pipe's other end, and one read, with a
+            # byte to notice a file that is too long
             try:
-                size = os.readv(file, [rows[index * RESULT_BYTES : (index + 1) * RESULT_BYTES], beyond])
-            finally:
-                os.close(file)
+                file = os.open(files[index], os.O_RDONLY | os.O_NONBLOCK, dir_fd=folder)
+                try:
+                    size = os.readv(file, [rows[index * RESULT_BYTES : (index + 1) * RESULT_BYTES], beyond])
+                finally:
+                    os.close(file)
+            except OSError as error:
+                raise InputError(
+                    f"can't read the result of sample {index} ({name}), {files[index]} in {result_dir} "
+                    f"({error.strerror}): infer again"
+                ) from error
             if size != RESULT_BYTES:
                 raise InputError(
                     f"the result of sample {index} ({name}) in {result_dir} isn't {RESULT_BYTES} bytes, which "

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+QUICK_EXAMPLES = 30  # attacks on each reader by tests/fuzz; `make fuzz` makes more
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--strict-skips", action="store_true", help="a skipped test fails the run (CI)")
+    parser.addoption("--fuzz-examples", type=int, default=QUICK_EXAMPLES, help="attacks on each reader")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

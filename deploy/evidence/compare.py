@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from deploy.console import console, say
+from deploy.errors import as_written
 from deploy.evidence.runs import VERDICT_STEPS, Run
 
 RESULTS = ("top1", "top5", "top1_agreement", "cosine_min", "max_abs_err", "relative_error", "passed")
@@ -15,11 +16,12 @@ RESULTS = ("top1", "top5", "top1_agreement", "cosine_min", "max_abs_err", "relat
 
 def print_comparison(a: Run, b: Run) -> None:
     """Print what changed in inputs, in results and in throughput."""
-    changed = list(inputs(a.manifest.steps, b.manifest.steps))
-    _print("inputs and versions", ("step", "input", a.id, b.id), changed)
-    _print("results", ("batch size", "result", a.id, b.id), list(results(a.summary, b.summary)))
-    for line in speeds(a.summary, b.summary):
-        say(line)
+    with as_written(f"{a.folder} or {b.folder}"):
+        changed = list(inputs(a.manifest.steps, b.manifest.steps))
+        _print("inputs and versions", ("step", "input", a.id, b.id), changed)
+        _print("results", ("batch size", "result", a.id, b.id), list(results(a.summary, b.summary)))
+        for line in speeds(a.summary, b.summary):
+            say(line)
 
 
 def inputs(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from deploy.errors import KitError
+from stgcn import npy
 from stgcn.dataset import CLASSES
 from stgcn.files import atomic_write
 
@@ -42,8 +43,8 @@ def read_logits(folder: Path, names: Sequence[str]) -> DeviceLogits:
     """
     digests = _read_digests(folder / DIGESTS, names)
     try:
-        logits = np.load(folder / LOGITS, allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        logits = npy.load(folder / LOGITS)
+    except (OSError, ValueError) as error:
         raw = _rows_of_damaged(folder / LOGITS)
         sample = next((i for i, row in enumerate(raw) if _digest(row) != digests[i]), min(len(raw), len(names) - 1))
         raise KitError(

@@ -29,7 +29,7 @@ def write(manifest: Manifest) -> None:
     for folder, names in folders(manifest).items():
         text = script(manifest.steps, names)
         path = manifest.workspace / folder / NAME
-        if text is None or (path.is_file() and path.read_text(encoding="utf-8") == text):
+        if text is None or (path.is_file() and path.read_text("utf-8", "replace") == text):
             continue
         with atomic_write(path) as stream:
             os.fchmod(stream.fileno(), 0o755)

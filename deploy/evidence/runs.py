@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,9 +13,10 @@ from typing import Any
 from rich.table import Table
 
 from deploy.console import console, say
-from deploy.errors import KitError
+from deploy.errors import KitError, as_written
 from deploy.evidence import chain
 from deploy.manifest import FORMAT, Manifest, digest_of, write_json
+from stgcn import plain_json
 from stgcn.files import sync_folder
 
 FOLDER = "runs"
@@ -39,7 +39,7 @@ class Run:
         """Raises KitError where there is no verdict."""
         path = self.folder / "report" / "summary.json"
         try:
-            return dict(json.loads(path.read_bytes()))
+            return dict(plain_json.load(path))
         except (OSError, ValueError, TypeError) as error:
             raise KitError(f"{path}: no verdict can be read from it ({error}); run `make score`") from None
 
@@ -145,7 +145,8 @@ def print_runs(workspace: Path) -> None:
     for heading in ("run", "device", "Top-1", "samples/s", "verdict"):
         grid.add_column(heading, no_wrap=heading == "run", overflow="fold")
     for run in kept:
-        grid.add_row(run.folder.name, *_row(run.summary))
+        with as_written(run.folder):
+            grid.add_row(run.folder.name, *_row(run.summary))
     console.print(grid)
 
 

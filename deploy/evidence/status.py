@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
-from deploy.console import console, printable, say
+from deploy.console import console, say
 from deploy.context import Context, sources_sha256
-from deploy.errors import KitError
+from deploy.errors import KitError, as_written
 from deploy.inventory import local_path
 from deploy.manifest import OK
 from stgcn.index import Index, PersonIndex
@@ -35,16 +34,21 @@ def print_status(context: Context) -> None:
     grid = Table()
     for heading in ("step", "state", "host", "age", "key"):
         grid.add_column(heading)
+    with as_written(context.manifest.path):
+        _add_rows(context, grid)
+    console.print(grid)
+
+
+def _add_rows(context: Context, grid: Table) -> None:
     stale: dict[str, str] = {}
-    for name, entry in sorted(steps.items(), key=lambda item: item[1]["started"]):
+    for name, entry in sorted(context.manifest.steps.items(), key=lambda item: item[1]["started"]):
         state = str(entry["state"])
         if "error" in entry:
             state = f"{state}: {entry['error']}"
         elif reason := why_stale(context, name, entry, stale):
             stale[name] = reason
             state = f"stale: {reason}"
-        grid.add_row(name, escape(printable(state)), entry["host"], _age(entry["started"]), entry["key"][:12])
-    console.print(grid)
+        grid.add_row(name, state, entry["host"], _age(entry["started"]), entry["key"][:12])
 
 
 def why_stale(context: Context, name: str, entry: Mapping[str, Any], stale: Mapping[str, str]) -> str | None:

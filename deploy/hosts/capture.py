@@ -8,6 +8,7 @@ from deploy.console import say
 
 HEAD_BYTES, TAIL_BYTES = 1 << 18, 1 << 20  # of a program's output in memory; a log keeps up to LOG_BYTES
 LOG_BYTES = 64 << 20
+LINE_BYTES = 1 << 14  # of a line on the console
 
 
 class Capture:
@@ -19,9 +20,10 @@ class Capture:
 
     def write(self, block: bytes) -> None:
         if self._echo:
-            *lines, self._line = (self._line + block).split(b"\n")
+            *lines, line = (self._line + block).split(b"\n")
+            self._line = line[:LINE_BYTES]
             for line in lines:
-                say("    " + line.decode("utf-8", "replace"), "dim")
+                say("    " + line[:LINE_BYTES].decode("utf-8", "replace"), "dim")
         if self._log and self._seen < LOG_BYTES:
             self._log.write(block[: LOG_BYTES - self._seen])
         self._seen += len(block)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Generator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from deploy.console import printable
 from deploy.errors import KitError
 from deploy.hosts.remote.protocol import BLOCK, MAGIC
+from deploy.hosts.replies import checked
+from stgcn import plain_json
 
 OPERATION_TIMEOUT_S = 600.0  # without a byte from a file operation
 HEARTBEAT_S = 5.0
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from deploy.hosts.host import Host
 
 FRAME_BYTES = 4 * BLOCK
+NOISE_BYTES = 1 << 20  # of a login's start-up files, before an operation's own output
+COMPLAINT_BYTES = 1 << 16  # of standard error
 LINE_SHOWN = 500
 REPLY_BYTES = 64 << 20  # more in one line is no reply; the longest names every clip of a dataset
 
@@ -55,23 +57,29 @@ class Exchange:
         self._buffer, self._told = bytearray(), time.monotonic()
 
     def frames(self) -> Generator[bytes, None, Any]:
-        while self._line() != MAGIC:
-            pass
+        noise = 0
+        while (line := self._line()) != MAGIC:
+            noise += len(line)
+            if noise > NOISE_BYTES:
+                raise self._host.broken(self._operation, "it prints without end")
         while True:
             line = self._line()
             try:
-                answer = json.loads(line)
-            except (ValueError, RecursionError):
+                answer = plain_json.loads(line)
+            except ValueError:
                 answer = None
             match answer:
                 case {"bytes": int(size)} if 0 < size <= FRAME_BYTES:
                     yield self._exactly(size)
                 case {"ok": value}:
-                    return value
+                    try:
+                        return checked(self._operation, value)
+                    except ValueError as error:
+                        raise self._host.broken(self._operation, str(error)) from None
                 case {"error": str(sentence)}:
-                    raise KitError(f"{self._host.name}: {self._operation}: {printable(sentence)}")
+                    raise KitError(f"{self._host.name}: {self._operation}: {sentence}")
                 case _:
-                    said = printable(line[:LINE_SHOWN].decode("utf-8", "replace")).strip()
+                    said = line[:LINE_SHOWN].decode("utf-8", "replace").strip()
                     raise self._host.broken(self._operation, said)
 
     def _line(self) -> bytes:
@@ -105,7 +113,7 @@ class Exchange:
                 self._buffer += block
                 return
             if block is not None:
-                raise self._host.broken(self._operation, printable(self._pipe.complaint()).strip())
+                raise self._host.broken(self._operation, self._pipe.complaint())
             waited += HEARTBEAT_S
             if not self._live and waited >= OPERATION_TIMEOUT_S:
                 raise KitError(

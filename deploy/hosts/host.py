@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from deploy.console import printable
 from deploy.errors import KitError, LinkLost, OverrunError
 from deploy.hosts.capture import Capture
 from deploy.hosts.exchange import Exchange, Holder, Pipe, Writer
@@ -121,7 +120,8 @@ class Host(ABC):
                 block = next(frames)
             except StopIteration as end:
                 return end.value
-            assert sink is not None
+            if sink is None:
+                raise self.broken(operation, "it sends what was not asked for")
             sink.write(block)
 
     def stream(
@@ -169,9 +169,7 @@ class Host(ABC):
             if holder.is_process_of(mine):
                 return  # two hosts of the inventory share a workspace
             if holder == stale or not holder.is_dead():
-                raise KitError(
-                    f"{self.name}: {self.workspace} is in use by {printable(str(holder))}; wait for it, or end it there"
-                )
+                raise KitError(f"{self.name}: {self.workspace} is in use by {holder}; wait for it, or end it there")
             stale = holder
 
     def close(self, interrupted: bool = False) -> None:

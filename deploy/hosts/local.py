@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from deploy.hosts.exchange import Pipe
+from deploy.hosts.exchange import COMPLAINT_BYTES, Pipe
 from deploy.hosts.host import Host
 from deploy.hosts.remote.jobs import MAIN, STOP_S
 from deploy.hosts.remote.protocol import BLOCK, widen
@@ -64,7 +64,7 @@ class _LocalPipe:
         return os.read(self._output.fileno(), BLOCK)
 
     def complaint(self) -> str:
-        return self._errors.read().decode("utf-8", "replace").strip()
+        return self._errors.read(COMPLAINT_BYTES).decode("utf-8", "replace").strip()
 
     def abort(self) -> None:
         self._process.kill()

@@ -14,12 +14,10 @@ import paramiko
 
 from deploy.errors import KitError, LinkLost
 from deploy.hosts import remote, ssh
-from deploy.hosts.exchange import OPERATION_TIMEOUT_S, Pipe
+from deploy.hosts.exchange import COMPLAINT_BYTES, OPERATION_TIMEOUT_S, Pipe
 from deploy.hosts.host import Host
 from deploy.hosts.remote.protocol import BLOCK, MAGIC
 from deploy.inventory import Gpu, Npu
-
-NOISE_BYTES = 1 << 16  # of a login's start-up files, before an operation's own output
 
 # Brings remote/ to the workspace's .kit/, in a folder whose name says its version, and tells where that is.
 _BOOTSTRAP = f"""
@@ -149,8 +147,8 @@ class _ChannelPipe:
 
     def complaint(self) -> str:
         text = b""
-        while self._channel.recv_stderr_ready():
-            text += self._channel.recv_stderr(NOISE_BYTES)
+        while self._channel.recv_stderr_ready() and len(text) < COMPLAINT_BYTES:
+            text += self._channel.recv_stderr(COMPLAINT_BYTES)
         return text.decode("utf-8", "replace").strip()
 
     def abort(self) -> None:

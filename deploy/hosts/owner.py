@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,10 @@ class Owner:
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> Owner:
         """From what a host keeps; a torn record is somebody unknown."""
-        unknown = {"who": "someone", "pid": 0, "started": 0, "machine": "", "since": "unknown"}
-        return cls(**{field.name: record.get(field.name, unknown[field.name]) for field in fields(cls)})
+        unknown: dict[str, Any] = {"who": "someone", "pid": 0, "started": 0, "machine": "", "since": "unknown"}
+        values = {name: record.get(name) for name in unknown}
+        torn = {name: value for name, value in unknown.items() if type(values[name]) is not type(value)}
+        return cls(**{**values, **torn})
 
     def is_process_of(self, other: Owner) -> bool:
         return (self.machine, self.pid, self.started) == (other.machine, other.pid, other.started)

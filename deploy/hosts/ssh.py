@@ -16,6 +16,7 @@ from fabric import Config, Connection
 
 from deploy.errors import KitError
 from deploy.inventory import Gpu, Npu
+from stgcn.files import open_regular
 
 CONNECT_TIMEOUT_S = 10
 SESSIONS = 8  # channels over one connection; sshd's MaxSessions is 10 unless it says otherwise
@@ -79,9 +80,31 @@ def connections(section: Gpu | Npu, known_hosts: Path) -> list[Connection]:
             "disabled_algorithms": {"ciphers": _refused_ciphers(connection)},
         }
         connection.client.set_missing_host_key_policy(_Refuse())
-        if known_hosts.exists():
+        if len(read_known_hosts(known_hosts)):
             connection.client.load_system_host_keys(str(known_hosts))
     return chain
+
+
+def read_known_hosts(path: Path) -> paramiko.HostKeys:
+    """The keys that are pinned; none where there is no such file.
+
+    Raises:
+        KitError: a line is damaged: the key that it pinned would be asked for anew.
+    """
+    try:
+        with open_regular(path) as stream:
+            stream.read().decode("utf-8")
+        keys = paramiko.HostKeys(str(path))
+        for name in keys.keys():  # noqa: SIM118 (it has no __iter__ of its own)
+            if name.startswith("|1|"):
+                paramiko.HostKeys.hash_host("", name)
+    except FileNotFoundError:
+        return paramiko.HostKeys()
+    except Exception as error:  # Paramiko's own have no common base
+        raise KitError(
+            f"{path}: not a whole known_hosts file ({error}); mend that line, or name another file"
+        ) from None
+    return keys
 
 
 def address(connection: Connection) -> str:

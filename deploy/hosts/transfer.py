@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 
 from deploy.console import progress, say
 from deploy.errors import KitError
+from deploy.hosts.exchange import Writer
 from deploy.hosts.host import Host
 from deploy.hosts.remote.protocol import BLOCK
 from deploy.workqueue import in_parallel
@@ -21,6 +23,7 @@ from stgcn.dataset import CLIP_BYTES, CLIP_DTYPE, CLIP_SHAPE, PERSONS
 from stgcn.files import atomic_write, sha256_file
 from stgcn.index import Index, PersonIndex, Shard
 
+FILE_BYTES = 8 << 30  # of an artefact that comes back; none is a tenth of it
 STREAMS = 3  # shards in flight: one is read and packed while others are on the wire and unpacked
 
 
@@ -43,7 +46,7 @@ class Pushed:
 def put(host: Host, local: Path, there: PurePosixPath) -> None:
     """Bring a file to a host, unless it is there with these bytes already."""
     expected = {"bytes": local.stat().st_size, "sha256": sha256_file(local)}
-    if host.call("digest", {"paths": [str(there)]})[str(there)] == expected:
+    if host.call("digest", {"paths": [str(there)]}).get(str(there)) == expected:
         return
     host.call("receive", {"path": str(there), **expected}, _blocks(local))
 
@@ -52,10 +55,10 @@ def get(host: Host, there: PurePosixPath, local: Path) -> None:
     """Bring a file from a host; it appears under its name whole.
 
     Raises:
-        KitError: it is not there, or its bytes are not those that the host's own sha256 names.
+        KitError: it is not there, larger than FILE_BYTES, or its bytes are not those that the host's own sha256 names.
     """
     with atomic_write(local) as stream:
-        arrived = _Hashed(stream)
+        arrived = _Hashed(Limited(stream, FILE_BYTES, f"{host.name}: {there}"))
         sent = host.call("send", {"path": str(there)}, sink=arrived)
         if arrived.sha256 != sent["sha256"]:
             raise KitError(f"{host.name}: {there} arrived damaged; run the command again")
@@ -78,7 +81,9 @@ def push_clips(source: Host, data: PurePosixPath, index: Index, host: Host, fold
     size = index.sample_bytes
     request = {"folder": str(folder), "clip_bytes": size, "shards": shards}
     there = host.call("landed", request)
-    landed, codecs = dict(zip((s.first for s in index.shards), there["clips"], strict=True)), there["codecs"]
+    if len(there["clips"]) != len(shards):
+        raise KitError(f"{host.name}: it tells of {len(there['clips'])} shards and was asked for {len(shards)}")
+    landed = {s.first: min(n, s.count) for s, n in zip(index.shards, there["clips"], strict=True)}
     missing = [shard for shard in index.shards if landed[shard.first] < shard.count]
     if not missing:
         return Pushed(len(shards), len(shards), 0, 0, 0.0)
@@ -88,8 +93,8 @@ def push_clips(source: Host, data: PurePosixPath, index: Index, host: Host, fold
 
         def push(shard: Shard) -> None:
             before, left = landed[shard.first], shard.count - landed[shard.first]
-            what = _wanted(index, shard.first + before, left)
-            stream = source.stream("clips", {"path": str(data), "clip_bytes": CLIP_BYTES, "codecs": codecs, **what})
+            what = {"path": str(data), "clip_bytes": CLIP_BYTES, "codecs": there["codecs"]}
+            stream = source.stream("clips", {**what, **_wanted(index, shard.first + before, left)})
             whole = {"first": shard.first, "count": shard.count, "sha256": shard.sha256, "landed": before}
             request = {"folder": str(folder / str(shard.first)), "clip_bytes": size, **whole}
             host.call("unpack", request, wire.counted(stream))
@@ -109,8 +114,9 @@ def read_clip(source: Host, data: PurePosixPath, sample: int) -> np.ndarray:
         KitError: its host does not give it up.
     """
     request = {"path": str(data), "clip_bytes": CLIP_BYTES, "first": sample, "count": 1, "codecs": []}
-    _tag, *blocks = source.stream("clips", request)
-    clip = b"".join(blocks)
+    sent = io.BytesIO()
+    source.call("clips", request, sink=Limited(sent, 1 + CLIP_BYTES, f"{source.name}: sample {sample}"))
+    clip = sent.getvalue()[1:]  # behind the tag that says it is not compressed
     if len(clip) != CLIP_BYTES:
         raise KitError(f"{source.name}: sample {sample} cannot be read from {data}; check `dataset.data`")
     return np.frombuffer(clip, CLIP_DTYPE).reshape(CLIP_SHAPE)
@@ -129,8 +135,21 @@ def clip_path(index: Index, folder: PurePosixPath, sample: int) -> PurePosixPath
     return folder / str(first) / f"{sample}.bin"
 
 
+class Limited:
+    """Writes on, up to so many bytes."""
+
+    def __init__(self, stream: IO[bytes], limit: int, what: str) -> None:
+        self._stream, self._limit, self._what, self._seen = stream, limit, what, 0
+
+    def write(self, block: bytes) -> None:
+        self._seen += len(block)
+        if self._seen > self._limit:
+            raise KitError(f"{self._what}: more than {self._limit} bytes came, so it is not what was asked for")
+        self._stream.write(block)
+
+
 class _Hashed:
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: Writer) -> None:
         self._stream, self._sha = stream, hashlib.sha256()
 
     def write(self, block: bytes) -> None:

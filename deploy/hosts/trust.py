@@ -45,7 +45,7 @@ def run(inventory: Inventory, ask: Callable[[str], str] = input) -> None:
 
 def _settle(name: str, known_as: str, key: paramiko.PKey, known_hosts: Path, ask: Callable[[str], str]) -> bool:
     """Whether the key is pinned, now or already."""
-    pinned = _pinned(known_hosts, known_as)
+    pinned = pinned_keys(known_hosts, known_as)
     shown = f"{name}: {known_as} shows {key.get_name()} {key.fingerprint}"
     if any(old == key for old in pinned):
         say(f"✓ {shown}, as pinned", "green")
@@ -69,6 +69,7 @@ def _settle(name: str, known_as: str, key: paramiko.PKey, known_hosts: Path, ask
 
 def pin(known_hosts: Path, known_as: str, key: paramiko.PKey) -> None:
     """Make `key` the one that is known for a host; every other line of the file stays as it is."""
+    ssh.read_known_hosts(known_hosts)  # what can't be read whole isn't written again
     known_hosts.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     lines = known_hosts.read_text(encoding="utf-8").splitlines() if known_hosts.exists() else []
     kept = [line for line in lines if known_as not in _names(line, known_as)]
@@ -91,13 +92,14 @@ def _names(line: str, known_as: str) -> list[str]:
 
 
 def _hash_matches(hashed: str, known_as: str) -> bool:
-    return paramiko.HostKeys.hash_host(known_as, hashed) == hashed
+    try:
+        return paramiko.HostKeys.hash_host(known_as, hashed) == hashed
+    except (ValueError, AssertionError):  # a damaged name is nobody's
+        return False
 
 
-def _pinned(known_hosts: Path, known_as: str) -> list[paramiko.PKey]:
-    if not known_hosts.exists():
-        return []
-    return list((paramiko.HostKeys(str(known_hosts)).lookup(known_as) or {}).values())
+def pinned_keys(known_hosts: Path, known_as: str) -> list[paramiko.PKey]:
+    return list((ssh.read_known_hosts(known_hosts).lookup(known_as) or {}).values())
 
 
 def _known_as(connection: Connection) -> str:
@@ -113,7 +115,7 @@ def _shown_key(connection: Connection, known_hosts: Path) -> paramiko.PKey:
     )
     with paramiko.Transport(way) as transport:
         options = transport.get_security_options()
-        pinned = [key.get_name() for key in _pinned(known_hosts, _known_as(connection))]
+        pinned = [key.get_name() for key in pinned_keys(known_hosts, _known_as(connection))]
         first = [kind for name in pinned for kind in (_RSA if name == "ssh-rsa" else (name,))]
         first = [kind for kind in first if kind in options.key_types]
         options.key_types = [*first, *(kind for kind in options.key_types if kind not in first)]

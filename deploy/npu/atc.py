@@ -138,8 +138,8 @@ def _first_error(output: str) -> _Error | None:
     """The first error with advice, else the first: ATC prints the cause first, but wrapping errors may precede it."""
     lines = transcript.lines(output)
     errors = [
-        _Error(found[1], found[2] or next(iter(lines[index + 1 :]), ""))
-        for index, line in enumerate(lines)
+        _Error(found[1], found[2] or below)
+        for line, below in zip(lines, [*lines[1:], ""], strict=False)
         if (found := _ERROR.match(line))
     ]
     return next((error for error in errors if error.code in _ADVICE), next(iter(errors), None))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from deploy.containers.runtime import Runtime
 from deploy.errors import KitError
 from deploy.inventory import Npu
 from deploy.npu import ais_bench, probe, smi, versions
+from stgcn import plain_json
 
 PROBE_TIMEOUT_S = 60.0  # npu-smi can hang on a lost device
 POLL_S = 2.0
@@ -248,8 +248,11 @@ def _probe(section: Npu, runtime: Runtime) -> Mapping[str, Any]:
     done = runtime.run([section.tools.python, "-c", Path(probe.__file__).read_text()], timeout_s=PROBE_TIMEOUT_S)
     line = done.output.strip().splitlines()[-1:] or [""]
     try:
-        found = json.loads(line[0])
-        return {name: found[name] for name in ("cann", "driver", "ais_bench", "aclruntime")}
+        found = plain_json.loads(line[0])
+        told = {name: found[name] for name in ("cann", "driver", "ais_bench", "aclruntime")}
+        if not all(value is None or isinstance(value, str) for value in told.values()):
+            raise ValueError
+        return told
     except (ValueError, KeyError, TypeError):
         raise KitError(
             f"{section.name}: {section.tools.python} could not be asked for its versions ({line[0][:120]!r}); "

@@ -21,7 +21,7 @@ def summary_places(dirname: str) -> list[str]:
 
 def match_results(
     listing: Mapping[str, int],
-    summary: Mapping[str, Any] | None,
+    summary: Any,
     stems: Sequence[str],
     filler_stems: Set[str],
     results_dir: str,
@@ -37,7 +37,7 @@ def match_results(
     that belongs to no sample.
     """
     known = {*stems, *filler_stems}
-    filesinfo = summary.get("filesinfo") if summary else None
+    filesinfo = summary.get("filesinfo") if isinstance(summary, dict) else None
     by_stem = _by_filesinfo(filesinfo, results_dir) if filesinfo else _by_name(listing, known)
 
     missing = [stem for stem in stems if not any(name in listing for name in by_stem.get(stem, ()))]

@@ -127,7 +127,8 @@ def parse_mapping(text: str) -> dict[tuple[int, int], int]:
 def parse_usages(text: str) -> Usages:
     """The usage rates of `npu-smi info -t usages -i I -c C`. Raises KitError where npu-smi failed or shows none."""
     _refuse_failure(text)
-    values: dict[str, str] = dict(re.findall(r"^\s*([^:\n]+?)\s*:\s*(\S+)", text, re.MULTILINE))
+    pairs = (line.partition(":") for line in transcript.lines(text))
+    values = {name.strip(): (value.split() or [""])[0] for name, _, value in pairs}
     aicore = _integer(values.get("Aicore Usage Rate(%)", ""))
     hbm = _integer(values.get("HBM Usage Rate(%)", ""))
     ddr = _integer(values.get("Memory Usage Rate(%)", values.get("DDR Usage Rate(%)", "")))
@@ -142,7 +143,7 @@ def parse_proc_mem(text: str) -> tuple[Process, ...] | None:
     """The processes of `npu-smi info -t proc-mem -i I -c C`, or None where the release does not tell."""
     found = re.findall(
         r"Process id\s*:\s*([0-9]{1,9})\s+Process name\s*:[ \t]*([^\n]*?)\s+Process memory\(MB\)\s*:\s*([0-9]{1,9})",
-        text,
+        "\n".join(transcript.lines(text)),
     )
     if not found and "No process in device" not in text:
         return None
@@ -258,7 +259,7 @@ class _Rows:
 
 def _chip(index: int, first: list[str], second: list[str], rows: _Rows, logical: Mapping[tuple[int, int], int]) -> Chip:
     """`| 0  310P3 | OK | 15.8  42  0 / 0 |` and `| 0  0 | 0000:82:00.0 | 0  1074 / 21534 [3401 / 65536] |`."""
-    who = re.fullmatch(r"([0-9]{1,9})\s+(\S.*)", first[0])
+    who = re.fullmatch(r"([0-9]{1,9})\s+([A-Za-z0-9][A-Za-z0-9 ._+-]{0,63})", first[0])
     where = re.fullmatch(r"([0-9]{1,9})(?:\s+(\S+))?", second[0])
     vitals = first[2].split()
     memories = re.findall(r"([0-9]{1,9})\s*/\s*([0-9]{1,9})", second[2])
@@ -292,7 +293,7 @@ def _chip(index: int, first: list[str], second: list[str], rows: _Rows, logical:
 
 
 def _refuse_failure(text: str) -> None:
-    failed = re.search(r"dcmi .*ret is (-[0-9]+)", text)
+    failed = re.search(r"dcmi .*ret is (-[0-9]+)", "\n".join(transcript.lines(text)))
     if failed is None:
         return
     if failed[1] == "-8020":

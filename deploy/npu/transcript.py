@@ -6,6 +6,7 @@ import re
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _LINE_ENDS = re.compile(r"[\r\n]+")
+LINE_CHARS = 4000
 _QUOTE_CHARS = 240  # enough for a tool's error line, little enough for one sentence
 
 _ENDINGS = {
@@ -21,8 +22,11 @@ _ENDINGS = {
 
 
 def lines(text: str) -> list[str]:
-    """The non-empty lines of a terminal's text, without colours; a progress bar's `\\r` ends a line too."""
-    stripped = (line.strip() for line in _LINE_ENDS.split(_ANSI.sub("", text)))
+    """The non-empty lines of a terminal's text, without colours; a progress bar's `\\r` ends a line too.
+
+    A line is cut after LINE_CHARS: no tool's is longer, and searching an endless one would take for ever.
+    """
+    stripped = (line[:LINE_CHARS].strip() for line in _LINE_ENDS.split(_ANSI.sub("", text)))
     return [line for line in stripped if line]
 
 

@@ -9,14 +9,17 @@ from deploy.npu import transcript
 
 SIMULATED = "-simulated"
 
+_LINES = re.MULTILINE | re.ASCII
 # `version=6.0.RC1`: <toolkit>/<arch>-linux/ascend_toolkit_install.info, since CANN 5.
-_INSTALL_INFO = re.compile(r"^\s*version\s*=\s*([^\s\[\]]+)\s*$", re.MULTILINE)
+_INSTALL_INFO = re.compile(r"^[ \t]*version[ \t]*=[ \t]*([\w.+-]{1,64})\s*$", _LINES)
 # `toolkit_running_version=[7.6.0.1.220:8.0.0]`: <toolkit>/version.cfg, [build:version], one pair of brackets for each
 # version installed, the latest last.
-_VERSION_CFG = re.compile(r"^\s*toolkit_(running|installed)_version\s*=\s*(\[\S+\])\s*$", re.MULTILINE)
-_BRACKETS = re.compile(r"\[[^:\[\]]*:([^\[\]]+)\]")
+_VERSION_CFG = re.compile(
+    r"^[ \t]*toolkit_(running|installed)_version[ \t]*=[ \t]*(\[\S+\])\s*$", re.MULTILINE | re.ASCII
+)
+_BRACKETS = re.compile(r"\[[^:\[\]]*:([\w.+-]{1,64})\]", re.ASCII)
 # `Version=22.0.2`: <driver>/version.info, among Innerversion=, ascendhal_version= and others.
-_DRIVER_INFO = re.compile(r"^\s*Version\s*=\s*(\S+)\s*$", re.MULTILINE)
+_DRIVER_INFO = re.compile(r"^[ \t]*Version[ \t]*=[ \t]*([\w.+-]{1,64})\s*$", _LINES)
 _LINE = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})")
 
 # The lowest driver line (Ascend HDK) that the vendor's release notes list beside a CANN line; it holds for the CANN

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from deploy.report import charts, skeletons
 from deploy.report.table import worst_error
+from stgcn import plain_json
 
 _FORMATS: dict[str, Callable[[Any], str]] = {
     "percent": lambda value: f"{value:.2%}",
@@ -61,7 +62,7 @@ def embedded_summary(page: str) -> Any:
     _, marker, rest = page.partition('<script type="application/json" id="summary">')
     if not marker:
         raise ValueError("it holds no summary")
-    return json.loads(rest.partition("</script>")[0])
+    return plain_json.loads(rest.partition("</script>")[0])
 
 
 def versions(entry: Mapping[str, Any]) -> dict[str, str]:

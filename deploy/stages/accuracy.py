@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -25,12 +24,14 @@ from deploy.manifest import Step, key_of
 from deploy.npu import ais_bench, results
 from deploy.npu.device import naming
 from deploy.workqueue import drain
+from stgcn import npy, plain_json
 from stgcn.dataset import CLASSES
 from stgcn.files import atomic_write
 from stgcn.index import Index
 
 UNIT_CLIPS = 4096  # of one ais_bench process at most: what a cut costs, against what a model's load costs
 UNITS_A_DEVICE = 4  # with several devices: small enough that the last one to finish is not waited for long
+SUMMARY_BYTES = 256 << 20  # of ais_bench's, which names every clip of a unit
 RESULTS = "results"  # the folder that ais_bench is told to write
 
 
@@ -274,8 +275,11 @@ class _Run:
         host.call("pack", {"folder": str(top / RESULTS), "names": names, "path": str(packed)})
         local = self._kept / f"{unit.first}.raw"
         transfer.get(host, packed, local)
-        logits = np.fromfile(local, np.float32).reshape(-1, CLASSES)
+        values = np.fromfile(local, np.float32)
         local.unlink()
+        if values.size != unit.count * CLASSES:
+            raise KitError(f"{values.nbytes} bytes came back of {unit.count} results of {RESULT_BYTES}; run it again")
+        logits = values.reshape(-1, CLASSES)
         bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
         if bad.size:
             sample = unit.first + int(bad[0])
@@ -288,9 +292,9 @@ class _Run:
     @staticmethod
     def _summary(host: Host, path: PurePosixPath) -> Any:
         stream = io.BytesIO()
-        host.call("send", {"path": str(path)}, sink=stream)
+        host.call("send", {"path": str(path)}, sink=transfer.Limited(stream, SUMMARY_BYTES, f"{host.name}: {path}"))
         try:
-            return json.loads(stream.getvalue())
+            return plain_json.loads(stream.getvalue())
         except ValueError:
             return None  # a torn summary names nothing: the files' own names do
 
@@ -308,8 +312,7 @@ class _Run:
     def _read_kept(self, unit: Unit) -> np.ndarray | None:
         """A unit's logits (count, 400) as an earlier run left them, None where it left none that are whole."""
         try:
-            logits = np.load(self._path(unit), allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+            logits = npy.load(self._path(unit))
+        except (OSError, ValueError):
             return None
-        whole = logits.dtype == np.float32 and logits.shape == (unit.count, CLASSES)
-        return np.asarray(logits) if whole else None
+        return logits if logits.dtype == np.float32 and logits.shape == (unit.count, CLASSES) else None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from deploy.console import printable, say
+from deploy.console import say
 from deploy.containers.images import MMSKELETON_LABEL, SOURCES_LABEL
 from deploy.containers.runtime import Native
 from deploy.context import Context, Job, sources_sha256
@@ -17,6 +16,7 @@ from deploy.hosts import transfer
 from deploy.hosts.local import LocalHost
 from deploy.inventory import ROOT
 from deploy.manifest import Step
+from stgcn import plain_json
 
 STAGE = "gpu-stage"
 
@@ -145,7 +145,7 @@ def _failure(context: Context, name: str, output: str, status: int, log: Path) -
     """The program's own sentence where it has one."""
     sentences = [line.removeprefix("error: ") for line in output.splitlines() if line.startswith("error: ")]
     if sentences:
-        return KitError(printable(sentences[-1]))
+        return KitError(sentences[-1])
     return KitError(f"{context.gpu.host.name}: {name} ended with status {status} and no reason; its output is in {log}")
 
 
@@ -193,7 +193,7 @@ def versions(context: Context) -> dict[str, str]:
     """The versions of Python and the packages that make the artefacts, on the GPU host."""
     done = context.gpu.run([_python(context), "-c", _VERSIONS], timeout_s=60)
     try:
-        found = {str(k): str(v) for k, v in json.loads(done.output.strip().splitlines()[-1]).items()}
+        found = {str(k): str(v) for k, v in plain_json.loads(done.output.strip().splitlines()[-1]).items()}
     except (ValueError, IndexError, AttributeError):
         raise KitError(
             f"{context.gpu.host.name}: {_python(context)} does not run; correct gpu.python in the inventory"

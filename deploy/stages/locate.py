@@ -19,11 +19,12 @@ from rich.table import Table
 from deploy.console import console, say
 from deploy.containers.runtime import Runtime
 from deploy.context import Context, Job, remote_copy
-from deploy.errors import KitError
+from deploy.errors import KitError, as_written
 from deploy.evidence import blocks
 from deploy.hosts import transfer
 from deploy.manifest import Step, write_json
 from deploy.npu import ais_bench, atc
+from stgcn import onnx_model, plain_json
 from stgcn.dataset import SAMPLE_SHAPES
 from stgcn.files import atomic_write
 
@@ -87,29 +88,26 @@ def run(context: Context, samples: int) -> None:
 def _worst_batch(context: Context) -> int:
     """The batch size that is farthest off by the last verdict, else the smallest."""
     sizes = context.inventory.batch_sizes
-    try:
-        batches = json.loads(context.artefact("report/summary.json").read_bytes())["batches"]
-    except OSError:
-        return min(sizes)
-    known = [batch for batch in batches if batch["batch_size"] in sizes]
-    return int(max(known, key=lambda b: float(b["relative_error"]))["batch_size"]) if known else min(sizes)
+    path = context.artefact("report/summary.json")
+    with as_written(path):
+        batches = plain_json.load(path)["batches"] if path.is_file() else []
+        known = [batch for batch in batches if batch["batch_size"] in sizes]
+        return int(max(known, key=lambda b: float(b["relative_error"]))["batch_size"]) if known else min(sizes)
 
 
 def _samples(context: Context, count: int) -> list[int]:
     """The samples that the last verdict notes (flipped ones first), then the dataset's first."""
-    try:
-        noted = json.loads(context.artefact("report/summary.json").read_bytes())["noted"]
-    except OSError:
-        noted = []
-    order = dict.fromkeys([*(sample["sample"] for sample in noted), *range(context.index().samples)])
+    path, every = context.artefact("report/summary.json"), range(context.index().samples)
+    with as_written(path):
+        noted = plain_json.load(path)["noted"] if path.is_file() else []
+        order = dict.fromkeys([*(every[sample["sample"]] for sample in noted), *every])
     return list(order)[:count]
 
 
 def _instrument(context: Context) -> tuple[Path, list[str]]:
     """The ONNX with its blocks' outputs, and the names of all its outputs: the logits', then the blocks'."""
-    import onnx
 
-    model = onnx.load(str(context.onnx()))
+    model = onnx_model.load(context.onnx())
     outputs = [model.graph.output[0].name, *blocks.add_block_outputs(model)]
     path = context.artefact("locate/st_gcn_blocks.onnx")
     with atomic_write(path) as stream:
@@ -223,6 +221,8 @@ class _Run:
         values = np.fromfile(local, np.float32)
         local.unlink()
         sizes = [graph.fp32[name].size for name in graph.names]
+        if values.size != sum(sizes):
+            raise KitError(f"{host.name}: {values.nbytes} bytes came back, not {4 * sum(sizes)}; run it again")
         parts = np.split(values, np.cumsum(sizes)[:-1])
         return {name: part.reshape(len(graph.clips), -1) for name, part in zip(graph.names, parts, strict=True)}
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from typing import Any
 
 from deploy.console import say
 from deploy.context import Context
-from deploy.errors import KitError
+from deploy.errors import KitError, as_written
 from deploy.evidence import chain
 from deploy.evidence.runs import run_id
 from deploy.hosts import transfer
 from deploy.inventory import ROOT
 from deploy.manifest import Step, digest_of, sources
 from deploy.report import page, skeletons
+from stgcn import plain_json
 from stgcn.files import atomic_write
 
 PAGE = "report.html"
@@ -45,14 +45,16 @@ def make(context: Context) -> None:
         "sources": sources(SOURCES),
     }
     path = context.artefact("report") / PAGE
-    summary = json.loads(summary_path.read_bytes())
-    noted = sorted({noted["sample"] for noted in summary["noted"]})
+    with as_written(summary_path):
+        summary = plain_json.load(summary_path)
+        noted = sorted({noted["sample"] for noted in summary["noted"]})
     undrawn = entries.get("report", {}).get("facts", {}).get("drawn") != noted  # its host may give them up now
 
     def action() -> dict[str, Any]:
-        drawings = _drawings(context, noted)
-        names = [n for n in [*chain.steps(entries["score"]["inputs"]["batch_sizes"]), "score"] if n in entries]
-        text = page.render(summary, entries, names, run, drawings)
+        with as_written(summary_path):
+            drawings = _drawings(context, noted)
+            names = [n for n in [*chain.steps(entries["score"]["inputs"]["batch_sizes"]), "score"] if n in entries]
+            text = page.render(summary, entries, names, run, drawings)
         with atomic_write(path) as stream:
             stream.write(text.encode())
         return {"drawn": sorted(drawings)}

@@ -11,7 +11,7 @@ import numpy as np
 
 from deploy.console import console, say
 from deploy.context import Context
-from deploy.errors import KitError
+from deploy.errors import KitError, as_written
 from deploy.evidence import chain, reproduce, runs
 from deploy.evidence.logits import DIGESTS, LOGITS, read_logits
 from deploy.inventory import ROOT
@@ -19,6 +19,7 @@ from deploy.manifest import Manifest, Step, digest_of, sources, write_json
 from deploy.report.summary import Evidence, summary
 from deploy.report.table import table, to_csv
 from deploy.stages import report
+from stgcn import npy, plain_json
 from stgcn.dataset import CLASSES
 from stgcn.files import atomic_write
 from stgcn.index import Index, PersonIndex, load_index, load_persons
@@ -38,8 +39,9 @@ def run(context: Context) -> None:
     sizes, manifest = context.inventory.batch_sizes, context.manifest
     refuse_other_sources(context)
     resting_on = [name for name in chain.steps(sizes) if _needed(manifest, name)]
-    for name in resting_on:
-        chain.check(manifest.steps, name)
+    with as_written(manifest.path):
+        for name in resting_on:
+            chain.check(manifest.steps, name)
     inputs = {
         "entries": {name: digest_of(manifest.steps[name]) for name in resting_on},
         "batch_sizes": sizes,
@@ -47,7 +49,8 @@ def run(context: Context) -> None:
         "reference": context.inventory.reference.model_dump(),
         "sources": sources(SOURCES),
     }
-    found = evidence(manifest, inputs)  # even when the verdict is cached: what it rests on is checked every time
+    with as_written(manifest.workspace):
+        found = evidence(manifest, inputs)  # even when the verdict is cached: what it rests on is checked every time
     folder = context.artefact("report")
     outputs = [folder / "summary.json", folder / "summary.csv"]
 
@@ -126,6 +129,11 @@ def evidence(manifest: Manifest, inputs: Mapping[str, Any]) -> Evidence:
             f"gpu/labels.npy {labels.shape} and gpu/reference.npy {reference.shape} are not of the {index.samples}"
             " samples of gpu/dataset.json; run `make gpu-stage --fresh`"
         )
+    if labels.dtype != np.int64 or reference.dtype != np.float32 or not (0 <= labels.min() <= labels.max() < CLASSES):
+        raise KitError(
+            f"gpu/labels.npy ({labels.dtype}) and gpu/reference.npy ({reference.dtype}) are not int64 from 0 to "
+            f"{CLASSES - 1} and float32; run `make gpu-stage --fresh`"
+        )
     bad = np.flatnonzero(~np.isfinite(reference).all(axis=1))
     if bad.size:
         sample = f"sample {bad[0]} ({index.names[bad[0]]})"
@@ -180,7 +188,7 @@ def device_logits(manifest: Manifest, batch_size: int, names: Sequence[str]) -> 
 
 def figure(manifest: Manifest, batch_size: int) -> dict[str, Any]:
     path = manifest.workspace / "npu" / f"bs{batch_size}" / "benchmark.json"
-    return dict(json.loads(manifest.output(f"throughput/bs{batch_size}", path, "fab npu-bench").read_bytes()))
+    return dict(plain_json.load(manifest.output(f"throughput/bs{batch_size}", path, "fab npu-bench")))
 
 
 def device(manifest: Manifest, batch_sizes: Sequence[int]) -> dict[str, Any]:
@@ -213,7 +221,10 @@ def device(manifest: Manifest, batch_sizes: Sequence[int]) -> dict[str, Any]:
 
 def _array(manifest: Manifest, step: str, name: str) -> np.ndarray:
     path = manifest.output(step, manifest.workspace / name, "make gpu-stage")
-    return np.asarray(np.load(path, allow_pickle=False))
+    try:
+        return npy.load(path)
+    except ValueError as error:
+        raise KitError(f"{path}: damaged ({error}); run `make gpu-stage --fresh`") from None
 
 
 def _published(manifest: Manifest, reference: Mapping[str, Any], samples: int) -> dict[str, float] | None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from rich.table import Table
 from rich.text import Text
@@ -23,6 +22,7 @@ from deploy.npu.device import IdleWatch
 from deploy.report.summary import accuracy as rates
 from deploy.report.summary import relative_error
 from deploy.stages import accuracy, convert, gpu, throughput
+from stgcn import npy
 from stgcn.errors import InputError
 from stgcn.files import atomic_write
 from stgcn.index import Index
@@ -183,10 +183,10 @@ def _measure(context: Context, candidate: Candidate, build: Build, index: Index,
 def _rates(context: Context, logits: Path, samples: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Top-1 and Top-5 of the device and of the fp32 reference on the same samples."""
     labels, reference = (
-        np.load(context.manifest.output(step, context.artefact(name), "make gpu-stage"), allow_pickle=False)[:samples]
+        npy.load(context.manifest.output(step, context.artefact(name), "make gpu-stage"))[:samples]
         for step, name in (("preprocess", "gpu/labels.npy"), ("reference", "gpu/reference.npy"))
     )
-    return rates(np.load(logits, allow_pickle=False), labels), rates(reference, labels)
+    return rates(npy.load(logits), labels), rates(reference, labels)
 
 
 def _keep(context: Context, ranked: Sequence[Outcome]) -> None:

@@ -17,6 +17,9 @@ from stgcn.errors import InputError, run_main
         (InputError("no file x: give one"), 1, "error: no file x: give one"),
         (FileNotFoundError(2, "No such file or directory", "x"), 1, "error: x: No such file or directory"),
         (OSError(28, "No space left on device"), 1, "error: input or output: No space left on device"),
+        (InputError("a\x1b[31mb\x1b]0;title\x07c\x9bd\re\n\tf\u202eg"), 1, "error: abcd e fg"),
+        (InputError("\ud800"), 1, "error: \\ud800"),
+        (OSError(2, "No such file or directory", "x\x1b[2J\ny"), 1, "error: x y: No such file or directory"),
         (KeyboardInterrupt(), 130, None),
     ],
 )
@@ -27,6 +30,13 @@ def test_an_error_becomes_a_sentence_and_a_status(raised: BaseException, status:
     with pytest.raises(SystemExit) as ended:
         run_main(main)
     assert ended.value.code == (stderr or status)
+
+
+def test_a_long_quotation_loses_its_middle() -> None:
+    text = str(InputError("no file " + 100000 * "x" + ": give one"))
+    assert len(text) < 5000
+    assert text.startswith("no file xxx")
+    assert text.endswith("xxx: give one")
 
 
 def test_success_ends_without_an_exit() -> None:

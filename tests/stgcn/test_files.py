@@ -85,3 +85,10 @@ def test_removing_nothing_is_fine(tmp_path: Path) -> None:
     remove(tmp_path / "file")
     remove(tmp_path / "file")
     assert not list(tmp_path.iterdir())
+
+
+def test_only_what_ends_is_opened(tmp_path: Path) -> None:
+    os.mkfifo(str(tmp_path / "pipe"))
+    for path in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(InputError, match=f"can't read {path} .it is no regular file"):
+            sha256_file(path)

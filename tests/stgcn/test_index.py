@@ -116,6 +116,12 @@ def test_a_shard_has_clips(dataset: Dataset, tmp_path: Path) -> None:
         lambda content: {**content, "names": content["names"][1:]},
         lambda content: {**content, "shards": content["shards"][1:]},
         lambda content: {key: value for key, value in content.items() if key != "format"},
+        lambda content: {**content, "names": "abcde"},
+        lambda content: {**content, "names": ["a", "b", "c", "d", "e\n"]},
+        lambda content: {**content, "samples": 5.0},
+        lambda content: {**content, "shards": [{"first": 0, "count": 5.0, "sha256": ""}]},
+        lambda content: {**content, "shards": [{"first": 0, "count": 5, "sha256": None}]},
+        lambda content: {**content, "shards": [{"first": 0, "count": n, "sha256": ""} for n in (0, 5)]},
         lambda content: [content],
     ],
 )
@@ -125,6 +131,13 @@ def test_a_damaged_index_is_refused(dataset: Dataset, tmp_path: Path, change: Ca
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     with pytest.raises(InputError, match=r"dataset.json isn't an index of format 1"):
         index.load_index(path)
+
+
+@pytest.mark.parametrize("text", [b"[" * 100000, b"9" * 5000, b"NaN", b"\xff", b"", b'{"format": 1'])
+def test_any_other_text_is_refused(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "dataset.json").write_bytes(text)
+    with pytest.raises(InputError, match=r"dataset.json isn't an index of format 1"):
+        index.load_index(tmp_path / "dataset.json")
 
 
 def test_a_missing_index_is_named(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from stgcn import checkpoint
 from stgcn.plain_pickle import UnexpectedNameError, load
 
 
@@ -71,6 +72,33 @@ def test_a_short_pickle_takes_little_memory(content: bytes) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 64 << 20
+
+
+NESTED = b")" + b"2\x86" * 60  # a tuple of tuples that takes 2^60 steps to hash
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02}" + NESTED + b"Ns.",
+        b"\x80\x02}(NN" + NESTED + b"Nu.",
+        b"(" + NESTED + b"Nd.",
+        b"\x80\x04\x8f(" + NESTED + b"\x90.",
+        b"\x80\x04(" + NESTED + b"\x91.",
+        b"\x80\x02cany\nthing\n]" + NESTED + b"N\x86a\x85R.",
+        b"\x80\x05\x96" + struct.pack("<Q", 1 << 30) + b"x.",
+        b"I" + b"9" * 10**7 + b"\n.",
+        b"L" + b"9" * 10**7 + b"L\n.",
+    ],
+)
+def test_instructions_that_hash_or_allocate_without_end_are_refused(content: bytes) -> None:
+    with pytest.raises(ValueError, match="whole pickle"):
+        load(io.BytesIO(content), {("any", "thing"): checkpoint._State})
+
+
+def test_no_state_is_set_of_anything_but_what_a_stand_in_made() -> None:
+    with pytest.raises(ValueError, match="whole pickle"):
+        load(io.BytesIO(b"\x80\x02cany\nthing\nN}U\x05__doc__NsN\x86b."), {("any", "thing"): load})
 
 
 def test_random_bytes_end_in_a_value_error_or_data() -> None:

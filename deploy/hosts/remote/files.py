@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from typing import IO, Any, Dict, Iterator
 
 from . import protocol
@@ -35,9 +36,25 @@ def digest(request: Request, _body: Body) -> Dict[str, Any]:
     return found
 
 
+def opened(path: str) -> IO[bytes]:
+    """A file for reading; a pipe, whose other end may never come, or a device is refused."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise ValueError("%s is no regular file" % path)
+
+
+def _member(folder: str, name: str) -> str:
+    """The path of `name` directly in `folder`, refused where it leads elsewhere."""
+    if os.path.basename(name) != name or name in ("", ".", ".."):
+        raise ValueError("%r is no name of a file in %s" % (name, folder))
+    return os.path.join(folder, name)
+
+
 def _digest(path: str) -> Dict[str, Any]:
     sha, size = hashlib.sha256(), 0
-    with open(path, "rb") as stream:
+    with opened(path) as stream:
         for block in iter(lambda: stream.read(BLOCK), b""):
             sha.update(block)
             size += len(block)
@@ -61,7 +78,7 @@ def receive(request: Request, body: Body) -> bool:
 def send(request: Request, _body: Body) -> Dict[str, Any]:
     """`path`'s bytes as frames; the reply is their digest."""
     sha, size = hashlib.sha256(), 0
-    with open(request["path"], "rb") as stream:
+    with opened(request["path"]) as stream:
         for block in iter(lambda: stream.read(BLOCK), b""):
             sha.update(block)
             size += len(block)
@@ -77,7 +94,7 @@ def plant(request: Request, body: Body) -> bool:
     part = "%s.%d.part" % (folder, os.getpid())
     os.makedirs(part)
     for name, size in request["files"].items():
-        with open(os.path.join(part, name), "wb") as stream:
+        with open(_member(part, name), "wb") as stream:
             for block in protocol.upto(size, body):
                 stream.write(block)
             if stream.tell() != size:
@@ -93,7 +110,7 @@ def link(request: Request, _body: Body) -> bool:
     shutil.rmtree(part, ignore_errors=True)
     os.makedirs(part)
     for name, source in request["files"].items():
-        target = os.path.join(part, name)
+        target = _member(part, name)
         try:
             os.link(source, target)
         except (FileExistsError, FileNotFoundError):
@@ -112,7 +129,8 @@ def listing(request: Request, _body: Body) -> Dict[str, int]:
         for name in names:
             path = os.path.join(folder, name)
             if os.path.isfile(path) and not os.path.islink(path):
-                found[os.path.relpath(path, top)] = os.path.getsize(path)
+                relative = os.fsencode(os.path.relpath(path, top)).decode("utf-8", "replace")  # a reply is text
+                found[relative] = os.path.getsize(path)
     return found
 
 
@@ -120,7 +138,7 @@ def pack(request: Request, _body: Body) -> Dict[str, Any]:
     """Concatenate `folder`'s `names`, in that order, into `path`; the reply is its digest."""
     with _aside(request["path"]) as packed:
         for name in request["names"]:
-            with open(os.path.join(request["folder"], name), "rb") as stream:
+            with opened(_member(request["folder"], name)) as stream:
                 shutil.copyfileobj(stream, packed)
     return _digest(request["path"])
 

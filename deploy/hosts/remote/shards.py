@@ -32,7 +32,7 @@ def clips(request: Request, _body: Body) -> Dict[str, Any]:
 
     Compressed by the first of `codecs` that this Python can and that pays on the first block.
     """
-    with open(request["path"], "rb") as stream:
+    with files.opened(request["path"]) as stream:
         blocks = (_persons if "places" in request else _whole_clips)(stream, request)
         block = next(blocks, b"")
         available = compression.codecs()
@@ -52,7 +52,7 @@ def clips(request: Request, _body: Body) -> Dict[str, Any]:
 
 def _whole_clips(stream: IO[bytes], request: Request) -> Iterator[bytes]:
     size, left = request["clip_bytes"], request["count"] * request["clip_bytes"]
-    stream.seek(_array_offset(stream) + size * request["first"])
+    stream.seek(_array_offset(stream, request["path"]) + size * request["first"])
     while left:
         block = stream.read(min(BLOCK, left))
         if not block:
@@ -63,7 +63,7 @@ def _whole_clips(stream: IO[bytes], request: Request) -> Iterator[bytes]:
 
 def _persons(stream: IO[bytes], request: Request) -> Iterator[bytes]:
     """Person `p` of clip `i` for each [i, p] of `places`: every `persons`-th of the clip's float32 values from p on."""
-    start, size, step = _array_offset(stream), request["clip_bytes"], request["persons"]
+    start, size, step = _array_offset(stream, request["path"]), request["clip_bytes"], request["persons"]
     block = b""
     for clip, person in request["places"]:
         stream.seek(start + size * clip)
@@ -74,11 +74,11 @@ def _persons(stream: IO[bytes], request: Request) -> Iterator[bytes]:
     yield block
 
 
-def _array_offset(stream: IO[bytes]) -> int:
+def _array_offset(stream: IO[bytes], path: str) -> int:
     """Where a .npy's array begins: its header gives its own length (NEP 1: two bytes in version 1, four later)."""
     head = stream.read(12)
-    if head[:6] != b"\x93NUMPY":
-        raise ValueError("%s is no .npy file" % stream.name)
+    if len(head) < 12 or head[:6] != b"\x93NUMPY":
+        raise ValueError("%s is no .npy file" % path)
     form = "<H" if head[6] == 1 else "<I"
     return 8 + struct.calcsize(form) + int(struct.unpack_from(form, head, 8)[0])
 

@@ -1,0 +1,31 @@
+"""JSON from anywhere: what Python's own reader lets through or fails at in ways of its own is a ValueError here."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn, Union
+
+from stgcn.files import PathLike, open_regular
+
+LIMIT = 256 << 20  # bytes of a file: ten times the longest that the kit writes
+
+
+def loads(text: Union[str, bytes]) -> Any:
+    """The value of a JSON text. Raises ValueError for any other, NaN and infinity, and nesting too deep to read."""
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def load(path: PathLike) -> Any:
+    """What a JSON file holds. Raises ValueError as `loads` does, OSError where it can't be read."""
+    with open_regular(path) as file:
+        text = file.read(LIMIT + 1)
+    if len(text) > LIMIT:
+        raise ValueError(f"it is larger than {LIMIT} bytes")
+    return loads(text)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"it holds {constant}")
