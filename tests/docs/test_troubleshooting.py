@@ -59,7 +59,7 @@ def test_the_messages_are_found_in_every_form_of_source() -> None:
         "unknown key",
         "python3 there is",
         "retires, its work",
-        "cannot make an environment",
+        "cannot make the environment",
         "isn't a clip array",
     ):
         assert any(words in template for template in templates), words
