@@ -10,8 +10,10 @@ from tests.pipeline.npu_job import NpuJob
 from tests.robust import soak
 from tests.robust.interrupted import left_aside
 
-FEW, MANY = 128, 640  # more shards than are sent at a time, both
-ALLOWED_MB = (MANY - FEW) * CLIP_BYTES / 1e6 / 4  # a process that holds every fourth clip is found
+FEW, MANY = 128, 1280  # more shards than are sent at a time, both
+# A process that holds every fourth clip is found; an interpreter's own memory, part of which a look at a process that
+# is soon over may miss, is well below it.
+ALLOWED_MB = (MANY - FEW) * CLIP_BYTES / 1e6 / 4
 ALLOWED_FILES = 64  # three shards in flight are two processes each, of three pipes
 
 
