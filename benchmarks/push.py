@@ -9,8 +9,6 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -22,7 +20,7 @@ from deploy.hosts.over_ssh import SSHHost
 from deploy.hosts.transfer import get, push_clips
 from deploy.inventory import ROOT, Npu
 from stgcn.index import Index, write_index
-from tests.system.network import Network, inside, install_programs
+from tests.system.network import Network, two_hosts
 
 CLIPS = 3000
 REPEATS = 3
@@ -91,16 +89,7 @@ class Pair:
         return time.perf_counter() - start
 
     def host(self, workspace: Path) -> SSHHost:
-        section = Npu.model_validate({
-            "name": "npu-a",
-            "connection": "ssh",
-            "host": self.network.npu.address,
-            "port": self.port,
-            "user": "root",
-            "key": str(self.network.key),
-            "workspace": str(workspace),
-            "runtime": "native",
-        })  # fmt: skip
+        section = Npu.model_validate({**self.network.npu_section(workspace), "port": self.port})
         return SSHHost(section, self.network.known_hosts, LINK_TIMEOUT_S)
 
 
@@ -109,26 +98,9 @@ def clips_of(workspace: Path) -> PurePosixPath:
     return PurePosixPath(workspace / "npu" / "data" / "set")
 
 
-@contextmanager
-def two_hosts(folder: Path) -> Iterator[Network]:
-    """Two hosts, this thread in the one that controls.
-
-    Raises:
-        LeftOutError: this isn't root.
-    """
+def compare(place: Scratch) -> dict[str, Spread]:
     if os.getuid() != 0:
         raise LeftOutError("two hosts on one machine need root: run `make bench` as root for these lines")
-    install_programs()
-    network = Network(folder)
-    try:
-        network.build()
-        with inside(network.gpu.namespace):
-            yield network
-    finally:
-        network.destroy()
-
-
-def compare(place: Scratch) -> dict[str, Spread]:
     with place.fresh() as folder, two_hosts(folder) as network:
         sample = data.repeated(data.sample(place)[0], CLIPS, folder / "sample")
         noise = data.incompressible(CLIPS, folder / "incompressible")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,21 @@ class NpuJob:
             return {}
 
         Manifest(self.workspace).perform(Step("export", "gpu", {"seed": seed, "persons": persons}, [path], action))
+
+    def exports(self, model: onnx.ModelProto) -> None:
+        """Have the GPU host's Python export `model`, whatever is asked for; all else it does itself."""
+        path, python = self.folder / "exported.onnx", self.folder / "gpu-python"
+        onnx.save(model, path)
+        python.write_text(
+            f"""#!/bin/bash
+[ "$2" = -m ] || exec {sys.executable} "$@"
+while [ $1 != --onnx ]; do shift; done
+cp {path} $2
+"""
+        )
+        python.chmod(0o755)
+        self.inventory["gpu"]["python"] = str(python)
+        self.inventory["checkpoint"] = str(path)  # any file
 
     def _make_gpu_stage(self) -> None:
         folder = self.workspace / "gpu"

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 
 from deploy.errors import KitError
@@ -62,19 +60,7 @@ def test_a_rate_of_clips_is_told_from_one_of_persons(job: NpuJob, capsys: Any) -
 
 def test_tune_compares_both_forms_by_clips(tmp_path: Path, capsys: Any) -> None:
     job = NpuJob(tmp_path, empty=EMPTY)
-    alone = job.folder / "alone.onnx"
-    onnx.save(network(persons="nonempty"), alone)
-    python = job.folder / "gpu-python"
-    python.write_text(
-        f"""#!/bin/bash
-[ "$2" = -m ] || exec {sys.executable} "$@"
-while [ $1 != --onnx ]; do shift; done
-cp {alone} $2
-"""
-    )
-    python.chmod(0o755)
-    job.inventory["gpu"]["python"] = str(python)
-    job.inventory["checkpoint"] = str(alone)
+    job.exports(network(persons="nonempty"))
     job.inventory["tune"] = {
         "variants": ["reference"], "precision_modes": ["force_fp16"], "batch_sizes": [8], "aoe": [], "samples": 40,
     }  # fmt: skip

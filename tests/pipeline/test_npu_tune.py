@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import yaml
 
@@ -62,18 +60,7 @@ def test_accuracy_is_that_of_the_first_samples_alone(job: NpuJob) -> None:
 
 
 def test_another_variant_is_exported_and_one_that_misses_the_gate_cannot_win(job: NpuJob, capsys: Any) -> None:
-    other, python = job.folder / "other.onnx", job.folder / "gpu-python"
-    onnx.save(network(seed=9), other)
-    python.write_text(
-        f"""#!/bin/bash
-[ "$2" = -m ] || exec {sys.executable} "$@"
-while [ $1 != --onnx ]; do shift; done
-cp {other} $2
-"""
-    )
-    python.chmod(0o755)
-    job.inventory["gpu"]["python"] = str(python)
-    job.inventory["checkpoint"] = str(other)
+    job.exports(network(seed=9))
     job.inventory["tune"] |= {"variants": ["fused", "reference"], "precision_modes": ["force_fp16"], "batch_sizes": [8]}
     tune.run(job.context())
     reference, fused = outcomes(job)

@@ -16,7 +16,7 @@ import pytest
 from deploy.hosts.local import LocalHost
 from deploy.hosts.over_ssh import SSHHost
 from deploy.inventory import ROOT, Npu
-from tests.system.network import Network, inside, install_programs
+from tests.system.network import Network, two_hosts
 
 LINK_TIMEOUT_S = 5.0
 SIMULATOR = str(ROOT / "docker" / "npu" / "simulator" / "set_env.sh")
@@ -26,14 +26,8 @@ SIMULATOR = str(ROOT / "docker" / "npu" / "simulator" / "set_env.sh")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     if os.getuid() != 0:
         pytest.skip("network namespaces need root")
-    install_programs()
-    made = Network(tmp_path_factory.mktemp("network"))
-    try:
-        made.build()
-        with inside(made.gpu.namespace):
-            yield made
-    finally:
-        made.destroy()
+    with two_hosts(tmp_path_factory.mktemp("network")) as made:
+        yield made
 
 
 @pytest.fixture
@@ -42,17 +36,8 @@ def npu_section(network: Network, tmp_path: Path) -> Npu:
 
 
 def npu(network: Network, workspace: Path | str) -> dict[str, Any]:
-    """The NPU host's section of an inventory."""
-    return {
-        "name": "npu-a",
-        "connection": "ssh",
-        "host": network.npu.address,
-        "user": "root",
-        "key": str(network.key),
-        "workspace": str(workspace),
-        "runtime": "native",
-        "tools": {"env_scripts": [SIMULATOR]},
-    }
+    """Its section of an inventory, the simulator its tools."""
+    return {**network.npu_section(workspace), "tools": {"env_scripts": [SIMULATOR]}}
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 GPU, NPU = "192.0.2.1", "192.0.2.2"
 PACKAGES = {"ip": "iproute2", "tc": "iproute2", "sshd": "openssh-server", "ssh": "openssh-client", "mount": "mount"}
@@ -168,6 +169,18 @@ class Network:
             for machine in (self.gpu, self.npu):
                 _run("tc", "-n", machine.namespace, "qdisc", "del", "dev", machine.device, "root")
 
+    def npu_section(self, workspace: Path | str) -> dict[str, Any]:
+        """The NPU host's section of an inventory."""
+        return {
+            "name": "npu-a",
+            "connection": "ssh",
+            "host": self.npu.address,
+            "user": "root",
+            "key": str(self.key),
+            "workspace": str(workspace),
+            "runtime": "native",
+        }
+
     def destroy(self) -> None:
         for machine in (self.gpu, self.npu):
             machine.destroy()
@@ -193,6 +206,19 @@ class Relay:
     def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.communicate()
+
+
+@contextmanager
+def two_hosts(folder: Path) -> Iterator[Network]:
+    """Both hosts, this thread in the one that controls."""
+    install_programs()
+    network = Network(folder)
+    try:
+        network.build()
+        with inside(network.gpu.namespace):
+            yield network
+    finally:
+        network.destroy()
 
 
 @contextmanager

@@ -51,14 +51,9 @@ def clips(request: Request, _body: Body) -> Dict[str, Any]:
 
 
 def _whole_clips(stream: IO[bytes], request: Request) -> Iterator[bytes]:
-    size, left = request["clip_bytes"], request["count"] * request["clip_bytes"]
+    size = request["clip_bytes"]
     stream.seek(_array_offset(stream, request["path"]) + size * request["first"])
-    while left:
-        block = stream.read(min(BLOCK, left))
-        if not block:
-            return
-        left -= len(block)
-        yield block
+    return protocol.upto(size * request["count"], stream)
 
 
 def _persons(stream: IO[bytes], request: Request) -> Iterator[bytes]:
