@@ -6,7 +6,6 @@ import errno
 import fcntl
 import hashlib
 import os
-import secrets
 import shutil
 import stat
 from contextlib import contextmanager, suppress
@@ -55,7 +54,7 @@ def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
 
 def aside_of(target: Path) -> Path:
     """A name of its own beside `target`, for what is to take its place."""
-    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    return target.with_name(f".{target.name}.{os.urandom(4).hex()}.tmp")
 
 
 def sweep(folder: PathLike, depth: int = 0) -> None:

@@ -11,7 +11,7 @@ import mmap
 import os
 import pickle
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from stgcn.errors import InputError
 from stgcn.files import PathLike, open_regular
@@ -68,6 +68,11 @@ def _build(unpickler: Any) -> None:
     pickle._Unpickler.dispatch[pickle.BUILD[0]](unpickler)
 
 
+def _enter_frame(unpickler: Any) -> None:
+    """A frame is a hint of how much to read at once, and all is mapped: its length is passed over."""
+    unpickler.read(8)
+
+
 def _dispatch() -> Dict[int, _Act]:
     acts = {code: act for code, act in pickle._Unpickler.dispatch.items() if code not in _REFUSED}
     for code in (pickle.INT[0], pickle.LONG[0]):
@@ -76,6 +81,7 @@ def _dispatch() -> Dict[int, _Act]:
         acts[code] = _with_plain_keys(acts[code], slice(None, None, 2))
     acts[pickle.SETITEM[0]] = _with_plain_keys(acts[pickle.SETITEM[0]], slice(-2, -1))
     acts[pickle.BUILD[0]] = _build
+    acts[pickle.FRAME[0]] = _enter_frame
     return acts
 
 
@@ -87,6 +93,20 @@ class _PlainUnpickler(pickle._Unpickler):
         super().__init__(file, encoding="utf-8", errors="replace")
         self.allowed = allowed
         self.load_outside = persistent_load
+        self.file = file
+
+    def load(self) -> Any:
+        """As the base does, but straight from the file: its reader of frames takes half of the time."""
+        self.read, self.readline = self.file.read, self.file.readline
+        self.metastack: List[Any] = []
+        self.stack: List[Any] = []
+        self.append, self.proto = self.stack.append, 0
+        read, dispatch = self.read, self.dispatch
+        try:
+            while True:
+                dispatch[read(1)[0]](self)
+        except pickle._Stop as stop:  # type: ignore[attr-defined]
+            return stop.value
 
     def persistent_load(self, pid: Any) -> Any:
         if self.load_outside is None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from stgcn.accuracy import top_k_hits
 from stgcn.dataset import class_names
-from stgcn.score import top_k_hits
 
 FORMAT = 1
 TOP = (1, 5)
@@ -89,8 +89,8 @@ def _batch(evidence: Evidence, size: int) -> Json:
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> Json:
-    """Integer hits and rates of (n, 400) logits against (n,) labels; ties as `stgcn.score.top_k_hits` has them."""
-    hits = {k: top_k_hits(logits, labels, k) for k in TOP}
+    """Integer hits and rates of (n, 400) logits against (n,) labels; ties as `stgcn.accuracy.top_k_hits` has them."""
+    hits = top_k_hits(logits, labels, TOP)
     counts = {f"top{k}_hits": hits[k] for k in TOP}
     return {**counts, **{f"top{k}": hits[k] / len(labels) for k in TOP}}
 

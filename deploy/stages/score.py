@@ -26,7 +26,7 @@ from stgcn.index import Index, PersonIndex, load_index, load_persons
 
 STAGE = "score"
 PUBLISHED_WEIGHTS = "6fa43f73"  # head of the sha256 of the weights whose accuracy was published
-SOURCES = [ROOT / name for name in ("deploy/report/summary.py", "deploy/report/table.py", "stgcn/score.py")]
+SOURCES = [ROOT / name for name in ("deploy/report/summary.py", "deploy/report/table.py", "stgcn/accuracy.py")]
 
 
 def run(context: Context) -> None:

@@ -50,4 +50,4 @@ def test_a_program_prints_one_line_and_no_traceback() -> None:
     ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
     assert ended.returncode == 1
     assert ended.stdout == b""
-    assert ended.stderr == b"error: can't read /nowhere (No such file or directory): check the path\n"
+    assert ended.stderr == b"error: can't read /nowhere (No such file or directory): give the folder of the results\n"
