@@ -139,8 +139,8 @@ def _clip(index: int, plan: Plan, motions: Dict[int, Motion], seed: int) -> np.n
             enters, stays = random.uniform(0, 0.5), random.uniform(0.2, 0.5)
             seen[: int(enters * frames)] = seen[int((enters + stays) * frames) :] = False
         clip[:, :frames, :, person] = seen * np.concatenate([positions.transpose(2, 0, 1), score[None]])
-    # Three decimals, as the pose estimator writes them
-    return np.round(np.clip(clip, -0.5, 1.0), 3).astype(CLIP_DTYPE)
+    # Three decimals, as the pose estimator writes them, and 0 for what isn't seen, never -0
+    return (np.round(np.clip(clip, -0.5, 1.0), 3) + 0.0).astype(CLIP_DTYPE)
 
 
 def _positions(motion: Motion, time: np.ndarray) -> np.ndarray:

@@ -55,6 +55,7 @@ def test_the_clips_look_like_real_ones(folder: Path) -> None:
     assert 0 < short.mean() < 0.7
     assert -0.5 <= clips[:, :2].min() < -0.2 < 0.2 < clips[:, :2].max() <= 1.0
     assert (np.asarray(clips[:, :2])[~np.stack([seen, seen], 1)] == 0).all()  # no joint, no place
+    assert not np.signbit(clips[clips == 0]).any()
 
 
 def test_the_same_seed_gives_the_same_bytes_on_any_number_of_threads(tmp_path: Path) -> None:
