@@ -6,15 +6,20 @@ from typing import Dict, Sequence
 
 import numpy as np
 
+BLOCK = 512  # samples that stay in the cache
+
 
 def top_k_hits(logits: np.ndarray, labels: np.ndarray, ks: Sequence[int]) -> Dict[int, int]:
     """For each k, how many of the (N, 400) logits have their label among the k highest.
 
     Of equal logits the lower class is higher.
     """
-    own = logits[np.arange(len(labels)), labels][:, None]
-    rank = np.count_nonzero(logits > own, axis=1)
-    equal = np.flatnonzero(np.count_nonzero(logits == own, axis=1) > 1)
-    before_label = np.arange(logits.shape[1]) < labels[equal, None]
-    rank[equal] += np.count_nonzero((logits[equal] == own[equal]) & before_label, axis=1)
+    rank = np.empty(len(labels), np.int64)
+    classes = np.arange(logits.shape[1])
+    for first in range(0, len(labels), BLOCK):
+        block, label = logits[first : first + BLOCK], labels[first : first + BLOCK, None]
+        own = np.take_along_axis(block, label, axis=1)
+        rank[first : first + BLOCK] = np.count_nonzero(block > own, axis=1)
+        for row in np.flatnonzero(np.count_nonzero(block == own, axis=1) > 1):
+            rank[first + row] += np.count_nonzero((block[row] == own[row]) & (classes < label[row]))
     return {k: int(np.count_nonzero(rank < k)) for k in ks}
