@@ -16,7 +16,7 @@ import pytest
 
 from deploy.errors import KitError
 from deploy.hosts.local import LocalHost
-from deploy.hosts.remote import compression
+from deploy.hosts.remote import compression, jobs
 from deploy.hosts.remote.jobs import MAIN
 from deploy.hosts.remote.operations import OPERATIONS
 from deploy.hosts.remote.protocol import MAGIC
@@ -178,3 +178,18 @@ def test_who_holds_a_workspace_first_removes_what_was_left_aside_but_no_job_to_c
     assert [path.name for path in (kit / "jobs").iterdir()] == ["ended"]
     assert [path.name for path in (kit / "runs").iterdir()] == ["ended"]
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_job_whose_removal_was_cut_short_has_not_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = LocalHost("here", tmp_path)
+    host.run(["true"], job="ended")
+    folder = tmp_path / ".kit/jobs/ended"
+    assert jobs.state(str(folder)) == "ended"
+
+    def cut(_folder: str, **_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs.shutil, "rmtree", cut)
+    with pytest.raises(KeyboardInterrupt):
+        jobs.stop({"folders": [str(folder)]}, io.BytesIO())
+    assert jobs.state(str(folder)) is None

@@ -126,6 +126,8 @@ def stop(request: Request, _body: Body) -> bool:
                 if os.path.exists(pid):  # else it is just being started
                     _signal_group(files.read_json(pid), number)
                 time.sleep(0.05)
+        with contextlib.suppress(FileNotFoundError):  # first, or a removal cut short would leave a job that ended well
+            os.remove(os.path.join(folder, "status.json"))
         shutil.rmtree(folder, ignore_errors=True)
     return True
 
