@@ -91,7 +91,8 @@ def npu_bench(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyp
 @_told
 def npu_tune(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
     """Measure every variant, precision mode and batch size that `tune` lists; which one wins, and by how much."""
-    tune.run(_context(dry=dry, fresh=fresh, force=force))
+    with _context(dry=dry, fresh=fresh, force=force) as context:
+        tune.run(context)
 
 
 @task(name="score", help={k: HELP[k] for k in ("dry", "fresh")})

@@ -13,6 +13,7 @@ from typing import Any
 from deploy.build import Build
 from deploy.console import say
 from deploy.containers import runtime
+from deploy.engine import Engine, Ssh
 from deploy.errors import KitError, LinkLost
 from deploy.hosts import transfer
 from deploy.hosts.host import Host
@@ -20,36 +21,10 @@ from deploy.hosts.local import LocalHost
 from deploy.hosts.over_ssh import SSHHost
 from deploy.inventory import ROOT, Gpu, Inventory, Npu, local_path
 from deploy.manifest import Manifest, Step, key_of
-from deploy.npu.device import Device, Facts, Smi, read_era
-from stgcn.files import sha256_file, sweep
+from deploy.npu.device import Facts, Idle, Smi
+from deploy.worker import Clips, Copy, NpuHost
+from stgcn.files import sweep
 from stgcn.index import Index, PersonIndex, load_index, load_persons
-
-
-@dataclass(frozen=True)
-class NpuHost:
-    """An NPU host of the inventory, connected."""
-
-    section: Npu
-    host: Host
-    runtime: runtime.Runtime
-    smi: Smi
-    facts: Facts
-
-    def __str__(self) -> str:
-        return self.section.name
-
-    @property
-    def devices(self) -> list[Device]:
-        return [Device(self.section.name, chip) for chip in self.facts.chips]
-
-    def has(self, program: str) -> bool:
-        """Whether a program is there once the environment is sourced."""
-        return self.runtime.run(["bash", "-c", 'type -P "$1" > /dev/null', "bash", program]).status == 0
-
-    @cached_property
-    def era(self) -> str:
-        """Of ais_bench. Raises KitError where there is none that runs."""
-        return read_era(self.section, self.runtime, self.facts)
 
 
 @dataclass
@@ -60,6 +35,7 @@ class Context:
     force: bool = False  # take figures on a busy device, marked
     workspace: Path = field(init=False)
     manifest: Manifest = field(init=False)
+    idle: Idle = field(init=False, default=Idle())  # what the figures so far know of their device
     _sent: set[tuple[str, Any]] = field(init=False, default_factory=set)
     _hosts: list[Host] = field(init=False, default_factory=list)
     _holding: bool = field(init=False, default=False)
@@ -142,6 +118,10 @@ class Context:
                 )
         return found
 
+    @cached_property
+    def engine(self) -> Engine:
+        return Ssh(self.npus, self.send_clips)
+
     @property
     def data(self) -> PurePosixPath:
         """On the GPU host, like `labels` and `checkpoint`."""
@@ -201,15 +181,16 @@ class Context:
             )
         return path
 
-    def clips_folder(self, npu: NpuHost, index: Index) -> PurePosixPath:
-        """Where a host keeps an index's samples: named by content."""
-        return npu.host.workspace / "data" / self.index_sha256(index)[:16]
+    def clips(self, index: Index) -> Clips:
+        """The samples of an index, as hosts keep them."""
+        return Clips(self.index_sha256(index)[:16], index.shards, index.sample_bytes)
 
     def send_clips(self, npu: NpuHost, index: Index) -> None:
         """Bring an index's samples to a host, once a command: to check them there is to read them all."""
         shards = tuple(shard.sha256 for shard in index.shards)
         if (str(npu), shards) not in self._sent:
-            transfer.push_clips(self.gpu.host, self.data, index, npu.host, self.clips_folder(npu, index))
+            folder = self.clips(index).folder(npu.host)
+            transfer.push_clips(self.gpu.host, self.data, index, npu.host, folder)
             self._sent.add((str(npu), shards))
 
     def build(self, batch_size: int) -> Build:
@@ -243,8 +224,13 @@ def sources_sha256() -> str:
 
 
 def remote_copy(host: Host, path: Path) -> PurePosixPath:
-    """Where a host keeps its copy of a file: named by content, so that a stale one is never taken for it."""
-    return host.workspace / "files" / sha256_file(path)[:16] / path.name
+    """Where a host keeps its copy of a file."""
+    return Copy.of(path).on(host)
+
+
+def job_name(inputs: Mapping[str, Any], name: str) -> str:
+    """Of the run that makes `name` of `inputs`."""
+    return f"{name.replace('/', '-')}-{key_of(inputs)[:12]}"
 
 
 @dataclass(frozen=True)
@@ -256,7 +242,7 @@ class Job:
 
     @classmethod
     def of(cls, host: Host, inputs: Mapping[str, Any], name: str) -> Job:
-        return cls(host, f"{name.replace('/', '-')}-{key_of(inputs)[:12]}")
+        return cls(host, job_name(inputs, name))
 
     @property
     def folder(self) -> PurePosixPath:

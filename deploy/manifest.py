@@ -60,6 +60,16 @@ def write_json(path: Path, value: Json) -> None:
 
 
 @dataclass(frozen=True)
+class Ran:
+    """What an action tells where only it knows which host did it."""
+
+    facts: Mapping[str, Json]
+    host: str
+    commands: Sequence[Argv]
+    prepare: Sequence[Argv]
+
+
+@dataclass(frozen=True)
 class Step:
     """One unit of cached work."""
 
@@ -67,7 +77,7 @@ class Step:
     host: str  # whose name the commands run under
     inputs: Mapping[str, Json]  # all that the result depends on
     outputs: Sequence[Path]  # files in the workspace, whole once the action has returned
-    action: Callable[[], Mapping[str, Json]]  # does it; what it returns is recorded as the entry's `facts`
+    action: Callable[[], Mapping[str, Json] | Ran]  # does it; what it returns is recorded as the entry's `facts`
     commands: Sequence[Argv] = field(default=())  # what the action runs on `host`, for --dry and the record
     prepare: Sequence[Argv] = field(default=())  # what makes a bare host ready for them, for reproduce.sh
 
@@ -171,16 +181,17 @@ class Manifest:
             "key": key,
             "inputs": dict(step.inputs),
             "outputs": {},
-            "prepare": [list(argv) for argv in step.prepare],
-            "commands": [list(argv) for argv in step.commands],
-            "host": step.host,
+            **_place(step),
             "by": operator(),
             "revision": revision(),
             "started": started.isoformat(timespec="seconds"),
         }
         before = {path: _identity(path) for path in step.outputs}
         try:
-            facts = dict(step.action())
+            ran = step.action()
+            if isinstance(ran, Ran):
+                entry |= _place(ran)
+            facts = dict(ran.facts if isinstance(ran, Ran) else ran)
             outputs = {self._relative(path): describe(_made(path, was)) for path, was in before.items()}
             entry |= {"state": OK, "facts": facts, "outputs": outputs}
         except (InputError, OSError) as error:
@@ -218,6 +229,15 @@ def _is_entry(name: str, entry: Json) -> bool:
 def _is_inside(path: str) -> bool:
     """Whether a path of a manifest leads to somewhere in its folder."""
     return not path.startswith("/") and ".." not in path.split("/") and "\0" not in path
+
+
+def _place(of: Step | Ran) -> dict[str, Json]:
+    """Where something ran, and as which commands."""
+    return {
+        "prepare": [list(argv) for argv in of.prepare],
+        "commands": [list(argv) for argv in of.commands],
+        "host": of.host,
+    }
 
 
 def announce(name: str, state: str, detail: str) -> None:

@@ -129,9 +129,9 @@ def _wanted(index: Index, first: int, count: int) -> dict[str, Any]:
     return {"first": first, "count": count}
 
 
-def clip_path(index: Index, folder: PurePosixPath, sample: int) -> PurePosixPath:
-    """Where `push_clips` puts a sample."""
-    first = next(s.first for s in index.shards if s.first <= sample < s.first + s.count)
+def clip_path(shards: Sequence[Shard], folder: PurePosixPath, sample: int) -> PurePosixPath:
+    """Where `push_clips` puts a sample of one of `shards`."""
+    first = next(s.first for s in shards if s.first <= sample < s.first + s.count)
     return folder / str(first) / f"{sample}.bin"
 
 

@@ -180,18 +180,24 @@ class IdleCheck:
         }
 
 
-class IdleWatch:
-    """Waits for one device to be idle, through all the figures of one command.
+@dataclass(frozen=True)
+class Idle:
+    """What the figures of one command learn of their device, each from those before it.
 
     The least memory that the device was seen to hold when idle is its own: more than that is someone's. Once the
     patience is spent the next figures do not wait again: six of them would cost six deadlines.
     """
 
-    def __init__(self, asked: Smi, device: int, patience_s: float) -> None:
-        self.patience_s = patience_s
+    memory_mb: int | None = None
+    spent: bool = False
+
+
+class IdleWatch:
+    """Waits for one device to be idle; `known` goes on from an earlier watch's."""
+
+    def __init__(self, asked: Smi, device: int, patience_s: float, known: Idle = Idle()) -> None:
+        self.patience_s, self.known = patience_s, known
         self._smi, self._device = asked, device
-        self._idle_memory_mb: int | None = None
-        self._spent = False
 
     def __str__(self) -> str:
         return f"{self._smi.name}:{self._device}"
@@ -199,16 +205,16 @@ class IdleWatch:
     def check(self) -> IdleCheck:
         """The device as it is now."""
         chip = self._smi.chip(self._device)
-        busy = smi.busy_reason(chip, self._idle_memory_mb)
+        busy = smi.busy_reason(chip, self.known.memory_mb)
         if busy is None:
             used = chip.model_memory_mb[0]
-            self._idle_memory_mb = min(used, self._idle_memory_mb or used)
+            self.known = dataclasses.replace(self.known, memory_mb=min(used, self.known.memory_mb or used))
         return IdleCheck(datetime.now(timezone.utc).isoformat(timespec="seconds"), busy, chip, self._smi.in_container)
 
     def before(self) -> IdleCheck:
         """The check that found the device idle, else the one at the deadline."""
-        check = self.wait(0 if self._spent else self.patience_s)
-        self._spent = check.busy is not None
+        check = self.wait(0 if self.known.spent else self.patience_s)
+        self.known = dataclasses.replace(self.known, spent=check.busy is not None)
         return check
 
     def wait(self, timeout_s: float) -> IdleCheck:

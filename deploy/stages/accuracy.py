@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import shutil
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,8 +15,8 @@ import numpy as np
 
 from deploy.build import Build
 from deploy.console import progress, say
-from deploy.containers.runtime import Runtime
-from deploy.context import Context, Job, NpuHost, remote_copy
+from deploy.context import Context, Job, job_name
+from deploy.engine import workers
 from deploy.errors import KitError
 from deploy.evidence.logits import DIGESTS, LOGITS, RESULT_BYTES, DeviceLogits, write_logits
 from deploy.hosts import transfer
@@ -23,7 +24,7 @@ from deploy.hosts.host import Completed, Host
 from deploy.manifest import Step, key_of
 from deploy.npu import ais_bench, results
 from deploy.npu.device import naming
-from deploy.workqueue import drain
+from deploy.worker import Clips, Copy, Place, Worker
 from stgcn import npy, plain_json
 from stgcn.dataset import CLASSES
 from stgcn.files import atomic_write
@@ -42,6 +43,10 @@ class Unit:
     first: int
     count: int
 
+    @property
+    def end(self) -> int:
+        return self.first + self.count
+
 
 @dataclass(frozen=True)
 class Span:
@@ -50,26 +55,6 @@ class Span:
     start: float
     end: float
     clips: float  # as many as the samples that it ran make
-
-
-@dataclass(frozen=True)
-class Worker:
-    """One logical device of one host."""
-
-    npu: NpuHost
-    device: int
-
-    def __str__(self) -> str:
-        return f"{self.npu}:{self.device}"
-
-    @property
-    def runtime(self) -> Runtime:
-        return self.npu.runtime.on_device(self.device)[0]
-
-    @property
-    def number(self) -> int:
-        """What ais_bench knows the device by."""
-        return self.npu.runtime.on_device(self.device)[1]
 
 
 def plan(samples: int, batch_size: int, devices: int) -> list[Unit]:
@@ -134,172 +119,77 @@ def _step(context: Context, build: Build, index: Index) -> Step:
     if index.clips != samples.clips:
         inputs["samples"] = index.clips
         samples = samples.head(index.clips)
-    workers = [Worker(npu, device.chip.device) for npu in context.npus for device in npu.devices]
-    run = _Run(context, build, samples, index.names, inputs)
-    units = plan(samples.samples, build.batch_size, len(workers))
+    devices = workers(context.npus)
+    units = plan(samples.samples, build.batch_size, len(devices))
+    run = _Run(context, build, samples, index.names, inputs, units, devices)
     outputs = [build.folder / LOGITS, build.folder / DIGESTS]
-    commands = [workers[0].runtime.argv(run.command(workers[0], unit)) for unit in units]
-    where = ", ".join(map(str, workers))
-    prepare = [run.link_argv(workers[0], unit) for unit in units]
-    return Step(f"accuracy/{build.name}", where, inputs, outputs, lambda: run.all(workers, units), commands, prepare)
-
-
-# Lays out `input` as `_Run._prepare` does: samples first..last, then as many copies of the last batch's first clip.
-_LINK = """mkdir -p "$1/input" "$1/output"
-for ((i = $2; i <= $3; i++)); do ln -f "$6"/*/"$i.bin" "$1/input/$i.bin"; done
-for ((i = $3 + 1; i <= $3 + $5; i++)); do ln -f "$6"/*/"$4.bin" "$1/input/$i.bin"; done"""
+    inferences = [run.inference(unit) for unit in units]
+    commands = [devices[0].runtime.argv(inference.command(devices[0])) for inference in inferences]
+    prepare = [inference.link_argv(devices[0]) for inference in inferences]
+    where = ", ".join(map(str, devices))
+    return Step(f"accuracy/{build.name}", where, inputs, outputs, run.all, commands, prepare)
 
 
 @dataclass(frozen=True)
 class _Run:
+    """Every sample through one OM: its units, kept as they end, joined at the last."""
+
     context: Context
     build: Build
     index: Index  # of what the device is given
     names: Sequence[str]  # of the clips
     inputs: dict[str, Any]
+    units: Sequence[Unit]
+    devices: Sequence[Worker]
 
-    def all(self, workers: Sequence[Worker], units: Sequence[Unit]) -> dict[str, Any]:
+    def all(self) -> dict[str, Any]:
         """Run every unit somewhere, keep each one's logits as it ends, join them at the last."""
+        # Asked first: a host that is lost meanwhile cannot tell.
+        eras = {str(npu): npu.era for npu in self.context.npus}
+        facts = {"simulated": self.context.npus[0].facts.simulated, **self.context.npus[0].runtime.facts()}
         if self.context.fresh:
             shutil.rmtree(self._kept, ignore_errors=True)
         self._kept.mkdir(parents=True, exist_ok=True)
-        todo = [unit for unit in units if self._read_kept(unit) is None]
-        for npu in {worker.npu.section.name: worker.npu for worker in workers}.values():
-            self.context.send_clips(npu, self.index)
-            transfer.put(npu.host, self.build.om, remote_copy(npu.host, self.build.om))
+        todo = [unit for unit in self.units if self._read_kept(unit) is None]
+        self.context.engine.send(self.build.om, self.index)
         spans: list[Span] = []
+        ran = Counter(dict.fromkeys(map(str, self.devices), 0))
         with progress(f"{self.build.name} accuracy", self.index.samples) as advance:
-            advance(sum(unit.count for unit in units if unit not in todo))
+            advance(sum(unit.count for unit in self.units if unit not in todo))
 
-            def one(worker: Worker, unit: Unit) -> None:
-                spans.append(self._one(worker, unit))
+            def one(place: Place, unit: Unit) -> None:
+                inferred = place.do(self.inference(unit), self.build.folder)
+                with atomic_write(self._path(unit)) as stream:
+                    np.save(stream, inferred.logits)
+                end = time.monotonic()
+                spans.append(Span(end - inferred.seconds, end, unit.count / self.index.samples_a_clip))
+                ran[inferred.where] += 1
                 advance(unit.count)
 
-            ran = drain(todo, workers, one)
-        parts = {unit: part for unit in units if (part := self._read_kept(unit)) is not None}
+            self.context.engine.on_devices(todo, one)
+        parts = {unit: part for unit in self.units if (part := self._read_kept(unit)) is not None}
         logits = join(parts, self.index.samples)
         write_logits(DeviceLogits(self.names, self.index.of_clips(logits)), self.build.folder)
-        facts = self.context.npus[0].facts
-        eras = {str(npu): npu.era for npu in self.context.npus}
-        own, together = self.context.npus[0].runtime.facts(), aggregate(spans)
+        together = aggregate(spans)
         rate = f", {together['samples_per_s']:.2f} samples/s together" if together else ""
-        where = f"{len(workers)} devices" if len(workers) > 1 else str(workers[0])
+        where = f"{len(self.devices)} devices" if len(self.devices) > 1 else str(self.devices[0])
         alone = f", as {self.index.samples} single persons" if self.build.persons == "nonempty" else ""
         say(f"    {self.build.name}: {self.index.clips} samples{alone}, each once, over {where}{rate}", "dim")
-        return {"simulated": facts.simulated, "eras": eras, "units": ran, "aggregate": together, **own}
+        return {**facts, "eras": eras, "units": dict(ran), "aggregate": together}
 
-    def _one(self, worker: Worker, unit: Unit) -> Span:
-        """Run one unit on one device and keep its logits."""
-        job = self._job(worker, unit)
-        samples, fillers = self._stems(unit)
-        log = self.build.folder / f"ais_bench-{unit.first}.log"
-        with job.begun(self.context.fresh) as begun:
-            if not begun:
-                self._prepare(worker, unit)
-            command, timeout_s = self.command(worker, unit), self.context.inventory.timeout_s
-            start = time.monotonic()
-            done = worker.runtime.run(command, folder=job.folder, log=log, timeout_s=timeout_s, job=job.name)
-            span = Span(start, time.monotonic(), unit.count / self.index.samples_a_clip)
-            with naming(str(worker)):
-                self._check_ending(done)
-                logits = self._collect(worker, unit, job.folder, samples, set(fillers))
-        with atomic_write(self._path(unit)) as stream:
-            np.save(stream, logits)
-        return span
-
-    def _prepare(self, worker: Worker, unit: Unit) -> None:
-        """Make the folders that ais_bench reads and writes anew, so that nothing stale is in them.
-
-        Eras differ in what they do with a partial batch, so the kit fills it itself, as newer tools do, with copies of
-        the batch's first clip.
-        """
-        host, folder = worker.npu.host, self._job(worker, unit).folder
-        clips = self.context.clips_folder(worker.npu, self.index)
-        samples, fillers = self._stems(unit)
-        files = {f"{stem}.bin": str(transfer.clip_path(self.index, clips, int(stem))) for stem in samples}
-        last_batch = self._last_batch(unit)
-        files |= {f"{stem}.bin": str(transfer.clip_path(self.index, clips, last_batch)) for stem in fillers}
-        host.call("link", {"folder": str(folder / "input"), "files": files})
-        host.call("link", {"folder": str(folder / "output"), "files": {}})
-
-    def _stems(self, unit: Unit) -> tuple[list[str], list[str]]:
-        """The names, without suffix, of the samples' files and of those that fill the last batch, which follow them."""
-        end = unit.first + unit.count
-        fillers = -unit.count % self.build.batch_size
-        return [str(i) for i in range(unit.first, end)], [str(i) for i in range(end, end + fillers)]
-
-    def _last_batch(self, unit: Unit) -> int:
-        """The first sample of the unit's last batch."""
-        return unit.first + (unit.count - 1) // self.build.batch_size * self.build.batch_size
-
-    def link_argv(self, worker: Worker, unit: Unit) -> list[str]:
-        """What lays out the unit's input folder on the host by hand, for reproduce.sh."""
-        samples, fillers = self._stems(unit)
-        span = [samples[0], samples[-1], str(self._last_batch(unit)), str(len(fillers))]
-        clips = self.context.clips_folder(worker.npu, self.index)
-        return ["bash", "-c", _LINK, "bash", str(self._job(worker, unit).folder), *span, str(clips)]
-
-    def _check_ending(self, done: Completed) -> None:
-        if done.status != 0:
-            raise ais_bench.failure(done.output, done.status)
-        size = ais_bench.files_per_batch(done.output)
-        if size is not None and size != self.build.batch_size:
-            raise KitError(
-                f"{self.build.om.name} takes batches of {size}, not of {self.build.batch_size}; "
-                "run `fab npu-convert --fresh`"
-            )
-
-    def command(self, worker: Worker, unit: Unit) -> list[str]:
-        folder, npu = self._job(worker, unit).folder, worker.npu
-        return ais_bench.infer_argv(
-            npu.section.tools.python,
-            str(remote_copy(npu.host, self.build.om)),
-            str(folder / "input"),
-            str(folder / "output"),
-            RESULTS,
-            worker.number,
-            self.build.batch_size,
+    def inference(self, unit: Unit) -> Inference:
+        clips = self.context.clips(self.index)
+        needed = [s for s in clips.shards if s.first < unit.end and unit.first < s.first + s.count]
+        return Inference(
+            job=job_name(self.inputs, f"accuracy-bs{self.build.batch_size}-{unit.first}"),
+            model=Copy(self.build.om.name, self.inputs["om"]),
+            clips=replace(clips, shards=needed),
+            build=self.build,
+            unit=unit,
+            names=self.index.names[unit.first : unit.end],
+            timeout_s=self.context.inventory.timeout_s,
+            fresh=self.context.fresh,
         )
-
-    def _collect(
-        self, worker: Worker, unit: Unit, folder: PurePosixPath, stems: list[str], fillers: set[str]
-    ) -> np.ndarray:
-        """The unit's logits (count, 400), each row from the result file that the tool names for its sample."""
-        host, top = worker.npu.host, folder / "output"
-        found: dict[str, int] = host.call("listing", {"folder": str(top)})
-        place = next((p for p in results.summary_places(RESULTS) if p in found), None)
-        summary = self._summary(host, top / place) if place else None
-        listing = {name[len(RESULTS) + 1 :]: size for name, size in found.items() if name.startswith(RESULTS + "/")}
-        names = results.match_results(listing, summary, stems, fillers, str(top / RESULTS), RESULT_BYTES)
-        packed = folder / "packed"
-        host.call("pack", {"folder": str(top / RESULTS), "names": names, "path": str(packed)})
-        local = self._kept / f"{unit.first}.raw"
-        transfer.get(host, packed, local)
-        values = np.fromfile(local, np.float32)
-        local.unlink()
-        if values.size != unit.count * CLASSES:
-            raise KitError(f"{values.nbytes} bytes came back of {unit.count} results of {RESULT_BYTES}; run it again")
-        logits = values.reshape(-1, CLASSES)
-        bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
-        if bad.size:
-            sample = unit.first + int(bad[0])
-            raise KitError(
-                f"the result of sample {sample} ({self.index.names[sample]}) has NaN or infinite logits"
-                f" ({bad.size} of {unit.count} results do); convert with another precision_mode"
-            )
-        return logits
-
-    @staticmethod
-    def _summary(host: Host, path: PurePosixPath) -> Any:
-        stream = io.BytesIO()
-        host.call("send", {"path": str(path)}, sink=transfer.Limited(stream, SUMMARY_BYTES, f"{host.name}: {path}"))
-        try:
-            return plain_json.loads(stream.getvalue())
-        except ValueError:
-            return None  # a torn summary names nothing: the files' own names do
-
-    def _job(self, worker: Worker, unit: Unit) -> Job:
-        return Job.of(worker.npu.host, self.inputs, f"accuracy-bs{self.build.batch_size}-{unit.first}")
 
     @property
     def _kept(self) -> Path:
@@ -316,3 +206,145 @@ class _Run:
         except (OSError, ValueError):
             return None
         return logits if logits.dtype == np.float32 and logits.shape == (unit.count, CLASSES) else None
+
+
+# Lays out `input` as `Inference._prepare` does: samples first..last, then copies of the last batch's first clip.
+_LINK = """mkdir -p "$1/input" "$1/output"
+for ((i = $2; i <= $3; i++)); do ln -f "$6"/*/"$i.bin" "$1/input/$i.bin"; done
+for ((i = $3 + 1; i <= $3 + $5; i++)); do ln -f "$6"/*/"$4.bin" "$1/input/$i.bin"; done"""
+
+
+@dataclass(frozen=True)
+class Inferred:
+    logits: np.ndarray  # (count, 400), float32
+    where: str
+    seconds: float  # that ais_bench took
+
+
+@dataclass(frozen=True)
+class Inference:
+    """One unit through an OM on one device."""
+
+    job: str
+    model: Copy  # the OM
+    clips: Clips  # that hold the unit's samples
+    build: Build
+    unit: Unit
+    names: list[str]  # of the unit's samples
+    timeout_s: float
+    fresh: bool
+
+    def __str__(self) -> str:
+        return f"accuracy/{self.build.name}, samples {self.unit.first} to {self.unit.end - 1}"
+
+    def __call__(self, worker: Worker, folder: Path) -> Inferred:
+        job = Job(worker.npu.host, self.job)
+        log = folder / f"ais_bench-{self.unit.first}.log"
+        with job.begun(self.fresh) as begun:
+            if not begun:
+                self._prepare(worker)
+            start = time.monotonic()
+            done = worker.runtime.run(
+                self.command(worker), folder=job.folder, log=log, timeout_s=self.timeout_s, job=job.name
+            )
+            seconds = time.monotonic() - start
+            with naming(str(worker)):
+                self._check_ending(done)
+                logits = self._collect(worker.npu.host, folder)
+        return Inferred(logits, str(worker), seconds)
+
+    def command(self, worker: Worker) -> list[str]:
+        folder = self._folder(worker)
+        return ais_bench.infer_argv(
+            worker.npu.section.tools.python,
+            str(self.model.on(worker.npu.host)),
+            str(folder / "input"),
+            str(folder / "output"),
+            RESULTS,
+            worker.number,
+            self.build.batch_size,
+        )
+
+    def link_argv(self, worker: Worker) -> list[str]:
+        """What lays out the input folder on the host by hand, for reproduce.sh."""
+        samples, fillers = self._stems()
+        span = [samples[0], samples[-1], str(self._last_batch), str(len(fillers))]
+        clips = str(self.clips.folder(worker.npu.host))
+        return ["bash", "-c", _LINK, "bash", str(self._folder(worker)), *span, clips]
+
+    def _folder(self, worker: Worker) -> PurePosixPath:
+        return Job(worker.npu.host, self.job).folder
+
+    def _prepare(self, worker: Worker) -> None:
+        """Make the folders that ais_bench reads and writes anew, so that nothing stale is in them.
+
+        Eras differ in what they do with a partial batch, so the kit fills it itself, as newer tools do, with copies of
+        the batch's first clip.
+        """
+        host, folder = worker.npu.host, self._folder(worker)
+        samples, fillers = self._stems()
+        files = {f"{stem}.bin": str(self.clips.path(host, int(stem))) for stem in samples}
+        last_batch = str(self.clips.path(host, self._last_batch))
+        files |= {f"{stem}.bin": last_batch for stem in fillers}
+        host.call("link", {"folder": str(folder / "input"), "files": files})
+        host.call("link", {"folder": str(folder / "output"), "files": {}})
+
+    def _stems(self) -> tuple[list[str], list[str]]:
+        """The names, without suffix, of the samples' files and of those that fill the last batch, which follow them."""
+        fillers = -self.unit.count % self.build.batch_size
+        end = self.unit.end
+        return [str(i) for i in range(self.unit.first, end)], [str(i) for i in range(end, end + fillers)]
+
+    @property
+    def _last_batch(self) -> int:
+        """The first sample of the last batch."""
+        return self.unit.first + (self.unit.count - 1) // self.build.batch_size * self.build.batch_size
+
+    def _check_ending(self, done: Completed) -> None:
+        if done.status != 0:
+            raise ais_bench.failure(done.output, done.status)
+        size = ais_bench.files_per_batch(done.output)
+        if size is not None and size != self.build.batch_size:
+            raise KitError(
+                f"{self.build.om.name} takes batches of {size}, not of {self.build.batch_size}; "
+                "run `fab npu-convert --fresh`"
+            )
+
+    def _collect(self, host: Host, into: Path) -> np.ndarray:
+        """The unit's logits (count, 400), each row from the result file that the tool names for its sample."""
+        folder = Job(host, self.job).folder
+        top = folder / "output"
+        stems, fillers = self._stems()
+        found: dict[str, int] = host.call("listing", {"folder": str(top)})
+        place = next((p for p in results.summary_places(RESULTS) if p in found), None)
+        summary = _summary(host, top / place) if place else None
+        listing = {name[len(RESULTS) + 1 :]: size for name, size in found.items() if name.startswith(RESULTS + "/")}
+        names = results.match_results(listing, summary, stems, set(fillers), str(top / RESULTS), RESULT_BYTES)
+        packed = folder / "packed"
+        host.call("pack", {"folder": str(top / RESULTS), "names": names, "path": str(packed)})
+        local = into / f".{self.unit.first}.raw"
+        transfer.get(host, packed, local)
+        values = np.fromfile(local, np.float32)
+        local.unlink()
+        if values.size != self.unit.count * CLASSES:
+            raise KitError(
+                f"{values.nbytes} bytes came back of {self.unit.count} results of {RESULT_BYTES}; run it again"
+            )
+        logits = values.reshape(-1, CLASSES)
+        bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+        if bad.size:
+            row = int(bad[0])
+            raise KitError(
+                f"the result of sample {self.unit.first + row} ({self.names[row]}) has NaN or infinite logits"
+                f" ({bad.size} of {self.unit.count} results do); convert with another precision_mode"
+            )
+        return logits
+
+
+def _summary(host: Host, path: PurePosixPath) -> Any:
+    stream = io.BytesIO()
+    host.call("send", {"path": str(path)}, sink=transfer.Limited(stream, SUMMARY_BYTES, f"{host.name}: {path}"))
+    try:
+        return plain_json.loads(stream.getvalue())
+    except ValueError:
+        return None  # a torn summary names nothing: the files' own names do

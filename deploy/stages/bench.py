@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from deploy.build import Build
 from deploy.console import say
 from deploy.context import Context
 from deploy.errors import KitError, LinkLost
@@ -25,7 +26,7 @@ def run(context: Context) -> None:
     devices = ", ".join(str(device) for npu in context.npus for device in npu.devices)
     eras = ", ".join(sorted({npu.era for npu in context.npus}))
     say(f"{STAGE} on {devices} ({context.npus[0].facts.target}, ais_bench of {eras} or later)", "bold")
-    index, idle = context.index(), throughput.watch(context)
+    index = context.index()
     builds = [context.build(batch_size) for batch_size in context.inventory.batch_sizes]
     failures: list[str] = []
 
@@ -38,9 +39,11 @@ def run(context: Context) -> None:
             announce(name, FAILED, str(error))
             failures.append(f"{name}: {error}")
 
+    def infer(build: Build) -> None:
+        attempt(f"accuracy/{build.name}", lambda: accuracy.perform(context, build, index))
+
+    context.engine.side_by_side(builds, infer)
     for build in builds:
-        attempt(f"accuracy/{build.name}", lambda: accuracy.perform(context, build, index))  # noqa: B023 (called at once)
-    for build in builds:
-        attempt(f"throughput/{build.name}", lambda: throughput.perform(context, build, idle))  # noqa: B023
+        attempt(f"throughput/{build.name}", lambda: throughput.perform(context, build))  # noqa: B023 (called at once)
     if failures:
         raise KitError(failures[0] + (f" (and {len(failures) - 1} more, above)" if failures[1:] else ""))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from deploy.build import Build
 from deploy.console import say
-from deploy.context import Context, Job, NpuHost, remote_copy
+from deploy.context import Context, Job, job_name
 from deploy.errors import KitError, LinkLost
 from deploy.hosts import transfer
-from deploy.manifest import FAILED, Step, announce
+from deploy.manifest import FAILED, Ran, Step, announce
 from deploy.npu import atc
 from deploy.npu.device import naming
-from deploy.workqueue import drain
+from deploy.worker import NO_CLIPS, Clips, Copy, NpuHost, Place, Worker
 from stgcn.errors import InputError
 
 STAGE = "npu-convert"
@@ -35,65 +37,96 @@ def run(context: Context) -> None:
         raise KitError(f"batch size {sizes} not converted: {failures[failed[0].name]}")
 
 
-def convert(context: Context, builds: Sequence[Build]) -> dict[str, InputError]:
-    """Make the OM of every build, one at a time on each host; name -> error of those that failed, each announced."""
+def convert(
+    context: Context, builds: Sequence[Build], ended: Callable[[], None] = lambda: None
+) -> dict[str, InputError]:
+    """Make the OM of every build; name -> error of those that failed, each announced. `ended` is called after each."""
     failures: dict[str, InputError] = {}
 
-    def one(npu: NpuHost, build: Build) -> None:
+    def one(place: Place, build: Build) -> None:
         try:
-            context.perform(_step(context, npu, build))
+            context.perform(_step(context, place, build))
         except LinkLost:
             raise
         except InputError as error:
             announce(f"convert/{build.name}", FAILED, str(error))
             failures[build.name] = error
+        ended()
 
-    drain(builds, context.npus, one)
+    context.engine.on_hosts(builds, one)
     return failures
 
 
-def _step(context: Context, npu: NpuHost, build: Build) -> Step:
-    facts, host = npu.facts, npu.host
+def _step(context: Context, place: Place, build: Build) -> Step:
+    npu = place.npu
     onnx = build.onnx.relative_to(context.workspace).as_posix()
     inputs: dict[str, Any] = {
         "onnx": context.manifest.steps[build.onnx_step]["outputs"][onnx]["sha256"],
-        "soc_version": facts.soc_version,
-        "cann": facts.cann,
+        "soc_version": npu.facts.soc_version,
+        "cann": npu.facts.cann,
         "flags": dict(build.flags),
         "batch_size": build.batch_size,
         "persons": build.persons,
     }
     if build.aoe_job_type:
         inputs["aoe_job_type"] = build.aoe_job_type
-    job = Job.of(host, inputs, f"convert-bs{build.batch_size}")
-    folder = job.folder
-    there = remote_copy(host, build.onnx)
-    command = _command(npu, build, str(there), str(folder / build.stem))
-    log = build.folder / ("aoe.log" if build.aoe_job_type else "atc.log")
+    job = job_name(inputs, f"convert-bs{build.batch_size}")
+    conversion = Conversion(
+        job, Copy(build.onnx.name, inputs["onnx"]), build, context.inventory.timeout_s, context.fresh
+    )
 
-    def action() -> dict[str, Any]:
-        with job.begun(context.fresh) as begun:
+    def action() -> Ran:
+        place.send(build.onnx)
+        ran = place.do(conversion, build.folder)
+        build.om.chmod(0o600)  # its owner's alone, as ATC makes it
+        return ran
+
+    outputs = [build.om, build.folder / conversion.log]
+    return Step(f"convert/{build.name}", str(place), inputs, outputs, action, *conversion.argv(npu))
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """One run of ATC, or of AOE, on one host."""
+
+    job: str
+    model: Copy  # the ONNX
+    build: Build
+    timeout_s: float
+    fresh: bool
+    clips: Clips = NO_CLIPS
+
+    def __str__(self) -> str:
+        return f"convert/{self.build.name}"
+
+    @property
+    def log(self) -> str:
+        return "aoe.log" if self.build.aoe_job_type else "atc.log"
+
+    def __call__(self, worker: Worker, folder: Path) -> Ran:
+        npu, build, job = worker.npu, self.build, Job(worker.npu.host, self.job)
+        with job.begun(self.fresh) as begun:
             if not begun:
-                transfer.put(host, build.onnx, there)
-                host.call("link", {"folder": str(folder), "files": {}})
-            timeout_s = context.inventory.timeout_s
-            done = npu.runtime.run(command, folder=folder, log=log, timeout_s=timeout_s, job=job.name)
-            with naming(host.name):
+                npu.host.call("link", {"folder": str(job.folder), "files": {}})
+            log = folder / self.log
+            done = npu.runtime.run(
+                self._command(npu), folder=job.folder, log=log, timeout_s=self.timeout_s, job=job.name
+            )
+            with naming(npu.host.name):
                 (atc.parse_aoe if build.aoe_job_type else atc.parse)(done.output, done.status)
-            transfer.get(host, folder / f"{build.stem}.om", build.om)
-            build.om.chmod(0o600)  # its owner's alone, as ATC makes it
-        return {"simulated": facts.simulated, **npu.runtime.facts()}
+            transfer.get(npu.host, job.folder / build.om.name, folder / build.om.name)
+        facts = {"simulated": npu.facts.simulated, **npu.runtime.facts()}
+        return Ran(facts, npu.host.name, *self.argv(npu))
 
-    outputs, argv = [build.om, log], npu.runtime.argv(command, folder)
-    prepare = [["mkdir", "-p", str(folder)]]
-    return Step(f"convert/{build.name}", host.name, inputs, outputs, action, [argv], prepare)
+    def argv(self, npu: NpuHost) -> tuple[list[list[str]], list[list[str]]]:
+        """What runs on a host, and what makes it ready for that."""
+        folder = Job(npu.host, self.job).folder
+        return [npu.runtime.argv(self._command(npu), folder)], [["mkdir", "-p", str(folder)]]
 
-
-def _command(npu: NpuHost, build: Build, onnx: str, output: str) -> list[str]:
-    tools, size = npu.section.tools, build.batch_size
-    if build.aoe_job_type:
-        return atc.aoe_argv(
-            tools.aoe, onnx, output, size, build.aoe_job_type, build.flags, sample_shape=build.sample_shape
-        )
-    soc_version = npu.facts.soc_version
-    return atc.argv(tools.atc, onnx, output, size, soc_version, build.flags, sample_shape=build.sample_shape)
+    def _command(self, npu: NpuHost) -> list[str]:
+        tools, build = npu.section.tools, self.build
+        onnx, output = str(self.model.on(npu.host)), str(Job(npu.host, self.job).folder / build.stem)
+        size, shape = build.batch_size, build.sample_shape
+        if build.aoe_job_type:
+            return atc.aoe_argv(tools.aoe, onnx, output, size, build.aoe_job_type, build.flags, sample_shape=shape)
+        return atc.argv(tools.atc, onnx, output, size, npu.facts.soc_version, build.flags, sample_shape=shape)

@@ -3,56 +3,43 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from deploy.build import Build
 from deploy.console import say
-from deploy.containers.runtime import Runtime
-from deploy.context import Context, Job, remote_copy
+from deploy.context import Context, Job, job_name
 from deploy.errors import KitError
-from deploy.hosts import transfer
+from deploy.inventory import Benchmark
 from deploy.manifest import Step, write_json
 from deploy.npu import ais_bench
-from deploy.npu.device import IdleCheck, IdleWatch, naming
+from deploy.npu.device import Idle, IdleWatch, naming
+from deploy.worker import NO_CLIPS, Clips, Copy, Worker
 from stgcn.files import sha256_file
 
 SETTLE_S = 30.0  # a device's utilisation takes a moment to fall after our own run
 
 
-def watch(context: Context) -> IdleWatch:
-    """Of the device that figures are taken on: a figure is one device's, the first that the inventory lists."""
-    npu = context.npus[0]
-    patience_s = 0 if context.force else context.inventory.benchmark.idle_timeout_s
-    return IdleWatch(npu.smi, npu.devices[0].chip.device, patience_s)
-
-
-def perform(context: Context, build: Build, idle: IdleWatch) -> None:
+def perform(context: Context, build: Build) -> None:
     """Make <folder>/benchmark.json, one steady figure of an idle device, or of a busy one, marked, with `--force`.
+
+    A figure is one device's, the first that the inventory lists.
 
     Raises:
         KitError: the device stays busy, becomes so, or fails; or ais_bench's figures contradict each other.
     """
-    step = _step(context, build, idle)
+    step = _step(context, build)
     entry = context.manifest.steps.get(step.name, {})
     marked = entry.get("facts", {}).get("idle") is False
     context.perform(step, fresh=marked and not context.force)  # a marked figure serves nobody who did not ask for one
 
 
-def _step(context: Context, build: Build, idle: IdleWatch) -> Step:
+def _step(context: Context, build: Build) -> Step:
     npu = context.npus[0]
-    device, settings = npu.devices[0], context.inventory.benchmark
-    there = remote_copy(npu.host, build.om)
-    runtime, number = npu.runtime.on_device(device.chip.device)
-    command = ais_bench.benchmark_argv(
-        npu.section.tools.python,
-        str(there),
-        number,
-        build.batch_size,
-        settings.loop,
-        settings.warmup,
-    )
-    inputs = {
+    worker, settings = Worker(npu, npu.devices[0].chip.device), context.inventory.benchmark
+    inputs: dict[str, Any] = {
         **context.model_sha256(build),
         "batch_size": build.batch_size,
         "persons": build.persons,
@@ -60,77 +47,124 @@ def _step(context: Context, build: Build, idle: IdleWatch) -> Step:
         "warmup": settings.warmup,
         "max_repeats": settings.max_repeats,
         "spread": settings.spread,
-        "host": device.host,
-        "device": device.chip.device,
+        "host": npu.section.name,
+        "device": worker.device,
         **npu.facts.tools,
     }
     persons_a_clip = context.samples(build.persons).samples_a_clip if build.persons == "nonempty" else None
     if persons_a_clip:
         inputs["persons_a_clip"] = persons_a_clip
+    job = job_name(inputs, f"throughput-bs{build.batch_size}")
+    limits = (context.inventory.timeout_s, context.fresh, context.force)
+    om = Copy(build.om.name, inputs["om"])
+    measurement = Measurement(job, om, build, persons_a_clip, settings, *limits, context.idle)
     path = build.folder / "benchmark.json"
-    job = Job.of(npu.host, inputs, f"throughput-bs{build.batch_size}")
 
     def action() -> dict[str, Any]:
-        transfer.put(npu.host, build.om, there)
-        before = _idle_before(context, idle)
-        with naming(str(device)):
-            runs = _repeat(context, runtime, command, build, job)
-        warm = idle.check()
-        after = _idle_after(context, idle, before)
-        figure = {
-            **figures(build.batch_size, runs, persons_a_clip),
-            "logs": {name: sha256_file(path.with_name(name)) for name in map(log_name, range(1, len(runs) + 1))},
+        place = context.engine.alone()
+        place.send(build.om)
+        measured = place.do(measurement, build.folder)
+        context.idle = measured.idle
+        if measured.refusal:
+            raise KitError(measured.refusal)
+        write_json(path, measured.figure)
+        return {**measured.facts, "idle": measured.figure["throughput"]["idle"]}
+
+    argv = worker.runtime.argv(measurement.command(worker))
+    return Step(f"throughput/{build.name}", str(worker), inputs, [path], action, [argv])
+
+
+@dataclass(frozen=True)
+class Measured:
+    idle: Idle  # what is known of the device now
+    figure: Mapping[str, Any] = field(default_factory=dict)  # benchmark.json
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    refusal: str | None = None  # why there is no figure: the device was not idle
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The figure of one OM on one device."""
+
+    job: str
+    model: Copy  # the OM
+    build: Build
+    persons_a_clip: float | None  # on average, where the OM takes single persons
+    settings: Benchmark
+    timeout_s: float
+    fresh: bool
+    force: bool
+    idle: Idle
+    clips: Clips = NO_CLIPS
+
+    def __str__(self) -> str:
+        return f"throughput/{self.build.name}"
+
+    def command(self, worker: Worker) -> list[str]:
+        return ais_bench.benchmark_argv(
+            worker.npu.section.tools.python,
+            str(self.model.on(worker.npu.host)),
+            worker.number,
+            self.build.batch_size,
+            self.settings.loop,
+            self.settings.warmup,
+        )
+
+    def __call__(self, worker: Worker, folder: Path) -> Measured:
+        npu, device = worker.npu, worker.device
+        assert device is not None
+        watch = IdleWatch(npu.smi, device, 0 if self.force else self.settings.idle_timeout_s, self.idle)
+        before = watch.before()
+        if before.busy and not self.force:
+            return Measured(watch.known, refusal=_was_busy(watch, before.busy))
+        with naming(str(worker)):
+            runs = self._repeat(worker, folder)
+        warm = watch.check()
+        # What is busy after our own run has left the device was so during it, for all that can be known.
+        after = watch.wait(0 if before.busy else SETTLE_S)
+        if after.busy and not self.force:
+            return Measured(watch.known, refusal=_became_busy(watch, after.busy))
+        figure: dict[str, Any] = {
+            **figures(self.build.batch_size, runs, self.persons_a_clip),
+            "logs": {name: sha256_file(folder / name) for name in map(log_name, range(1, len(runs) + 1))},
             "idle_checks": {"before": before.record(), "after": after.record()},
-            "host": device.host,
-            "device": device.chip.device,
+            "host": npu.section.name,
+            "device": device,
             "temperature_c": warm.chip.temperature_c,
             "power_w": warm.chip.power_w,
             "simulated": npu.facts.simulated,
         }
         figure["throughput"]["idle"] = before.busy is None and after.busy is None
-        write_json(path, figure)
-        return {"simulated": npu.facts.simulated, "idle": figure["throughput"]["idle"], **npu.runtime.facts()}
+        return Measured(watch.known, figure, {"simulated": npu.facts.simulated, **npu.runtime.facts()})
 
-    return Step(f"throughput/{build.name}", str(device), inputs, [path], action, [runtime.argv(command)])
-
-
-def _idle_before(context: Context, idle: IdleWatch) -> IdleCheck:
-    check = idle.before()
-    if check.busy and not context.force:
-        raise KitError(
-            f"{idle}: the device was not idle within {idle.patience_s:g} s ({check.busy}); free it, "
-            "raise benchmark.idle_timeout_s, or take a marked figure with `fab npu-bench --force`"
-        )
-    return check
-
-
-def _idle_after(context: Context, idle: IdleWatch, before: IdleCheck) -> IdleCheck:
-    """What is busy after our own run has left the device was so during it, for all that can be known."""
-    check = idle.wait(0 if before.busy else SETTLE_S)
-    if check.busy and not context.force:
-        raise KitError(
-            f"{idle}: the device was put to other use while it was measured ({check.busy}), so the figure is thrown "
-            "away; free it and run again, or take a marked figure with `fab npu-bench --force`"
-        )
-    return check
+    def _repeat(self, worker: Worker, folder: Path) -> list[ais_bench.Performance]:
+        """Runs until their throughputs lie within the spread, or the cap is reached."""
+        settings, job = self.settings, Job(worker.npu.host, self.job)
+        runs: list[ais_bench.Performance] = []
+        while len(runs) < settings.max_repeats and (len(runs) < 2 or _spread(runs) > settings.spread):
+            log, command = folder / log_name(len(runs) + 1), self.command(worker)
+            with job.begun(self.fresh):
+                done = worker.runtime.run(command, log=log, timeout_s=self.timeout_s, job=job.name)
+                if done.status != 0:
+                    raise ais_bench.failure(done.output, done.status)
+            runs.append(ais_bench.parse_stdout(done.output, self.build.batch_size))
+            unit = "persons/s" if self.build.persons == "nonempty" else "samples/s"
+            say(f"    {self.build.name} repeat {len(runs)}: {runs[-1].throughput:.2f} {unit}", "dim")
+        return runs
 
 
-def _repeat(
-    context: Context, runtime: Runtime, command: list[str], build: Build, job: Job
-) -> list[ais_bench.Performance]:
-    """Runs of `command` until their throughputs lie within the spread, or the cap is reached."""
-    settings = context.inventory.benchmark
-    runs: list[ais_bench.Performance] = []
-    while len(runs) < settings.max_repeats and (len(runs) < 2 or _spread(runs) > settings.spread):
-        log = build.folder / log_name(len(runs) + 1)
-        with job.begun(context.fresh):
-            done = runtime.run(command, log=log, timeout_s=context.inventory.timeout_s, job=job.name)
-            if done.status != 0:
-                raise ais_bench.failure(done.output, done.status)
-        runs.append(ais_bench.parse_stdout(done.output, build.batch_size))
-        unit = "persons/s" if build.persons == "nonempty" else "samples/s"
-        say(f"    {build.name} repeat {len(runs)}: {runs[-1].throughput:.2f} {unit}", "dim")
-    return runs
+def _was_busy(watch: IdleWatch, busy: str) -> str:
+    return (
+        f"{watch}: the device was not idle within {watch.patience_s:g} s ({busy}); free it, "
+        "raise benchmark.idle_timeout_s, or take a marked figure with `fab npu-bench --force`"
+    )
+
+
+def _became_busy(watch: IdleWatch, busy: str) -> str:
+    return (
+        f"{watch}: the device was put to other use while it was measured ({busy}), so the figure is thrown "
+        "away; free it and run again, or take a marked figure with `fab npu-bench --force`"
+    )
 
 
 def _spread(runs: Sequence[ais_bench.Performance]) -> float:

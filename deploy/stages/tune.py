@@ -14,11 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.build import Build
-from deploy.console import console, say
+from deploy.console import console, progress, say
 from deploy.context import Context
 from deploy.errors import KitError
 from deploy.manifest import FAILED, Step, announce, write_json
-from deploy.npu.device import IdleWatch
 from deploy.report.summary import accuracy as rates
 from deploy.report.summary import relative_error
 from deploy.stages import accuracy, convert, gpu, throughput
@@ -28,6 +27,7 @@ from stgcn.files import atomic_write
 from stgcn.index import Index
 
 STAGE = "npu-tune"
+STEPS = 3  # of a candidate: converted, inferred, measured
 
 
 @dataclass(frozen=True)
@@ -88,15 +88,15 @@ def run(context: Context) -> None:
         KitError: no candidate gave a figure and passed the gate.
     """
     gate, tune = context.inventory.gate, context.inventory.tune
-    index, idle = context.index().head(tune.samples), throughput.watch(context)
+    index = context.index().head(tune.samples)
     say(f"{STAGE} on {context.npus[0].devices[0]}, accuracy over {index.samples} samples", "bold")
     sizes = tune.batch_sizes or context.inventory.batch_sizes
     each = itertools.product(tune.variants, tune.precision_modes, [None], sizes, tune.persons)
-    ranked = rank(_try(context, [Candidate(*one) for one in each], index, idle), gate)
+    ranked = rank(_try(context, [Candidate(*one) for one in each], index), gate)
     if context.dry:
         return
     if ranked[0].passed(gate) and (tuned := _tuned(context, ranked[0].candidate)):
-        ranked = rank([*ranked, *_try(context, tuned, index, idle)], gate)
+        ranked = rank([*ranked, *_try(context, tuned, index)], gate)
     _keep(context, ranked)
     console.print(_table(context, ranked))
     for error in dict.fromkeys(outcome.error for outcome in ranked if outcome.error):
@@ -118,22 +118,34 @@ def _tuned(context: Context, best: Candidate) -> list[Candidate]:
     return [] if lacking else [replace(best, aoe=job) for job in jobs]
 
 
-def _try(context: Context, wanted: Sequence[Candidate], index: Index, idle: IdleWatch) -> list[Outcome]:
-    """Convert them all, then measure one by one."""
+def _try(context: Context, wanted: Sequence[Candidate], index: Index) -> list[Outcome]:
+    """Convert them all, run the samples through all, then measure one by one: each on a device left alone."""
     builds: dict[Candidate, Build] = {}
-    outcomes: list[Outcome] = []
+    outcomes: dict[Candidate, Outcome] = {}
     for candidate in wanted:
         try:
             builds[candidate] = _build(context, candidate)
         except InputError as error:
-            outcomes.append(Outcome(candidate, error=str(error)))
-    failures = convert.convert(context, list(builds.values()))
-    for candidate, build in builds.items():
-        if build.name in failures:
-            outcomes.append(Outcome(candidate, error=str(failures[build.name])))
-        elif not context.dry:
-            outcomes.append(_measure(context, candidate, build, index, idle))
-    return outcomes
+            outcomes[candidate] = Outcome(candidate, error=str(error))
+    with progress("sweep, steps", STEPS * len(builds)) as advance:
+        failures = convert.convert(context, list(builds.values()), advance)
+        for candidate, build in builds.items():
+            if build.name in failures:
+                outcomes[candidate] = Outcome(candidate, error=str(failures[build.name]))
+        left = [candidate for candidate in builds if candidate not in outcomes]
+        if context.dry:
+            return list(outcomes.values())
+        advance((STEPS - 1) * (len(builds) - len(left)))
+
+        def infer(candidate: Candidate) -> None:
+            outcomes[candidate] = _infer(context, candidate, builds[candidate], index)
+            advance()
+
+        context.engine.side_by_side(left, infer)
+        for candidate in left:
+            outcomes[candidate] = _measure(context, outcomes[candidate], builds[candidate])
+            advance()
+    return [outcomes[candidate] for candidate in wanted]
 
 
 def rank(outcomes: Sequence[Outcome], gate: float) -> list[Outcome]:
@@ -167,13 +179,21 @@ def _build(context: Context, candidate: Candidate) -> Build:
     )
 
 
-def _measure(context: Context, candidate: Candidate, build: Build, index: Index, idle: IdleWatch) -> Outcome:
-    outcome = Outcome(candidate)
+def _infer(context: Context, candidate: Candidate, build: Build, index: Index) -> Outcome:
     try:
         accuracy.perform(context, build, index)
         found, expected = _rates(context, build.folder / "logits.npy", index.samples)
-        outcome = replace(outcome, top1=found["top1"], relative_error=relative_error(found, expected))
-        throughput.perform(context, build, idle)
+    except InputError as error:
+        announce(build.name, FAILED, str(error))
+        return Outcome(candidate, error=str(error))
+    return Outcome(candidate, top1=found["top1"], relative_error=relative_error(found, expected))
+
+
+def _measure(context: Context, outcome: Outcome, build: Build) -> Outcome:
+    if outcome.error:
+        return outcome
+    try:
+        throughput.perform(context, build)
     except InputError as error:
         announce(build.name, FAILED, str(error))
         return replace(outcome, error=str(error))

@@ -18,6 +18,8 @@ THROUGH_A_VARIABLE = (
     ("deploy/npu/ais_bench.py", "_FAILURES"),
     ("deploy/npu/atc.py", "_ADVICE"),
     ("deploy/npu/versions.py", "mismatch"),
+    ("deploy/stages/throughput.py", "_became_busy"),
+    ("deploy/stages/throughput.py", "_was_busy"),
 )
 # Where any exception's text is shown: a host's own operations, and the inventory's validators.
 TEXTS_SHOWN = ("deploy/hosts/remote/", "deploy/inventory.py")

@@ -104,7 +104,7 @@ class NpuJob:
     def throughput(self, batch_size: int = 8, **switches: bool) -> None:
         """The figure of one batch size alone."""
         context = self.context(**switches)
-        throughput.perform(context, context.build(batch_size), throughput.watch(context))
+        throughput.perform(context, context.build(batch_size))
 
     def entry(self, step: str) -> dict[str, Any]:
         """A step of the manifest as it is on disk."""

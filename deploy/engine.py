@@ -1,0 +1,67 @@
+"""The engine: which hosts and devices do the units of work of a stage, and how many at a time.
+
+`Ssh` does them one host or device each, from one queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from deploy.worker import NpuHost, Place, Worker
+from deploy.workqueue import drain
+from stgcn.index import Index
+
+Item = TypeVar("Item")
+
+
+class Engine(Protocol):
+    def on_hosts(self, items: Sequence[Item], one: Callable[[Place, Item], None]) -> None:
+        """Call `one` for every item, with a host for it."""
+
+    def on_devices(self, items: Sequence[Item], one: Callable[[Place, Item], None]) -> None:
+        """Call `one` for every item, with an idle device for it.
+
+        Raises:
+            KitError: none is left that can do it.
+        """
+
+    def alone(self) -> Place:
+        """The device that figures are taken on, with nothing else of ours on its host meanwhile."""
+
+    def side_by_side(self, items: Sequence[Item], one: Callable[[Item], None]) -> None:
+        """Call `one`, which shares an item out itself, for every item: at once where that is quicker."""
+
+    def send(self, model: Path, index: Index) -> None:
+        """Have a copy of `model` and the clips of `index` on every host that may need them."""
+
+
+class Ssh:
+    """The inventory's hosts, each reached from here."""
+
+    def __init__(self, npus: Sequence[NpuHost], send_clips: Callable[[NpuHost, Index], None]) -> None:
+        self._npus, self._send_clips = npus, send_clips
+
+    def on_hosts(self, items: Sequence[Item], one: Callable[[Place, Item], None]) -> None:
+        drain(items, [Worker(npu) for npu in self._npus], one)
+
+    def on_devices(self, items: Sequence[Item], one: Callable[[Place, Item], None]) -> None:
+        drain(items, workers(self._npus), one)
+
+    def alone(self) -> Place:
+        return workers(self._npus)[0]
+
+    def side_by_side(self, items: Sequence[Item], one: Callable[[Item], None]) -> None:
+        for item in items:
+            one(item)
+
+    def send(self, model: Path, index: Index) -> None:
+        for npu in self._npus:
+            self._send_clips(npu, index)
+            Worker(npu).send(model)
+
+
+def workers(npus: Sequence[NpuHost]) -> list[Worker]:
+    """Every device that the inventory lists, in its order."""
+    return [Worker(npu, device.chip.device) for npu in npus for device in npu.devices]

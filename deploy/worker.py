@@ -1,0 +1,144 @@
+"""An NPU host, connected; one of its devices as a place where work is done; the files that hosts keep copies of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Protocol, TypeVar
+
+from deploy.containers.runtime import Runtime
+from deploy.hosts import transfer
+from deploy.hosts.host import Host
+from deploy.inventory import Npu
+from deploy.npu.device import Device, Facts, Smi, read_era
+from stgcn.files import sha256_file
+from stgcn.index import Shard
+
+Result_co = TypeVar("Result_co", covariant=True)
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class NpuHost:
+    """An NPU host of the inventory, connected."""
+
+    section: Npu
+    host: Host
+    runtime: Runtime
+    smi: Smi
+    facts: Facts
+
+    def __str__(self) -> str:
+        return self.section.name
+
+    @property
+    def devices(self) -> list[Device]:
+        return [Device(self.section.name, chip) for chip in self.facts.chips]
+
+    def has(self, program: str) -> bool:
+        """Whether a program is there once the environment is sourced."""
+        return self.runtime.run(["bash", "-c", 'type -P "$1" > /dev/null', "bash", program]).status == 0
+
+    @cached_property
+    def era(self) -> str:
+        """Of ais_bench. Raises KitError where there is none that runs."""
+        return read_era(self.section, self.runtime, self.facts)
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A file that hosts keep a copy of, named by content: a stale one is never taken for it."""
+
+    name: str
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Copy:
+        return cls(path.name, sha256_file(path))
+
+    def on(self, host: Host) -> PurePosixPath:
+        return host.workspace / "files" / self.sha256[:16] / self.name
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Shards of an index's samples, which hosts keep under a name by content."""
+
+    index: str = ""
+    shards: Sequence[Shard] = ()
+    sample_bytes: int = 0
+
+    def folder(self, host: Host) -> PurePosixPath:
+        return host.workspace / "data" / self.index
+
+    def path(self, host: Host, sample: int) -> PurePosixPath:
+        return transfer.clip_path(self.shards, self.folder(host), sample)
+
+
+NO_CLIPS = Clips()
+
+
+class Work(Protocol[Result_co]):
+    """A stage's own function of a device's tools, its inputs bound: as good here as sent to another machine."""
+
+    @property
+    def job(self) -> str:
+        """Its name among the jobs of a host; see `Host.run`."""
+
+    @property
+    def model(self) -> Copy:
+        """The file that a host must have for it."""
+
+    @property
+    def clips(self) -> Clips:
+        """Those that a host must have for it."""
+
+    def __call__(self, worker: Worker, folder: Path, /) -> Result_co:
+        """Do it on `worker`. Logs and files that it makes go to `folder`, on the machine where this runs.
+
+        Raises:
+            KitError: the tools' own reason.
+        """
+
+
+class Place(Protocol):
+    """Where work can be done."""
+
+    @property
+    def npu(self) -> NpuHost:
+        """The host that it is, or one like all those that it may be."""
+
+    def send(self, file: Path) -> None:
+        """Have a copy of `file` there."""
+
+    def do(self, work: Work[Result], folder: Path) -> Result:
+        """Do `work` there, its files into `folder` of this machine. Raises what the work raises."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A host, or one logical device of it."""
+
+    npu: NpuHost
+    device: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.npu) if self.device is None else f"{self.npu}:{self.device}"
+
+    @property
+    def runtime(self) -> Runtime:
+        return self.npu.runtime if self.device is None else self.npu.runtime.on_device(self.device)[0]
+
+    @property
+    def number(self) -> int:
+        """What the tools know the device by."""
+        assert self.device is not None
+        return self.npu.runtime.on_device(self.device)[1]
+
+    def send(self, file: Path) -> None:
+        transfer.put(self.npu.host, file, Copy.of(file).on(self.npu.host))
+
+    def do(self, work: Work[Result], folder: Path) -> Result:
+        return work(self, folder)
