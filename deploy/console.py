@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,15 +66,42 @@ class Advance(Protocol):
     def __call__(self, amount: int = 1) -> None: ...
 
 
+class _Bars:
+    """One display for all bars: a terminal has room for one, and what runs side by side shows several."""
+
+    def __init__(self) -> None:
+        columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+        self._progress = Progress(TextColumn("{task.description}"), *columns, console=console, transient=True)
+        self._shown, self._lock = 0, threading.Lock()
+
+    @contextmanager
+    def bar(self, label: str, total: int) -> Iterator[Advance]:
+        self._count(1)
+        task = self._progress.add_task(label, total=total)
+        try:
+            yield lambda amount=1: self._progress.advance(task, amount)
+        finally:
+            self._progress.remove_task(task)
+            self._count(-1)
+
+    def _count(self, by: int) -> None:
+        with self._lock:
+            self._shown += by
+            if self._shown == by == 1:
+                self._progress.start()
+            elif not self._shown:
+                self._progress.stop()
+
+
+_bars = _Bars()
+
+
 @contextmanager
 def progress(label: str, total: int) -> Iterator[Advance]:
     """Yield `advance(amount)`; shows a bar on a terminal, a line every few seconds elsewhere."""
     if console.is_terminal:
-        rate = _Rate()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task(label, total=total)
-            yield lambda amount=1: bar.advance(task, amount)
+        with _bars.bar(label, total) as on_bar:
+            yield on_bar
         return
     done, start, shown = 0, time.monotonic(), time.monotonic()
 

@@ -1,12 +1,16 @@
-"""What is printed is text, wherever it comes from."""
+"""What is printed is text, wherever it comes from; the bars of all threads share one display."""
 
 from __future__ import annotations
 
+import io
+import threading
+
 import pytest
-from rich.console import Group
+from rich.console import Console, Group
 from rich.table import Table
 
-from deploy.console import console, say
+import deploy.console
+from deploy.console import console, progress, say
 
 HOSTILE = "a\x1b[31mb\x1b]0;title\x07c\x9bd [bold]e[/nope] :bomb: \ud800\u202ef"
 SHOWN = "abcd [bold]e[/nope] :bomb: \\ud800f"
@@ -25,3 +29,27 @@ def test_so_is_a_table_in_title_heading_and_cell(capsys: pytest.CaptureFixture[s
     out = capsys.readouterr().out
     assert out.count(SHOWN) == 3
     assert "\x1b" not in out
+
+
+def test_bars_of_several_threads_share_one_display(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=100)
+    monkeypatch.setattr(deploy.console, "console", terminal)
+    monkeypatch.setattr(deploy.console, "_bars", deploy.console._Bars())
+    both, ends = threading.Barrier(2), [threading.Event(), threading.Event()]
+
+    def show(number: int) -> None:
+        with progress(f"part {number}", 2) as advance:
+            both.wait(5)
+            advance()
+            ends[number].wait(5)
+
+    threads = [threading.Thread(target=show, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for end, thread in zip(ends, threads, strict=True):
+        end.set()
+        thread.join()
+    assert "part 1" in terminal.file.getvalue()  # type: ignore[attr-defined]
+    with progress("later", 1) as advance:
+        advance()
+    assert "later" in terminal.file.getvalue()  # type: ignore[attr-defined]
