@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 FAB := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/fab
 
 .PHONY: help demo gpu-image npu-image cann-image sbom gpu-stage npu-convert npu-bench npu-tune score report audit
-.PHONY: status doctor bench test test-system fuzz kill-test soak lint lock clean
+.PHONY: status doctor ray bench test test-fleet test-system fuzz kill-test soak lint lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,12 +63,17 @@ status: $(VENV)/kit ## each step's state, host, age and key
 doctor: $(VENV)/kit ## is every host fit, and if not, what mends it
 	@$(FAB) doctor
 
-bench: $(VENV)/kit ## measure the kit against the guide's way (as root also over a link); SCRATCH=FOLDER: where
+bench: $(VENV)/kit $(VENV)/ray ## measure the kit against the guide's way (as root also over a link); SCRATCH=FOLDER: where
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+ray: $(VENV)/ray ## install Ray, for `engine: {kind: ray}` (docs/fleet.md)
 
 test: $(VENV)/dev ## lint, then every test of this machine
 	@$(MAKE) lint
-	@$(BIN)/python -m pytest tests --ignore=tests/system $(ARGS)
+	@$(BIN)/python -m pytest tests --ignore=tests/system --ignore=tests/fleet $(ARGS)
+
+test-fleet: $(VENV)/dev $(VENV)/ray ## a Ray cluster on this machine, its nodes simulated NPU hosts
+	@$(BIN)/python -m pytest tests/fleet $(ARGS)
 
 fuzz: $(VENV)/fuzz ## attack everything that reads what others wrote, for some minutes; how many cases each reader met
 	@$(BIN)/python -m pytest tests/fuzz --fuzz-examples 500 $(ARGS)
@@ -104,6 +109,10 @@ work/demo/sample/st_gcn.sample.pth: | $(VENV)/kit
 # The stamps are files in the environment itself: removing .venv removes them too.
 $(VENV)/kit: requirements/kit.lock requirements/torch.txt
 	@requirements/venv.sh "$(PYTHON)" "$(VENV)" "$(TORCH_INDEX)" requirements/kit.lock requirements/torch.txt
+	@touch $@
+
+$(VENV)/ray: $(VENV)/kit requirements/ray.lock
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/ray.lock
 	@touch $@
 
 $(VENV)/dev: $(VENV)/kit requirements/dev.lock

@@ -11,7 +11,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from benchmarks import demo, figures, graphs, preprocess, push, score
+from benchmarks import demo, figures, fleet, graphs, preprocess, push, score
 from benchmarks.harness import LeftOutError, Scratch, Spread, machine, scratch
 from deploy import interrupt
 from deploy.console import console, say
@@ -23,6 +23,7 @@ COMPARISONS: dict[str, Callable[[Scratch], dict[str, Spread]]] = {
     "score": score.compare,
     "graphs": graphs.compare,
     "demo": demo.compare,
+    "fleet": fleet.compare,
 }
 
 

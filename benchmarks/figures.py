@@ -20,7 +20,15 @@ HEADINGS = {
     "en": ("what", "against", "measured", "spread", "target"),
     "zh": ("内容", "对比", "测得", "范围", "目标"),
 }
-KEYS = {"×": "ratio", "share": "ratio", "s": "seconds", "MB": "megabytes", "MB/s": "megabytes_per_s", "R²": "r_squared"}
+KEYS = {
+    "×": "ratio",
+    "share": "ratio",
+    "s": "seconds",
+    "ms": "milliseconds",
+    "MB": "megabytes",
+    "MB/s": "megabytes_per_s",
+    "R²": "r_squared",
+}
 LEFT_OUT = {"en": "not measured", "zh": "未测"}
 CAPTION = {
     "en": "Median and spread of one run of `make bench`: {machine}.",
@@ -30,7 +38,7 @@ CAPTION = {
 
 @dataclass(frozen=True)
 class Line:
-    """What a figure is. `unit`: × (a ratio), share, s, MB, MB/s or R²; `target` is a most for those with `at_most`."""
+    """What a figure is. `unit`: × (a ratio), share, s, ms, MB, MB/s, R²; `target` is a most for `at_most`."""
 
     en: str
     zh: str
@@ -98,6 +106,8 @@ LINES: dict[str, Line] = {
         "half of the clips with one", "一半样本为单人", {"en": "both persons computed", "zh": "两人都计算"}, 1.3
     ),
     "demo_second_run": Line("`make demo` again", "再次 `make demo`", ALONE, 10, "s", True),
+    "ray_task": Line("a task on Ray that does nothing", "Ray 上的一个空任务", ALONE, None, "ms"),
+    "ray_task_control": Line("of that the control's own work", "其中控制端自身的时间", ALONE, None, "ms"),
 }
 
 

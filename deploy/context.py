@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deploy.build import Build
 from deploy.console import say
@@ -24,7 +24,10 @@ from deploy.manifest import Manifest, Step, key_of
 from deploy.npu.device import Facts, Idle, Smi
 from deploy.worker import Clips, Copy, NpuHost
 from stgcn.files import sweep
-from stgcn.index import Index, PersonIndex, load_index, load_persons
+from stgcn.index import Index, PersonIndex, Shard, load_index, load_persons
+
+if TYPE_CHECKING:
+    from deploy.fleet.cluster import Cluster
 
 
 @dataclass
@@ -66,11 +69,16 @@ class Context:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Let go of every host; an interrupt also stops what runs there."""
-        for host in reversed(self._hosts):
-            host.close(interrupted=kind is KeyboardInterrupt)
+        with ExitStack() as stack:
+            if "cluster" in vars(self):
+                stack.callback(self.cluster.close)
+            for host in self._hosts:
+                stack.callback(host.close, interrupted=kind is KeyboardInterrupt)
 
     def connect(self, section: Gpu | Npu) -> Host:
         """The host that a section names. A GPU host on this machine works in the control's own workspace."""
+        if isinstance(section, Npu) and self.inventory.engine.kind == "ray":
+            return self._hold(self.cluster.connect(section))
         if section.connection == "ssh":
             known_hosts = local_path(self.inventory.known_hosts)
             return self._hold(SSHHost(section, known_hosts, self.inventory.link_timeout_s))
@@ -119,8 +127,25 @@ class Context:
         return found
 
     @cached_property
+    def cluster(self) -> Cluster:
+        """The Ray cluster of `engine: {kind: ray}`. Raises KitError where it cannot be joined."""
+        try:
+            from deploy.fleet.cluster import Cluster  # Ray is an extra: nothing else may import it
+        except ImportError as error:
+            raise KitError(f"engine.kind: ray needs Ray, which is not installed ({error}); run `make ray`") from None
+        assert self.inventory.engine.address is not None
+        return Cluster(self.inventory.engine.address)
+
+    @cached_property
     def engine(self) -> Engine:
-        return Ssh(self.npus, self.send_clips)
+        if self.inventory.engine.kind == "ssh":
+            return Ssh(self.npus, self.send_clips)
+        from deploy.fleet.engine import Fleet
+
+        return Fleet(self.inventory, self.npus, self._pack)
+
+    def _pack(self, index: Index, shard: Shard) -> bytes:
+        return transfer.pack_shard(self.gpu.host, self.data, index, shard)
 
     @property
     def data(self) -> PurePosixPath:

@@ -1,6 +1,6 @@
 """The engine: which hosts and devices do the units of work of a stage, and how many at a time.
 
-`Ssh` does them one host or device each, from one queue.
+`Ssh` does them one host or device each, from one queue. A fleet (deploy/fleet) has Ray place them.
 """
 
 from __future__ import annotations

@@ -90,6 +90,19 @@ class Npu(_Host):
         return devices
 
 
+class Engine(_Section):
+    """What shares work out over the NPU hosts."""
+
+    kind: Literal["ssh", "ray"] = "ssh"
+    address: Text | None = None  # ray: HOST:PORT of the cluster's head
+
+    @model_validator(mode="after")
+    def _addressed(self) -> Engine:
+        if self.kind == "ray" and self.address is None:
+            raise ValueError("kind: ray needs the `address` of the cluster's head, HOST:PORT")
+        return self
+
+
 class Dataset(_Section):
     data: Text
     labels: Text
@@ -126,6 +139,7 @@ class Inventory(_Section):
     workspace: Text = "work"
     gpu: Gpu = Gpu()
     npu: Annotated[list[Npu], Field(min_length=1)]
+    engine: Engine = Engine()
     known_hosts: Text = "~/.ssh/known_hosts"
     dataset: Dataset = Dataset(
         data="data/Kinetics/kinetics-skeleton/val_data.npy", labels="data/Kinetics/kinetics-skeleton/val_label.pkl"

@@ -17,6 +17,7 @@ from deploy.console import progress, say
 from deploy.errors import KitError
 from deploy.hosts.exchange import Writer
 from deploy.hosts.host import Host
+from deploy.hosts.remote import compression
 from deploy.hosts.remote.protocol import BLOCK
 from deploy.workqueue import in_parallel
 from stgcn.dataset import CLIP_BYTES, CLIP_DTYPE, CLIP_SHAPE, PERSONS
@@ -120,6 +121,12 @@ def read_clip(source: Host, data: PurePosixPath, sample: int) -> np.ndarray:
     if len(clip) != CLIP_BYTES:
         raise KitError(f"{source.name}: sample {sample} cannot be read from {data}; check `dataset.data`")
     return np.frombuffer(clip, CLIP_DTYPE).reshape(CLIP_SHAPE)
+
+
+def pack_shard(source: Host, data: PurePosixPath, index: Index, shard: Shard) -> bytes:
+    """A shard of an index of `data`, a .npy on `source`, in the form that a host's `unpack` takes."""
+    what = {"path": str(data), "clip_bytes": CLIP_BYTES, "codecs": list(compression.codecs())}
+    return b"".join(source.stream("clips", {**what, **_wanted(index, shard.first, shard.count)}))
 
 
 def _wanted(index: Index, first: int, count: int) -> dict[str, Any]:

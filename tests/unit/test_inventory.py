@@ -63,6 +63,8 @@ def test_atc_flags_are_text(tmp_path: Path) -> None:
         (NPU + "batch_sizes: [0]", "batch_sizes[0]: 0 is not allowed; greater than 0"),
         (NPU + "batch_sizes: [4, 4]", "list each batch size once"),
         (NPU + "batch_sizes: ['4']", "batch_sizes[0]: '4' is not allowed"),
+        (NPU + "engine: {kind: ray}", "engine: {'kind': 'ray'} is not allowed; kind: ray needs the `address`"),
+        (NPU + "engine: {kind: slurm}", "engine.kind: 'slurm' is not allowed; 'ssh' or 'ray'"),
         (NPU + "gate: 1.5", "gate: 1.5 is not allowed; less than 1"),
         (NPU + "benchmark: {loop: -1}", "benchmark.loop: -1 is not allowed"),
         ("a: &x [1]\nb: *x\n", "aliases (*name) are not allowed"),
