@@ -82,7 +82,7 @@ def _read_digests(path: Path, names: Sequence[str]) -> list[str]:
     for i, name in enumerate(names):
         if i >= len(rows) or len(rows[i]) != 3 or rows[i][:2] != [str(i), name]:
             raise KitError(f"{path}: line {i + 1} is not that of sample {i} ({name}); run `fab npu-bench` again")
-    return [row[2] for row in rows]
+    return [row[2] for row in rows[: len(names)]]
 
 
 def _rows_of_damaged(path: Path) -> np.ndarray:

@@ -58,6 +58,17 @@ def test_a_torn_file_names_the_first_sample_lost(folder: Path) -> None:
         read_logits(folder, NAMES)
 
 
+@pytest.mark.parametrize("more", ["garbage\n", "6\tclip-6\t{digest}\n"])
+def test_digests_beyond_the_last_sample_are_of_no_account(folder: Path, more: str) -> None:
+    digest = (folder / DIGESTS).read_text().splitlines()[0].split("\t")[2]
+    with (folder / DIGESTS).open("a") as stream:
+        stream.write(more.format(digest=digest))
+    assert len(read_logits(folder, NAMES).logits) == len(NAMES)
+    rewrite(folder, lambda logits: logits[[0, 0, *range(2, len(NAMES))]])
+    with pytest.raises(KitError, match=r"sample 1 \(clip-1\) holds the result of sample 0"):
+        read_logits(folder, NAMES)
+
+
 @pytest.mark.parametrize("text", ["", "0\tclip-0\tabc\n", "garbage"])
 def test_torn_digests_name_the_first_line_lost(folder: Path, text: str) -> None:
     (folder / DIGESTS).write_text(text)
