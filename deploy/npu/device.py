@@ -218,15 +218,15 @@ class IdleWatch:
         return check
 
     def wait(self, timeout_s: float) -> IdleCheck:
-        deadline, told, told_at = time.monotonic() + timeout_s, "", 0.0
-        while True:
-            check, now = self.check(), time.monotonic()
-            if check.busy is None or now >= deadline:
-                return check
+        check, told, told_at = self.check(), "", 0.0
+        deadline = time.monotonic() + timeout_s  # from the first look on: npu-smi itself may take a second
+        while check.busy is not None and (now := time.monotonic()) < deadline:
             if check.busy != told or now - told_at > REMIND_S:
                 say(f"  waiting for {self}: {check.busy} ({deadline - now:.0f} s left)")
                 told, told_at = check.busy, now
             time.sleep(min(POLL_S, deadline - now))
+            check = self.check()
+        return check
 
 
 @contextmanager
