@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -30,10 +29,10 @@ class Owner:
         return cls(operator(), os.getpid(), _started(os.getpid()), identity(), now)
 
     @classmethod
-    def read(cls, record: Mapping[str, Any]) -> Owner:
+    def read(cls, record: Any) -> Owner:
         """From what a host keeps; a torn record is somebody unknown."""
         unknown: dict[str, Any] = {"who": "someone", "pid": 0, "started": 0, "machine": "", "since": "unknown"}
-        values = {name: record.get(name) for name in unknown}
+        values = {name: record.get(name) if isinstance(record, dict) else None for name in unknown}
         torn = {name: value for name, value in unknown.items() if type(values[name]) is not type(value)}
         return cls(**{**values, **torn})
 

@@ -20,7 +20,7 @@ def digest(request: Request, _body: Body) -> Dict[str, Any]:
 
     With `memo`, a file of the host, digests are remembered while size, inode and times stay: a dataset is 2.57 GB.
     """
-    known = read_json(request["memo"]) if "memo" in request else {}
+    known = read_mapping(request["memo"]) if "memo" in request else {}
     found: Dict[str, Any] = {}
     for path in request["paths"]:
         if not os.path.isfile(path):
@@ -178,6 +178,12 @@ def read_json(path: str) -> Any:
             return json.load(stream)
     except (OSError, ValueError):
         return {}
+
+
+def read_mapping(path: str) -> Dict[str, Any]:
+    """What a file of the kit's own maps; {} where it is missing, torn or no mapping."""
+    found = read_json(path)
+    return found if isinstance(found, dict) else {}
 
 
 def write_json(path: str, value: Any) -> None:

@@ -27,11 +27,11 @@ def hold(request: Request, _body: Body) -> Any:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o640)
         if not files.lock(descriptor):
             os.close(descriptor)
-            record = files.read_json(path)
-            if request.get("stale") is None or record.get("owner") != request["stale"]:
-                return record.get("owner") or {}
+            held = files.read_mapping(path)
+            if request.get("stale") is None or held.get("owner") != request["stale"]:
+                return held.get("owner") or {}
             with contextlib.suppress(OSError):
-                os.kill(record["pid"], signal.SIGKILL)
+                os.kill(held["pid"], signal.SIGKILL)
             time.sleep(0.05)
             continue
         if os.path.exists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path)):
