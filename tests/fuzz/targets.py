@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from deploy.hosts import trust
 from deploy.hosts.exchange import Exchange
 from deploy.hosts.owner import Owner
 from deploy.hosts.remote import compression
+from deploy.hosts.remote.files import read_json
 from deploy.hosts.replies import REPLIES
 from deploy.npu import ais_bench, atc, device, results, smi, versions
 from deploy.report import page
@@ -179,9 +179,7 @@ TARGETS: dict[str, Target] = {
     "logits": Target(file(_load_logits, LOGITS), partial(seeds.kept, f"npu/bs4/{LOGITS}")),
     "digests": Target(file(_load_logits, DIGESTS), partial(seeds.kept, f"npu/bs4/{DIGESTS}")),
     "known hosts": Target(file(_known_hosts), seeds.known_hosts),
-    "owner": Target(
-        lambda content, _: str(Owner.read(json.loads(content)).is_dead()), seeds.owners, (InputError, ValueError)
-    ),
+    "owner": Target(file(lambda path: str(Owner.read(read_json(str(path))).is_dead())), seeds.owners),
     "shard": Target(_inflate, seeds.streams, (ValueError, zlib.error, zstandard.ZstdError)),
     "probe": Target(text(lambda said: device._probe(seeds.NPU, _Runtime(said))), seeds.probes),  # type: ignore[arg-type]
     "CANN version": Target(text(versions.parse_cann), seeds.version_files),

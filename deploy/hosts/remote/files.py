@@ -176,7 +176,7 @@ def read_json(path: str) -> Any:
     try:
         with open(path, "rb") as stream:
             return json.load(stream)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
 
 
