@@ -46,7 +46,8 @@ def read_logits(folder: Path, names: Sequence[str]) -> DeviceLogits:
         logits = npy.load(folder / LOGITS)
     except (OSError, ValueError) as error:
         raw = _rows_of_damaged(folder / LOGITS)
-        sample = next((i for i, row in enumerate(raw) if _digest(row) != digests[i]), min(len(raw), len(names) - 1))
+        pairs = enumerate(zip(raw, digests, strict=False))  # a damaged file may hold more rows than there are samples
+        sample = next((i for i, (row, digest) in pairs if _digest(row) != digest), min(len(raw), len(names) - 1))
         raise KitError(
             f"{folder / LOGITS}: damaged ({error}) from sample {sample} ({names[sample]}) on; run `fab npu-bench` again"
         ) from None

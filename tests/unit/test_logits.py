@@ -58,6 +58,13 @@ def test_a_torn_file_names_the_first_sample_lost(folder: Path) -> None:
         read_logits(folder, NAMES)
 
 
+def test_a_damaged_file_may_hold_more_rows_than_samples(folder: Path) -> None:
+    with (folder / LOGITS).open("ab") as stream:
+        stream.write(bytes(1600))
+    with pytest.raises(KitError, match=rf"damaged .* from sample {len(NAMES) - 1} "):
+        read_logits(folder, NAMES)
+
+
 @pytest.mark.parametrize("more", ["garbage\n", "6\tclip-6\t{digest}\n"])
 def test_digests_beyond_the_last_sample_are_of_no_account(folder: Path, more: str) -> None:
     digest = (folder / DIGESTS).read_text().splitlines()[0].split("\t")[2]
