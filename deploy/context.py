@@ -22,7 +22,7 @@ from deploy.hosts.over_ssh import SSHHost
 from deploy.inventory import ROOT, Gpu, Inventory, Npu, local_path
 from deploy.manifest import Manifest, Step, key_of
 from deploy.npu.device import Facts, Idle, Smi
-from deploy.worker import Clips, Copy, NpuHost
+from deploy.worker import Clips, NpuHost
 from stgcn.files import sweep
 from stgcn.index import Index, PersonIndex, Shard, load_index, load_persons
 
@@ -246,11 +246,6 @@ def sources_sha256() -> str:
     for path in source_files():
         sha.update(path.name.encode() + b"\0" + path.read_bytes())
     return sha.hexdigest()
-
-
-def remote_copy(host: Host, path: Path) -> PurePosixPath:
-    """Where a host keeps its copy of a file."""
-    return Copy.of(path).on(host)
 
 
 def job_name(inputs: Mapping[str, Any], name: str) -> str:

@@ -18,12 +18,13 @@ from rich.table import Table
 
 from deploy.console import console, say
 from deploy.containers.runtime import Runtime
-from deploy.context import Context, Job, remote_copy
+from deploy.context import Context, Job
 from deploy.errors import KitError, as_written
 from deploy.evidence import blocks
 from deploy.hosts import transfer
 from deploy.manifest import Step, write_json
 from deploy.npu import ais_bench, atc
+from deploy.worker import Copy, Worker
 from stgcn import onnx_model, plain_json
 from stgcn.dataset import SAMPLE_SHAPES
 from stgcn.files import atomic_write
@@ -165,7 +166,7 @@ class _Run:
         npu, om = self.context.npus[0], str(self._folder / "blocks")
         tools = npu.section.tools
         flags = {**self.context.inventory.atc, "precision_mode": self.mode}
-        there = str(remote_copy(npu.host, onnx))
+        there = str(Copy.of(onnx).on(npu.host))
         shape = SAMPLE_SHAPES[self.context.inventory.persons]
         convert = atc.argv(tools.atc, there, om, self.batch_size, npu.facts.soc_version, flags, sample_shape=shape)
         places = (str(self._folder / "input"), str(self._folder / "output"), RESULTS)
@@ -180,7 +181,7 @@ class _Run:
 
     def _prepare(self, graph: Instrumented) -> None:
         host = self.context.npus[0].host
-        transfer.put(host, graph.onnx, remote_copy(host, graph.onnx))
+        Worker(self.context.npus[0]).send(graph.onnx)
         host.call("link", {"folder": str(self._folder / "input"), "files": {}})
         host.call("link", {"folder": str(self._folder / "output"), "files": {}})
         for i in range(self._padded(len(graph.clips))):
