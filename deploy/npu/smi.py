@@ -62,24 +62,12 @@ class Chip:
         return f"{self.device} ({self.name}, NPU {self.npu_id})"
 
 
-@dataclass(frozen=True)
-class Usages:
-    """What `info -t usages` says of one chip, in percent."""
-
-    aicore_percent: int | None
-    memory_percent: int | None
-
-
 def info_argv(smi: str) -> list[str]:
     return [smi, "info"]
 
 
 def mapping_argv(smi: str) -> list[str]:
     return [smi, "info", "-m"]
-
-
-def usages_argv(smi: str, npu_id: int, chip_id: int) -> list[str]:
-    return [smi, "info", "-t", "usages", "-i", str(npu_id), "-c", str(chip_id)]
 
 
 def proc_mem_argv(smi: str, npu_id: int, chip_id: int) -> list[str]:
@@ -122,21 +110,6 @@ def parse_mapping(text: str) -> dict[tuple[int, int], int]:
         if npu_id is not None and chip_id is not None and device is not None:
             mapping[npu_id, chip_id] = device
     return mapping
-
-
-def parse_usages(text: str) -> Usages:
-    """The usage rates of `npu-smi info -t usages -i I -c C`. Raises KitError where npu-smi failed or shows none."""
-    _refuse_failure(text)
-    pairs = (line.partition(":") for line in transcript.lines(text))
-    values = {name.strip(): (value.split() or [""])[0] for name, _, value in pairs}
-    aicore = _integer(values.get("Aicore Usage Rate(%)", ""))
-    hbm = _integer(values.get("HBM Usage Rate(%)", ""))
-    ddr = _integer(values.get("Memory Usage Rate(%)", values.get("DDR Usage Rate(%)", "")))
-    if aicore is None and hbm is None and ddr is None:
-        raise KitError(
-            "npu-smi info -t usages shows no usage rate: check the NPU and chip ids against `npu-smi info -m`"
-        )
-    return Usages(aicore, ddr if hbm is None else hbm)
 
 
 def parse_proc_mem(text: str) -> tuple[Process, ...] | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 HANG_S, MEMORY_MIB = 20, 2048
 READERS = (
     *("npy", "labels", "json", "index", "inventory", "page", "shard", "probe", "CANN version", "driver version"),
-    *("npu-smi info", "npu-smi info -m", "npu-smi usages", "npu-smi proc-mem", "atc", "aoe", "ais_bench"),
+    *("npu-smi info", "npu-smi info -m", "npu-smi proc-mem", "atc", "aoe", "ais_bench"),
     *("ais_bench --help", "ais_bench summary", "known hosts", "reply to digest", "reply to facts", "reply to job"),
 )
 

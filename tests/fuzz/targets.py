@@ -186,7 +186,6 @@ TARGETS: dict[str, Target] = {
     "driver version": Target(text(versions.parse_driver), seeds.version_files),
     "npu-smi info": Target(text(smi.parse_info), seeds.npu_smi),
     "npu-smi info -m": Target(text(smi.parse_mapping), seeds.npu_smi),
-    "npu-smi usages": Target(text(smi.parse_usages), seeds.npu_smi),
     "npu-smi proc-mem": Target(text(smi.parse_proc_mem), seeds.npu_smi),
     "atc": Target(text(lambda said: atc.parse(said, 0)), seeds.tool_logs),
     "aoe": Target(text(lambda said: atc.parse_aoe(said, 0)), seeds.tool_logs),

@@ -82,23 +82,11 @@ MAPPING = """\
 \t5                              0                              0                              Ascend 910B3
 \t5                              1                              -                              Mcu
 """
-USAGES = """\
-        NPU ID                         : 0
-        Chip Count                     : 1
-
-        Memory Capacity(MB)            : 21534
-        Memory Usage Rate(%)           : 5
-        Hugepages Usage Rate(%)        : 0
-        Aicore Usage Rate(%)           : 37
-        Aicpu Usage Rate(%)            : 0
-        Chip ID                        : 0
-"""
 
 
 def test_argument_lists() -> None:
     assert smi.info_argv("npu-smi") == ["npu-smi", "info"]
     assert smi.mapping_argv("npu-smi") == ["npu-smi", "info", "-m"]
-    assert smi.usages_argv("/x/npu-smi", 6, 1) == ["/x/npu-smi", "info", "-t", "usages", "-i", "6", "-c", "1"]
     assert smi.proc_mem_argv("npu-smi", 6, 0) == ["npu-smi", "info", "-t", "proc-mem", "-i", "6", "-c", "0"]
 
 
@@ -184,14 +172,6 @@ class TestMapping:
     def test_failures_are_sentences(self) -> None:
         with pytest.raises(KitError, match="-8005"):
             smi.parse_mapping("dcmi module initialize failed. ret is -8005")
-
-
-def test_usages() -> None:
-    assert smi.parse_usages(USAGES) == smi.Usages(aicore_percent=37, memory_percent=5)
-    hbm = "DDR Usage Rate(%) : 0\nHBM Usage Rate(%) : 3\nAicore Usage Rate(%) : 0\n"
-    assert smi.parse_usages(hbm) == smi.Usages(aicore_percent=0, memory_percent=3)
-    with pytest.raises(KitError, match="no usage rate"):
-        smi.parse_usages("This device does not support querying usages.")
 
 
 @pytest.mark.parametrize(
@@ -294,8 +274,8 @@ class TestBusyReason:
         assert smi.busy_reason(replace(self.training[1], processes=())) == "31877 of 65536 MB of memory held"
 
 
-@given(damaged([GUIDE, WITH_PROCESSES, TRAINING, TRAINING_ONE_CHIP, MAPPING, USAGES]))
+@given(damaged([GUIDE, WITH_PROCESSES, TRAINING, TRAINING_ONE_CHIP, MAPPING]))
 def test_only_a_kit_error_is_raised_on_any_text(text: str) -> None:
-    for parse in (smi.parse_info, smi.parse_mapping, smi.parse_usages, smi.parse_proc_mem):
+    for parse in (smi.parse_info, smi.parse_mapping, smi.parse_proc_mem):
         with suppress(KitError):
             parse(text)
