@@ -34,6 +34,7 @@ from deploy.errors import KitError
 from deploy.fleet.cluster import RayHost, pinned
 from deploy.fleet.node import Member, Outcome, perform
 from deploy.hosts.transfer import STREAMS
+from deploy.interrupt import ended_by_interrupt
 from deploy.inventory import Inventory
 from deploy.worker import Copy, NpuHost, Place, Result, Work
 from deploy.workqueue import in_parallel
@@ -168,8 +169,9 @@ class Fleet:
         refs = {what: self._objects[what] for what in needed}
         options = {"num_cpus": need.cpus, "resources": resources, "max_retries": 0, **where}
         task = self._task.options(**options).remote(self._members, work, refs)
-        while not ray.wait([task], timeout=POLL_S)[0]:
-            self._eligible(work, need)
+        with ended_by_interrupt(lambda: _end(task)):
+            while not ray.wait([task], timeout=POLL_S)[0]:
+                self._eligible(work, need)
         outcome: Outcome = ray.get(task)
         return outcome
 
@@ -226,6 +228,13 @@ class _Anywhere:
 
     def do(self, work: Work[Result], folder: Path) -> Result:
         return self.fleet.do(work, folder, self.need)
+
+
+def _end(task: Any) -> None:
+    """Have a task ended, so that it begins nothing more on its host; what it began there is the host's to end."""
+    with suppress(RayError):
+        ray.cancel(task, force=True)
+        ray.wait([task], timeout=POLL_S)
 
 
 def _host_of(npu: NpuHost) -> RayHost:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -16,11 +19,12 @@ from ray.exceptions import ObjectStoreFullError, OutOfDiskError, OutOfMemoryErro
 
 from deploy.errors import KitError
 from deploy.fleet.engine import _reason
-from deploy.inventory import Reference
+from deploy.inventory import ROOT, Reference
 from deploy.manifest import Manifest, write_json
 from deploy.report.summary import summary
 from deploy.stages import accuracy, bench, convert, score, tune
 from tests.fleet.conftest import DEVICES, Cluster, job_of, play_variants, script
+from tests.pipeline.conftest import FAB
 from tests.pipeline.npu_job import NpuJob, logits
 
 SIZES = (4, 8, 16)
@@ -116,6 +120,30 @@ def test_what_is_lost_in_mid_run_is_done_elsewhere(
         thread.join()
     assert job.path(8, "logits.npy").read_bytes() == over_ssh.path(8, "logits.npy").read_bytes()
     assert "goes to another: its" in capsys.readouterr().out
+
+
+def test_an_interrupt_leaves_nothing_running_and_the_next_run_goes_on(cluster: Cluster, tmp_path: Path) -> None:
+    job = job_of(tmp_path / "job", cluster.address, samples=64, batch_sizes=[8])
+    for name in DEVICES:
+        infer_slowly(job, name)
+    with job.context() as context:
+        convert.run(context)
+    command = [str(FAB), "-r", str(ROOT), "npu-bench"]
+    environment = {**os.environ, "INVENTORY": str(job.folder / "inventory.yaml")}
+    kit = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    once_inferring(job, "npu-b", lambda: kit.send_signal(signal.SIGINT)).join()
+    output = kit.communicate()[0]
+    assert (kit.returncode, output.splitlines()[-1]) == (
+        130,
+        "interrupted; run the command again to go on where it was",
+    )
+    assert "goes to another" not in output
+    for name in DEVICES:
+        assert not list((job.folder / name / ".kit").glob("[jr][ou]*/*"))
+    assert subprocess.run(["pgrep", "-f", str(job.folder)], stdout=subprocess.DEVNULL).returncode == 1
+    with job.context() as context:
+        accuracy.perform(context, context.build(8), context.index())
+    assert np.abs(job.logits(8) - logits(job.clips)).max() < 2e-3
 
 
 def sweep(folder: Path, address: str | None) -> tuple[dict[str, Any], str]:
