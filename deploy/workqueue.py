@@ -29,7 +29,7 @@ def drain(items: Sequence[Item], workers: Sequence[Worker], do: Callable[[Worker
                 do(worker, item)
             except BaseException as error:  # handed to the caller's thread
                 queue.give_back(item, error)
-                if isinstance(error, InputError) and len(queue.errors) < len(workers):
+                if isinstance(error, InputError) and len(queue.errors) < len(workers) and not queue.ended:
                     say(f"  {worker} retires, its work goes to another: {error}", "yellow")
                 return
             done[str(worker)] += 1
@@ -51,8 +51,8 @@ def _work_side_by_side(workers: Sequence[Worker], work: Callable[[Worker], None]
     try:
         for thread in threads:
             thread.join()
-    except BaseException:  # an interrupt: nobody takes another item
-        queue.waiting.clear()
+    except BaseException:  # an interrupt
+        queue.end()
         raise
 
 
@@ -61,6 +61,7 @@ class _Queue(Generic[Item]):
 
     def __init__(self, items: Sequence[Item]) -> None:
         self.waiting, self.errors = deque(items), list[BaseException]()
+        self.ended = False
         self._busy, self._changed = 0, threading.Condition()
 
     def take(self) -> Item | None:
@@ -77,9 +78,16 @@ class _Queue(Generic[Item]):
             self._busy -= 1
             self._changed.notify_all()
 
+    def end(self) -> None:
+        """Nobody takes another item, not even one that is given back."""
+        with self._changed:
+            self.ended = True
+            self.waiting.clear()
+
     def give_back(self, item: Item, error: BaseException) -> None:
         with self._changed:
-            self.waiting.appendleft(item)
+            if not self.ended:
+                self.waiting.appendleft(item)
             self.errors.append(error)
             self._busy -= 1
             self._changed.notify_all()
@@ -99,7 +107,11 @@ def in_parallel(items: Sequence[Item], threads: int, do: Callable[[Item], None])
     workers = [threading.Thread(target=work) for _ in range(min(threads, len(items)))]
     for worker in workers:
         worker.start()
-    for worker in workers:
-        worker.join()
+    try:
+        for worker in workers:
+            worker.join()
+    except BaseException as interrupt:
+        errors.append(interrupt)
+        raise
     if errors:
         raise errors[0]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from deploy.errors import KitError
-from deploy.workqueue import drain
+from deploy.workqueue import drain, in_parallel
 
 
 def test_every_item_is_done_once_over_the_workers() -> None:
@@ -61,3 +65,30 @@ def test_a_defect_is_not_taken_for_a_failed_device() -> None:
 
     with pytest.raises(ZeroDivisionError):
         drain([1], ["a"], do)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+@pytest.mark.parametrize(
+    "share", [lambda do: drain([1, 2, 3, 4], ["a", "b"], lambda _, item: do()), lambda do: in_parallel(range(4), 2, do)]
+)
+def test_after_an_interrupt_nothing_more_is_begun_and_what_it_ended_is_no_failure(
+    share: Callable[[Callable[..., None]], None], fails: bool, capsys: Any
+) -> None:
+    begun, both, raised = list[int](), threading.Barrier(2), threading.Event()
+
+    def do(*_: object) -> None:
+        begun.append(1)
+        if both.wait(5) == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        raised.wait(5)
+        if fails:
+            raise KitError("its job was ended")
+
+    with pytest.raises(KeyboardInterrupt):
+        share(do)
+    raised.set()
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    assert len(begun) == 2
+    assert capsys.readouterr().out == ""
