@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -16,7 +17,7 @@ from typing import IO, Any
 
 from deploy.errors import KitError, LinkLost, OverrunError
 from deploy.hosts.capture import Capture
-from deploy.hosts.exchange import Exchange, Holder, Pipe, Writer
+from deploy.hosts.exchange import HEARTBEAT_S, Exchange, Holder, Pipe, Writer
 from deploy.hosts.owner import Owner
 
 
@@ -39,6 +40,7 @@ class Host(ABC):
         self.name = name
         self._holder: Holder | None = None
         self._open: set[Pipe] = set()
+        self._beginning: set[object] = set()  # what is about to be in `_open`
         self._closed = False
 
     @abstractmethod
@@ -174,10 +176,10 @@ class Host(ABC):
 
     def close(self, interrupted: bool = False) -> None:
         """Let go of the host; after an interrupt, stop all that runs there and remove all that is half done."""
+        self._closed = True
         if interrupted and self._holder:
             with suppress(KitError):
-                self.call("abandon", {"workspace": str(self.workspace)})
-        self._closed = True
+                self._abandon(self._holder)
         if self._holder:
             self._holder.release()
             self._end(self._holder.pipe)
@@ -185,12 +187,24 @@ class Host(ABC):
         for pipe in list(self._open):
             pipe.abort()
 
+    def _abandon(self, holder: Holder) -> None:
+        """Again while other threads' operations are under way: one may just have been about to begin a job."""
+        deadline = time.monotonic() + HEARTBEAT_S
+        while self.call("abandon", {"workspace": str(self.workspace)}):
+            if not (self._beginning or self._open - {holder.pipe}) or time.monotonic() > deadline:
+                return
+
     def _begin(self, operation: str) -> Pipe:
-        if self._closed:
-            raise LinkLost(f"{self.name}: {operation} was not begun: the command is ending")
-        pipe = self.start([*self.operations, operation])
-        self._open.add(pipe)
-        return pipe
+        ticket = object()
+        self._beginning.add(ticket)
+        try:
+            if self._closed and operation != "abandon":
+                raise LinkLost(f"{self.name}: {operation} was not begun: the command is ending")
+            pipe = self.start([*self.operations, operation])
+            self._open.add(pipe)
+            return pipe
+        finally:
+            self._beginning.discard(ticket)
 
     def _end(self, pipe: Pipe) -> None:
         self._open.discard(pipe)

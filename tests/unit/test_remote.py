@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ import numpy as np
 import pytest
 
 from deploy.errors import KitError
+from deploy.hosts.exchange import Pipe
 from deploy.hosts.local import LocalHost
 from deploy.hosts.remote import compression, jobs
 from deploy.hosts.remote.jobs import MAIN
@@ -193,3 +198,34 @@ def test_a_job_whose_removal_was_cut_short_has_not_ended(tmp_path: Path, monkeyp
     with pytest.raises(KeyboardInterrupt):
         jobs.stop({"folders": [str(folder)]}, io.BytesIO())
     assert jobs.state(str(folder)) is None
+
+
+def test_an_interrupt_ends_also_a_job_that_was_about_to_begin(tmp_path: Path) -> None:
+    abandoned, starting = threading.Event(), threading.Event()
+
+    class Late(LocalHost):
+        """Its job starts once the others were stopped."""
+
+        def start(self, argv: Sequence[str]) -> Pipe:
+            if argv[-1] != "job":
+                return super().start(argv)
+            starting.set()
+            abandoned.wait(5)
+            time.sleep(0.3)
+            return super().start(argv)
+
+        def call(self, operation: str, *arguments: Any, **options: Any) -> Any:
+            try:
+                return super().call(operation, *arguments, **options)
+            finally:
+                if operation == "abandon":
+                    abandoned.set()
+
+    host = Late("here", tmp_path)
+    host.hold()
+    with ThreadPoolExecutor(1) as beside:
+        running = beside.submit(host.run, ["sleep", "5"], job="late")
+        starting.wait(5)
+        host.close(interrupted=True)
+        assert running.result().status == -signal.SIGTERM
+    assert not list((tmp_path / ".kit/jobs").glob("*"))
