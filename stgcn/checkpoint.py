@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, Iterable, Mapping, NamedTuple, Optional,
 import numpy as np
 import torch
 
-from stgcn import plain_pickle
+from stgcn import npy, plain_pickle
 from stgcn.errors import InputError
 from stgcn.files import PathLike, atomic_write, sha256_file
 from stgcn.model import ST_GCN_18
@@ -64,7 +64,7 @@ class _State(OrderedDict):  # type: ignore[type-arg]
 
 def _rebuild_view(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _View:
     numbers = (offset, *shape, *strides)
-    if not isinstance(storage, _Storage) or len(shape) != len(strides) or not all(_is_count(n) for n in numbers):
+    if not isinstance(storage, _Storage) or len(shape) != len(strides) or not all(map(npy.is_size, numbers)):
         raise ValueError
     return _View(storage, offset, tuple(shape), tuple(strides))
 
@@ -97,7 +97,9 @@ def load_state_dict(path: PathLike) -> Dict[str, torch.Tensor]:
     except ValueError as error:
         raise InputError(f"{path} isn't a checkpoint ({error}): copy or save it again") from error
     for name, array in arrays.items():
-        if not np.isfinite(array).all():
+        with np.errstate(over="ignore"):  # the model's own numbers are float32
+            finite = np.isfinite(array.astype(np.float32)).all()
+        if not finite:
             raise InputError(f"{name} of {path} holds NaN or infinity: save the checkpoint again")
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
@@ -195,7 +197,7 @@ def _read_zip(path: Path, limit: int) -> Tuple[Dict[str, _View], Dict[str, np.nd
             root = archive.namelist()[0].split("/")[0]
             views, storages = _load_views(io.BytesIO(archive.read(root + "/data.pkl")), limit)
             arrays = {key: _numbers(archive.read(f"{root}/data/{key}"), storage) for key, storage in storages.items()}
-    except (zipfile.BadZipFile, KeyError, IndexError, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, LookupError, EOFError, OSError, RuntimeError) as error:  # an offset that none can seek
         raise ValueError("its zip is damaged") from error
     return views, arrays
 
@@ -206,7 +208,7 @@ def _load_views(file: Any, limit: int) -> Tuple[Dict[str, _View], Dict[str, _Sto
 
     def storage(identity: Any) -> _Storage:
         kind, dtype, key, _, count, *view = identity
-        if kind != "storage" or not isinstance(dtype, np.dtype) or not isinstance(key, str) or not _is_count(count):
+        if kind != "storage" or not isinstance(dtype, np.dtype) or not isinstance(key, str) or not npy.is_size(count):
             raise ValueError
         if view not in ([], [None]):
             raise ValueError
@@ -265,6 +267,3 @@ def _numbers(raw: bytes, storage: _Storage) -> np.ndarray:
 def _bytes(storage: _Storage) -> int:
     return storage.numel * storage.dtype.itemsize
 
-
-def _is_count(number: object) -> bool:
-    return type(number) is int and number >= 0

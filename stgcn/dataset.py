@@ -6,14 +6,13 @@ A clip is float32 of shape (3, 300, 18, 2): x, y and score; frames; OpenPose joi
 from __future__ import annotations
 
 import os
-import reprlib
 from pathlib import Path
 from typing import Any, List, NamedTuple, Tuple
 
 import numpy as np
 
 from stgcn import npy, plain_pickle
-from stgcn.errors import InputError
+from stgcn.errors import InputError, shown
 from stgcn.files import PathLike, open_regular
 
 CHANNELS, FRAMES, JOINTS, PERSONS = CLIP_SHAPE = (3, 300, 18, 2)
@@ -94,7 +93,7 @@ def load_labels(path: PathLike) -> Labels:
     for index, label in enumerate(labels):
         if not 0 <= label < CLASSES:
             raise InputError(
-                f"label {reprlib.repr(label)} of sample {index} in {path} is outside 0..{CLASSES - 1}: "
+                f"label {shown(label)} of sample {index} in {path} is outside 0..{CLASSES - 1}: "
                 "remake the label file"
             )
     return Labels(names, np.array(labels, dtype=np.int64))
@@ -126,13 +125,14 @@ def _checked_shape(path: PathLike, header: Any) -> Tuple[int, ...]:
     descr, shape = header["descr"], header["shape"]
     if descr != CLIP_DTYPE.str:
         raise InputError(
-            f"{path} holds dtype {reprlib.repr(descr)} and clips are float32 ({CLIP_DTYPE.str}): convert the array"
+            f"{path} holds dtype {shown(descr)} and clips are float32 ({CLIP_DTYPE.str}): convert the array"
         )
     if header["fortran_order"] is not False:
         raise InputError(f"{path} is in Fortran order and clips are in C order: save numpy.ascontiguousarray of it")
-    if not isinstance(shape, tuple) or shape[1:] != CLIP_SHAPE or not npy.is_size(shape[0]) or shape[0] < 1:
+    sizes = isinstance(shape, tuple) and all(map(npy.is_size, shape))  # 300.0 == 300
+    if not sizes or shape[1:] != CLIP_SHAPE or shape[0] < 1:
         raise InputError(
-            f"{path} has shape {reprlib.repr(shape)} and clips are (N, 3, 300, 18, 2) with N at least 1: "
+            f"{path} has shape {shown(shape)} and clips are (N, 3, 300, 18, 2) with N at least 1: "
             "give the dataset's val_data.npy"
         )
     return shape

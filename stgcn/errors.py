@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import reprlib
 import sys
 from typing import Callable, List, Optional
 
@@ -27,6 +28,16 @@ def sentence(text: str) -> str:
     """`text` as one printable line; a longer one than SENTENCE loses its middle."""
     line = re.sub(r"[\n\t]+", " ", printable(text))
     return line if len(line) <= SENTENCE else f"{line[: SENTENCE // 2]} … {line[-SENTENCE // 2 :]}"
+
+
+class _Short(reprlib.Repr):
+    def repr_int(self, number: int, level: int) -> str:
+        # Python prints no number of thousands of digits; before 3.7.14 it does, in quadratic time
+        return super().repr_int(number, level) if number.bit_length() < 1000 else "a number of hundreds of digits"
+
+
+# A value that somebody wrote into a file, of whatever type, short enough to stand inside a sentence
+shown = _Short().repr
 
 
 class InputError(Exception):

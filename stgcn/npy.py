@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import struct
 from typing import Any, BinaryIO
 
@@ -16,6 +17,8 @@ from stgcn.files import PathLike, open_regular
 
 MAGIC = b"\x93NUMPY"
 HEADER_LIMIT = 10000  # numpy's own bound on a header that it will parse
+NESTING = re.compile(rb"[^\w\s,.:<>='\"]|lambda|not|else")
+NESTING_LIMIT = 200  # of all that nests: Python 3.7's own parser complains on stderr of more than it can hold
 DTYPES = [f"<{kind}{size}" for kind, sizes in (("f", "248"), ("i", "248"), ("u", "248")) for size in sizes]
 SIZE_LIMIT = 1 << 64  # of a dimension: beyond it a number is a joke, and Python won't print it
 
@@ -37,6 +40,8 @@ def read_header(file: BinaryIO) -> Any:
     text = file.read(length)
     if len(text) < length:
         raise ValueError("its header is cut short")
+    if len(NESTING.findall(text)) > NESTING_LIMIT:
+        raise ValueError("its header is nested too deeply")
     try:
         header = ast.literal_eval(text.decode("utf-8" if preamble[6] == 3 else "latin-1"))
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):

@@ -111,6 +111,7 @@ def with_nan(state: State) -> State:
         (lambda s: {**s, "A": s["A"][:2].clone()}, r"A of .* has shape \(2, 18, 18\) and ST_GCN_18's is \(3, 18, 18\)"),
         (lambda s: {**s, "fcn.bias": s["A"].expand(10**6, 3, 18, 18)}, r"fcn.bias of .* has shape \(1000000, 3"),
         (with_nan, "fcn.weight of .* holds NaN or infinity"),
+        (lambda s: {**s, "A": s["A"].double() * 1e300}, "A of .* holds NaN or infinity"),
         (lambda s: {**s, "A": 1}, "entry A is no tensor"),
         (lambda s: [1, 2], "holds no state dict"),
         (lambda s: {1: s["A"]}, "holds no state dict"),
@@ -162,6 +163,14 @@ class TestDamage:
         path.write_bytes(content.replace(claimed, b"J" + struct.pack("<i", 2**31 - 1) + b"N", 1))
         with pytest.raises(InputError, match="claims more numbers than it has bytes"):
             load_state_dict(path)
+
+    def test_an_offset_beyond_the_file_is_refused(self, tmp_path: Path) -> None:
+        with zipfile.ZipFile(str(tmp_path / "x.pth"), "w") as archive:
+            archive.writestr("x/data.pkl", b"")
+        content = (tmp_path / "x.pth").read_bytes()
+        (tmp_path / "x.pth").write_bytes(content[:-6] + b"\xfe\xff\xff\xff" + content[-2:])  # of the directory
+        with pytest.raises(InputError, match="its zip is damaged"):
+            load_state_dict(tmp_path / "x.pth")
 
     def test_a_compressed_zip_is_refused(self, tmp_path: Path) -> None:
         with zipfile.ZipFile(str(tmp_path / "x.pth"), "w", zipfile.ZIP_DEFLATED) as archive:

@@ -23,6 +23,12 @@ from stgcn.errors import InputError
 from tests.stgcn.conftest import SAMPLES, Dataset, random_clips, write_labels
 
 
+def with_header(content: bytes, old: bytes, new: bytes) -> bytes:
+    """A .npy file whose header, of version 1, has `new` for `old`."""
+    header = content[10:128].replace(old, new)
+    return content[:8] + struct.pack("<H", len(header)) + header + content[128:]
+
+
 class TestClips:
     @pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
     def test_every_version_of_the_format_opens(self, tmp_path: Path, version: Tuple[int, int]) -> None:
@@ -77,6 +83,11 @@ class TestClips:
             (lambda content: content.replace(b"(5, 3", b"(-5,3"), r"shape \(-5"),
             (lambda content: content.replace(b"(5, 3", b"('',3"), r"shape \(''"),
             (lambda content: content.replace(b"(5, ", b"(2**61, "), "header is damaged"),
+            (lambda content: with_header(content, b"300,", b"300.0,"), r"shape \(5, 3, 300.0"),
+            (lambda content: with_header(content, b"300,", b"300+0j,"), r"shape \(5, 3, "),
+            (lambda content: with_header(content, b"'<f4'", b"0x" + 8000 * b"f"), "dtype a number of hundreds of"),
+            (lambda content: with_header(content, b"(5,", b"(0x" + 8000 * b"f" + b","), "shape .a number of hundreds of"),
+            (lambda content: with_header(content, b"'<f4'", b"-" * 8000 + b"1"), "nested too deeply"),
             (lambda content: content.replace(b"(5, 3", b"(10000000000000000000, 3"), "header promises"),
         ],
     )
@@ -127,6 +138,7 @@ class TestLabels:
             ((["a"], [400]), r"label 400 of sample 0 .* outside 0\.\.399"),
             ((["a", "b"], [0, -1]), r"label -1 of sample 1 .* outside 0\.\.399"),
             ((["a"], [10**100]), r"of sample 0 .* outside 0\.\.399"),
+            ((["a"], [1 << 80000]), "label a number of hundreds of digits of sample 0"),
             ((["a"], [True]), "isn't an integer"),
             ((["a"], [1.0]), "isn't an integer"),
             (([0], [1]), "name of sample 0 isn't printable text"),
