@@ -6,7 +6,7 @@ Every error names the file, the key, its value and what is allowed. Relative pat
 from __future__ import annotations
 
 import difflib
-import reprlib
+import re
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from deploy.errors import KitError
+from stgcn.errors import shown
 from stgcn.files import open_regular
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,6 +24,9 @@ MAX_S = 1e6  # eleven days; a clock cannot be asked to wait for any number
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
+Value = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+Word = Annotated[str, Field(pattern=r"^[^\s\x00-][^\s\x00]*$")]  # that no program takes for a flag
+BatchSize = Annotated[int, Field(gt=0, le=1 << 16)]  # samples of 8 GB
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Device = Annotated[int, Field(ge=0)]
@@ -39,7 +43,7 @@ class Tools(_Section):
     """How the NPU tools are reached on a host (native) or in the image (docker); the defaults are CANN's."""
 
     env_scripts: list[Text] = ["/usr/local/Ascend/ascend-toolkit/set_env.sh"]
-    env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = {}
+    env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Value] = {}
     python: Text = "python3"
     atc: Text = "atc"
     aoe: Text = "aoe"  # the tuner; a host may lack it
@@ -48,11 +52,11 @@ class Tools(_Section):
 
 class _Host(_Section):
     connection: Literal["local", "ssh"] = "local"
-    host: Text | None = None
-    user: Text | None = None
+    host: Word | None = None
+    user: Word | None = None
     port: Port | None = None
     key: Text | None = None
-    jump: Text | None = None
+    jump: Word | None = None
     runtime: Literal["docker", "native"] = "docker"
 
     @model_validator(mode="after")
@@ -122,7 +126,7 @@ class Tune(_Section):
     variants: Annotated[list[Variant], Field(min_length=1)] = ["reference", "fused"]
     persons: Annotated[list[Persons], Field(min_length=1)] = ["both", "nonempty"]
     precision_modes: Annotated[list[Text], Field(min_length=1)] = ["force_fp16", "allow_mix_precision"]
-    batch_sizes: list[PositiveInt] = []  # the inventory's own where empty
+    batch_sizes: list[BatchSize] = []  # the inventory's own where empty
     aoe: list[AoeJobType] = [2]  # job types, where the host has AOE
     samples: PositiveInt = 512  # the first so many pass the gate
 
@@ -145,10 +149,10 @@ class Inventory(_Section):
         data="data/Kinetics/kinetics-skeleton/val_data.npy", labels="data/Kinetics/kinetics-skeleton/val_label.pkl"
     )
     checkpoint: Text = "checkpoints/st_gcn.kinetics-6fa43f73.pth"
-    batch_sizes: Annotated[list[PositiveInt], Field(min_length=1)] = [1, 4, 8, 16, 32, 64]
+    batch_sizes: Annotated[list[BatchSize], Field(min_length=1)] = [1, 4, 8, 16, 32, 64]
     variant: Variant = "reference"
     persons: Persons = "both"  # of a clip go through the model together, or each who is seen by itself
-    atc: dict[str, str] = {"precision_mode": "force_fp16"}
+    atc: dict[Text, Value] = {"precision_mode": "force_fp16"}
     aoe: AoeJobType | None = None  # have AOE tune each OM on the device
     benchmark: Benchmark = Benchmark()
     tune: Tune = Tune()
@@ -163,7 +167,8 @@ class Inventory(_Section):
         """ATC's flags are text; YAML reads `1` and `true` as something else."""
         if not isinstance(flags, dict):
             return flags
-        return {k: str(v).lower() if isinstance(v, bool) else str(v) for k, v in flags.items()}
+        read = {k: v for k, v in flags.items() if isinstance(v, (bool, int, float))}
+        return {**flags, **{k: str(v).lower() if isinstance(v, bool) else str(v) for k, v in read.items()}}
 
     @field_validator("batch_sizes")
     @classmethod
@@ -181,12 +186,19 @@ class Inventory(_Section):
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain YAML: no tags, no aliases (a billion laughs fit in a page), no key twice."""
+    """Plain YAML: no tags, no aliases (a billion laughs fit in a page), no key twice.
+
+    What is not quoted is null, true, false, a decimal number or text, as in YAML 1.2: in 1.1 010 is 8 and 1:30 is 90.
+    """
+
+    yaml_implicit_resolvers: Any = {}  # filled below; the base's are of YAML 1.1
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark: Any = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not allowed", mark)
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not allowed", event.start_mark)
+        if event.tag is not None:
+            raise yaml.constructor.ConstructorError(None, None, "tags (!name) are not allowed", event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -198,6 +210,15 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+for _tag, _form in (
+    ("null", r"null|~|"),
+    ("bool", r"true|false"),
+    ("int", r"[-+]?(0|[1-9][0-9]*)"),
+    ("float", r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_form})$"), None)
 
 
 def local_path(text: str) -> Path:
@@ -223,7 +244,7 @@ def load(path: Path) -> Inventory:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise KitError(f"{path}: cannot be read ({reason}); name another with INVENTORY=FILE") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # as of "\\UFFFFFFFF"
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error) or "nested too deeply"
@@ -242,16 +263,9 @@ def _sentence(error: dict[str, Any]) -> str:
         return _unknown_key(error["loc"], where)
     if error["type"] == "missing":
         return f"{where} is missing"
-    value = _shown(error["input"])
+    value = shown(error["input"])
     reason = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return f"{where or 'inventory'}: {value} is not allowed; {reason}"
-
-
-def _shown(value: Any) -> str:
-    try:
-        return reprlib.repr(value)
-    except ValueError:  # Python prints no number of thousands of digits
-        return "a number of thousands of digits"
 
 
 def _unknown_key(location: tuple[str | int, ...], where: str) -> str:

@@ -33,6 +33,7 @@ HURTFUL = (
         b'""',
     ),
     *(b"!!python/object/apply:os.system [id]", b"&a [*a]", b"~nobody-here/x", b"cos\nsystem\n(S'id'\ntR.", b"<script>"),
+    *(b"!!timestamp x", b"!!bool x", b'"\\UFFFFFFFF"', b"1:" * 200 + b"1.5", b"0x" + b"f" * 5000, b"3.0", b"3+0j"),
 )
 EDITS = 3
 

@@ -39,8 +39,13 @@ def test_devices_are_listed_or_all(tmp_path: Path, devices: str) -> None:
 
 
 def test_atc_flags_are_text(tmp_path: Path) -> None:
-    found = load(tmp_path, NPU + "atc: {log: error, enable_small_channel: 1, soc: true}\n")
-    assert found.atc == {"log": "error", "enable_small_channel": "1", "soc": "true"}
+    found = load(tmp_path, NPU + "atc: {log: error, enable_small_channel: 1, soc: true, core: 010, mode: on}\n")
+    assert found.atc == {"log": "error", "enable_small_channel": "1", "soc": "true", "core": "010", "mode": "on"}
+
+
+@pytest.mark.parametrize(("text", "value"), [("0.5", 0.5), (".5", 0.5), ("5e-1", 0.5), ("+0.5", 0.5)])
+def test_numbers_are_decimal(tmp_path: Path, text: str, value: float) -> None:
+    assert load(tmp_path, NPU + f"gate: {text}").gate == value
 
 
 @pytest.mark.parametrize(
@@ -69,7 +74,25 @@ def test_atc_flags_are_text(tmp_path: Path) -> None:
         (NPU + "benchmark: {loop: -1}", "benchmark.loop: -1 is not allowed"),
         ("a: &x [1]\nb: *x\n", "aliases (*name) are not allowed"),
         ("npu: 1\nnpu: 2\n", "the key 'npu' stands twice"),
-        ("a: !!python/object/apply:os.system ['true']", "not a plain YAML inventory"),
+        ("a: !!python/object/apply:os.system ['true']", "tags (!name) are not allowed"),
+        ("a: !!timestamp x", "tags (!name) are not allowed"),
+        ("a: !!int ''", "tags (!name) are not allowed"),
+        ("%TAG ! tag:yaml.org,2002:\n---\na: !bool x", "tags (!name) are not allowed"),
+        ("a: !<tag:yaml.org,2002:seq> []", "tags (!name) are not allowed"),
+        ('a: "\\UFFFFFFFF"', "not a plain YAML inventory"),
+        (NPU + "<<: {gate: 0.5}", "unknown key <<"),
+        ("npu: [{name: a, devices: [010]}]", "'010' is not allowed"),
+        ("npu: [{name: a, port: 0x16}]", "npu[0].port: '0x16' is not allowed"),
+        (NPU + "timeout_s: 1:30", "timeout_s: '1:30' is not allowed"),
+        (NPU + "timeout_s: 1_000", "timeout_s: '1_000' is not allowed"),
+        (NPU + "gate: 2001-13-45", "gate: '2001-13-45' is not allowed"),
+        (NPU + "gate: .nan", "gate: nan is not allowed"),
+        (NPU + "batch_sizes: [4611686018427387904]", "batch_sizes[0]: 4611686018427387904 is not allowed; less than"),
+        (NPU + "atc: {log: [error]}", "atc.log: ['error'] is not allowed"),
+        (NPU + 'atc: {log: "a\\0b"}', "atc.log: 'a\\x00b' is not allowed"),
+        (NPU + 'atc: {log: "\\uD800"}', "atc.log: '\\ud800' is not allowed"),
+        ('npu: [{name: a, tools: {env: {A: "\\0"}}}]', "npu[0].tools.env.A: '\\x00' is not allowed"),
+        ("npu: [{name: a, connection: ssh, host: -oProxyCommand=x}]", "npu[0].host: '-oProxyCommand=x' is not"),
         ("a: [", "line 1: not a plain YAML inventory"),
         ("[" * 5000, "not a plain YAML inventory"),
     ],
