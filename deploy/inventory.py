@@ -9,7 +9,7 @@ import difflib
 import re
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
@@ -191,7 +191,7 @@ class _Loader(yaml.SafeLoader):
     What is not quoted is null, true, false, a decimal number or text, as in YAML 1.2: in 1.1 010 is 8 and 1:30 is 90.
     """
 
-    yaml_implicit_resolvers: Any = {}  # filled below; the base's are of YAML 1.1
+    yaml_implicit_resolvers: ClassVar[Any] = {}  # filled below; the base's are of YAML 1.1
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]

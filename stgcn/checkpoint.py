@@ -266,4 +266,3 @@ def _numbers(raw: bytes, storage: _Storage) -> np.ndarray:
 
 def _bytes(storage: _Storage) -> int:
     return storage.numel * storage.dtype.itemsize
-

@@ -93,8 +93,7 @@ def load_labels(path: PathLike) -> Labels:
     for index, label in enumerate(labels):
         if not 0 <= label < CLASSES:
             raise InputError(
-                f"label {shown(label)} of sample {index} in {path} is outside 0..{CLASSES - 1}: "
-                "remake the label file"
+                f"label {shown(label)} of sample {index} in {path} is outside 0..{CLASSES - 1}: remake the label file"
             )
     return Labels(names, np.array(labels, dtype=np.int64))
 

@@ -86,7 +86,7 @@ class TestClips:
             (lambda content: with_header(content, b"300,", b"300.0,"), r"shape \(5, 3, 300.0"),
             (lambda content: with_header(content, b"300,", b"300+0j,"), r"shape \(5, 3, "),
             (lambda content: with_header(content, b"'<f4'", b"0x" + 8000 * b"f"), "dtype a number of hundreds of"),
-            (lambda content: with_header(content, b"(5,", b"(0x" + 8000 * b"f" + b","), "shape .a number of hundreds of"),
+            (lambda content: with_header(content, b"(5,", b"(0x" + 8000 * b"f" + b","), "shape .a number of"),
             (lambda content: with_header(content, b"'<f4'", b"-" * 8000 + b"1"), "nested too deeply"),
             (lambda content: content.replace(b"(5, 3", b"(10000000000000000000, 3"), "header promises"),
         ],
