@@ -9,7 +9,7 @@ import difflib
 import re
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
@@ -185,20 +185,24 @@ class Inventory(_Section):
         return hosts
 
 
+def _not_allowed(what: str, event: Any) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, f"{what} are not allowed", event.start_mark)
+
+
 class _Loader(yaml.SafeLoader):
     """Plain YAML: no tags, no aliases (a billion laughs fit in a page), no key twice.
 
     What is not quoted is null, true, false, a decimal number or text, as in YAML 1.2: in 1.1 010 is 8 and 1:30 is 90.
     """
 
-    yaml_implicit_resolvers: ClassVar[Any] = {}  # filled below; the base's are of YAML 1.1
+    yaml_implicit_resolvers: Any = {}  # noqa: RUF012 - filled below; the base's are of YAML 1.1
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
-            raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not allowed", event.start_mark)
+            raise _not_allowed("aliases (*name)", event)
         if event.tag is not None:
-            raise yaml.constructor.ConstructorError(None, None, "tags (!name) are not allowed", event.start_mark)
+            raise _not_allowed("tags (!name)", event)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any, List, Optional
+from typing import Callable, List, Optional, Tuple
 
 import numpy as np
 
+from stgcn.dataset import CLASSES, SAMPLE_SHAPES
 from stgcn.errors import InputError, run_main
 from stgcn.files import PathLike, atomic_write
-from stgcn.onnx_model import INPUT, OUTPUT, TOLERANCE, load
+from stgcn.onnx_model import INPUT, OUTPUT, TOLERANCE, ends, limit_memory, load, network_ends, session
 
 BATCH_SIZES = (1, 3)
 
@@ -24,13 +25,12 @@ def write_agreement(onnx: PathLike, other: PathLike, output: PathLike) -> None:
     Raises InputError for a file that is no such model, or logits further apart than TOLERANCE (of the largest logit, or
     of 1 where logits are small).
     """
-    sessions = [_session(path) for path in (onnx, other)]
-    shape = sessions[0].get_inputs()[0].shape[1:]
+    (shape, run), (_, run_other) = (_network(path) for path in (onnx, other))
     random = np.random.RandomState(1)
     apart = largest = 0.0
     for batch_size in BATCH_SIZES:
         clips = random.uniform(-0.5, 0.5, size=(batch_size, *shape)).astype(np.float32)
-        logits, others = (session.run([OUTPUT], {INPUT: clips})[0] for session in sessions)
+        logits, others = run(clips), run_other(clips)
         apart = max(apart, float(np.abs(logits - others).max()))
         largest = max(largest, float(np.abs(others).max()))
     agreed = apart <= TOLERANCE * max(1.0, largest)
@@ -45,18 +45,34 @@ def write_agreement(onnx: PathLike, other: PathLike, output: PathLike) -> None:
         file.write((json.dumps(report, indent=1) + "\n").encode())
 
 
-def _session(path: PathLike) -> Any:
+def _network(path: PathLike) -> Tuple[Tuple[int, ...], Callable[[np.ndarray], np.ndarray]]:
+    """The shape of a model's samples, and what gives its logits for a batch of them."""
     try:
-        import onnxruntime
+        import onnxruntime  # noqa: F401
 
-        model = load(path).SerializeToString()
-        return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        model = load(path)
+        shape = next((shape for shape in SAMPLE_SHAPES.values() if ends(model) == network_ends(shape)), None)
+        if shape is None:
+            found = ", ".join(f"{name} {dims}" for name, dims in ends(model))
+            raise InputError(f"{path} takes and gives {found}, which isn't ST-GCN: export it again")
+        running = session(model)
     except InputError:
         raise
     except ImportError as error:
         raise InputError(f"the comparison needs onnxruntime ({error}): install it") from error
     except Exception as error:  # onnxruntime's own errors have no common base
         raise InputError(f"{path} isn't a model that ONNX Runtime loads: export it again") from error
+
+    def run(samples: np.ndarray) -> np.ndarray:
+        try:
+            logits: np.ndarray = running.run([OUTPUT], {INPUT: samples})[0]
+        except Exception as error:
+            raise InputError(f"{path} can't be run ({error}): export it again") from error
+        if logits.shape != (len(samples), CLASSES) or not np.isfinite(logits).all():
+            raise InputError(f"{path} doesn't give {CLASSES} finite logits a sample: export it again")
+        return logits
+
+    return shape, run
 
 
 def main(argv: Optional[List[str]] = None) -> None:
@@ -66,6 +82,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     parser.add_argument("--other", required=True, help="the other")
     parser.add_argument("--output", required=True, help="JSON file to write")
     options = parser.parse_args(argv)
+    limit_memory()
     write_agreement(options.onnx, options.other, options.output)
 
 

@@ -121,7 +121,8 @@ def class_names() -> List[str]:
 
 
 def _checked_shape(path: PathLike, header: Any) -> Tuple[int, ...]:
-    descr, shape = header["descr"], header["shape"]
+    descr = header["descr"]
+    shape: Tuple[int, ...] = header["shape"]
     if descr != CLIP_DTYPE.str:
         raise InputError(
             f"{path} holds dtype {shown(descr)} and clips are float32 ({CLIP_DTYPE.str}): convert the array"

@@ -8,8 +8,10 @@ writes TIDIED if TRACED, tidied, gives the logits in EXPECTED (see stgcn.export)
 from __future__ import annotations
 
 import argparse
+import os
+import resource
 from pathlib import Path
-from typing import Any, Iterator, List, Optional
+from typing import Any, Iterator, List, Optional, Tuple
 
 import numpy as np
 
@@ -24,6 +26,7 @@ TOLERANCE = 1e-5  # of the largest logit, or of 1 where logits are small
 
 
 MODEL_BYTES = 1 << 28  # twenty times the model
+MEMORY_BYTES = 1 << 32  # that a model may take to be folded and run, four times what the network does
 
 # What torch 1.2 leaves to the runtime of the graph convolutions' A, and later torches compute when they export.
 FOLDED = {
@@ -36,7 +39,8 @@ FOLDED = {
 def load(path: PathLike) -> Any:
     """An ONNX file as a ModelProto, all of it in that file: data outside it is never opened.
 
-    Raises InputError for a file that is missing, too large or no model, or that refers to data outside.
+    Raises InputError for a file that is missing, too large or no model, that refers to data outside, or whose nodes
+    hold graphs or functions: these can loop for ever.
     """
     import onnx
 
@@ -52,6 +56,11 @@ def load(path: PathLike) -> Any:
         raise InputError(f"can't read {path} ({error.strerror}): check the path") from error
     except Exception as error:  # protobuf's own errors have no common base
         raise InputError(f"{path} isn't an ONNX model ({error}): export it again") from error
+    for node in model.graph.node:
+        if any(attribute.graphs or attribute.HasField("g") for attribute in node.attribute):
+            raise InputError(f"{path} has a graph in its {node.op_type}, and ST-GCN's graph is plain: export it again")
+    if getattr(model, "functions", ()):  # which onnx 1.7 does not know
+        raise InputError(f"{path} has functions of its own, and ST-GCN's graph is plain: export it again")
     for tensor in _tensors(model.graph):
         if tensor.external_data or tensor.data_location == onnx.TensorProto.EXTERNAL:
             raise InputError(f"{path} keeps {tensor.name or 'a tensor'} in another file: export it whole")
@@ -59,15 +68,12 @@ def load(path: PathLike) -> Any:
 
 
 def _tensors(graph: Any) -> Iterator[Any]:
-    """Every tensor of a graph and of those inside its nodes."""
+    """Every tensor of a plain graph."""
     yield from graph.initializer
     for sparse in graph.sparse_initializer:
         yield from (sparse.values, sparse.indices)
     for attribute in (attribute for node in graph.node for attribute in node.attribute):
         yield from (attribute.t, *attribute.tensors)
-        for inner in (attribute.g, *attribute.graphs):
-            if inner.node:
-                yield from _tensors(inner)
 
 
 def fold(graph: Any) -> None:
@@ -104,13 +110,40 @@ def tidy(model: Any) -> None:
         field.extend(kept)
 
 
+def limit_memory() -> None:
+    """Let this process take no more than MEMORY_BYTES from now on: a few bytes of a model can ask for any number."""
+    held = int(Path("/proc/self/statm").read_text().split()[5]) * os.sysconf("SC_PAGE_SIZE")  # data, by proc(5)
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    limit = held + MEMORY_BYTES
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
+def ends(model: Any) -> List[Tuple[str, Tuple[Any, ...]]]:
+    """Name and shape of a model's inputs and outputs."""
+    return [(value.name, _shape(value)) for value in (*model.graph.input, *model.graph.output)]
+
+
+def network_ends(sample_shape: Tuple[int, ...]) -> List[Tuple[str, Tuple[Any, ...]]]:
+    """The `ends` of ST-GCN."""
+    return [(INPUT, ("batch", *sample_shape)), (OUTPUT, ("batch", CLASSES))]
+
+
+def session(model: Any) -> Any:
+    """An ONNX Runtime session of a model that says nothing of its own: warnings quote the model's names as they are."""
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(4)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
 def check(model: Any, expected: Any) -> None:
     """Print a checklist of what holds; raise InputError, after a line that says what, for the first that doesn't.
 
     `model` is an onnx ModelProto; `expected` maps `input1_<batch size>` and `output1_<batch size>` to arrays.
     """
     import onnx
-    import onnxruntime
 
     onnx.checker.check_model(model)
     _tell(True, "onnx.checker accepts the model")
@@ -118,13 +151,12 @@ def check(model: Any, expected: Any) -> None:
     _tell(opset in OPSETS, f"opset {opset} is one that CANN takes ({OPSETS[0]}..{OPSETS[-1]})")
     operators = {node.op_type for node in model.graph.node}
     _tell("Einsum" not in operators, f"no Einsum among its {len(model.graph.node)} nodes")
-    shapes = [(value.name, _shape(value)) for value in (*model.graph.input, *model.graph.output)]
-    wanted = [(INPUT, ("batch", *expected[f"{INPUT}_1"].shape[1:])), (OUTPUT, ("batch", CLASSES))]
-    _tell(shapes == wanted, ", ".join(f"{name} {shape}" for name, shape in shapes))
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = ends(model)
+    _tell(found == network_ends(expected[f"{INPUT}_1"].shape[1:]), ", ".join(f"{name} {dims}" for name, dims in found))
+    running = session(model)
     for batch_size in CHECKED_BATCH_SIZES:
         reference = expected[f"{OUTPUT}_{batch_size}"]
-        logits = session.run([OUTPUT], {INPUT: expected[f"{INPUT}_{batch_size}"]})[0]
+        logits = running.run([OUTPUT], {INPUT: expected[f"{INPUT}_{batch_size}"]})[0]
         _tell(logits.shape == reference.shape, f"output shape {logits.shape} at batch size {batch_size}")
         error, largest = np.abs(logits - reference).max(), np.abs(reference).max()
         _tell(
@@ -155,6 +187,7 @@ def main(argv: Optional[List[str]] = None) -> None:
         import onnxruntime  # noqa: F401
     except ImportError as error:
         raise InputError(f"the check needs onnx and onnxruntime ({error}): install them beside torch") from error
+    limit_memory()
     model = load(options.traced)
     try:
         tidy(model)

@@ -117,14 +117,12 @@ def _instrument(context: Context) -> tuple[Path, list[str]]:
 
 
 def _in_fp32(context: Context, onnx: Path, outputs: Sequence[str], samples: Sequence[int]) -> Instrumented:
-    import onnxruntime
-
     batch = np.stack([transfer.read_clip(context.gpu.host, context.data, sample) for sample in samples])
     if context.inventory.persons == "nonempty":
         batch = np.concatenate([batch[..., [person]] for person in range(batch.shape[-1])])
         seen = batch.any(axis=(1, 2, 3, 4))
         batch = batch[seen] if seen.any() else batch[:1]
-    session = onnxruntime.InferenceSession(str(onnx), providers=["CPUExecutionProvider"])
+    session = onnx_model.session(onnx_model.load(onnx))
     names = [LOGITS, *(str(number) for number in range(1, blocks.BLOCKS + 1))]
     rows = [session.run(list(outputs), {session.get_inputs()[0].name: clip[None]}) for clip in batch]
     fp32 = {name: np.stack([row[i].reshape(-1) for row in rows]) for i, name in enumerate(names)}
