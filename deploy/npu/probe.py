@@ -11,13 +11,26 @@ import importlib.util
 import json
 import os
 import platform
+import stat
+from typing import BinaryIO
+
+BLOCK = 1 << 20
+
+
+def opened(path: str) -> BinaryIO:
+    """A file for reading; OSError for a pipe or a device, which may never end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise OSError(path)
 
 
 def text_of(*candidates: str) -> str | None:
     for path in candidates:
         try:
-            with open(path, encoding="utf-8", errors="replace") as stream:
-                return stream.read(65536)
+            with opened(path) as stream:
+                return stream.read(65536).decode("utf-8", "replace")
         except OSError:
             pass
     return None
@@ -35,8 +48,10 @@ def digest_of(module: str) -> str | None:
         paths = sorted(found)
     sha = hashlib.sha256()
     for path in paths:
-        with open(path, "rb") as stream:
-            sha.update(os.path.basename(path).encode() + b"\0" + stream.read())
+        with opened(path) as stream:
+            sha.update(os.path.basename(path).encode() + b"\0")
+            for block in iter(lambda: stream.read(BLOCK), b""):
+                sha.update(block)
     return sha.hexdigest()
 
 

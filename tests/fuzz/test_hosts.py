@@ -219,6 +219,16 @@ def test_a_pipe_in_place_of_a_result_is_refused(tmp_path: Path) -> None:
             LocalHost("a", tmp_path).call(operation, request)
 
 
+def test_a_link_in_place_of_a_result_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    for operation, request in (
+        ("send", {"path": str(tmp_path / "link")}),
+        ("pack", {"folder": str(tmp_path), "names": ["link"], "path": str(tmp_path / "packed")}),
+    ):
+        with pytest.raises(KitError, match="link is a link and no regular file"):
+            LocalHost("a", tmp_path).call(operation, request)
+
+
 def test_a_name_that_is_no_text_is_listed_as_text(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")).write_bytes(b"1")
     assert LocalHost("a", tmp_path).call("listing", {"folder": str(tmp_path)}) == {"\ufffd": 1}

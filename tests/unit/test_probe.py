@@ -34,6 +34,14 @@ def test_what_is_not_there_is_null(tmp_path: Path) -> None:
     assert [found[name] for name in ("cann", "driver", "ais_bench", "aclruntime")] == [None] * 4
 
 
+def test_a_pipe_in_place_of_a_version_file_is_passed_over(tmp_path: Path) -> None:
+    for name in (f"{os.uname().machine}-linux", "ascend_toolkit_install.info", "version.info"):
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "version.cfg").write_text("version")
+    found = ask(tmp_path, ASCEND_TOOLKIT_HOME=str(tmp_path), ASCEND_DRIVER_PATH=str(tmp_path))
+    assert (found["cann"], found["driver"]) == ("version", None)
+
+
 @pytest.mark.parametrize("name", ["aclruntime.py", "aclruntime/__init__.py"])
 def test_a_module_is_known_by_its_files_whatever_its_form(tmp_path: Path, name: str) -> None:
     path = tmp_path / name

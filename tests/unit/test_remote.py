@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import pytest
 from deploy.errors import KitError
 from deploy.hosts.exchange import Pipe
 from deploy.hosts.local import LocalHost
-from deploy.hosts.remote import compression, jobs
+from deploy.hosts.remote import compression, files, jobs, machine, shards
 from deploy.hosts.remote.jobs import MAIN
 from deploy.hosts.remote.operations import OPERATIONS
 from deploy.hosts.remote.protocol import MAGIC
@@ -156,6 +157,39 @@ def test_digests_are_remembered_while_a_file_stays(host: LocalHost, tmp_path: Pa
     assert host.call("digest", request)[str(path)]["sha256"] == "0" * 64
     path.write_bytes(b"two!")
     assert host.call("digest", request)[str(path)]["sha256"] == hashlib.sha256(b"two!").hexdigest()
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        *(None, 7, [], [[]], "x", {}, ["identity"], ["identity", None], ["identity", {}], ["identity", {"bytes": 3}]),
+        *(["identity", {"bytes": 4, "sha256": "0" * 64}], ["identity", {"bytes": 3, "sha256": 7}]),
+    ],
+)
+def test_a_memo_that_others_wrote_is_not_believed(entry: Any, host: LocalHost, tmp_path: Path) -> None:
+    path, memo = tmp_path / "data", tmp_path / "memo.json"
+    path.write_bytes(b"one")
+    found = path.stat()
+    identity = [found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns]
+    entry = [identity, *entry[1:]] if isinstance(entry, list) and entry[:1] == ["identity"] else entry
+    memo.write_text(json.dumps({str(path): entry}))
+    reply = host.call("digest", {"paths": [str(path)], "memo": str(memo)})
+    assert reply[str(path)]["sha256"] == hashlib.sha256(b"one").hexdigest()
+
+
+def test_a_pipe_in_place_of_a_record_is_none(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "record")
+    assert files.read_json(str(tmp_path / "record")) == {}
+
+
+@pytest.mark.parametrize("pid", [-1, 0, 1, 1 << 22, 10**30, True, 1.5, "2", None, {}, []])
+def test_nothing_is_ended_that_is_no_process(pid: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for end in ("kill", "killpg"):
+        monkeypatch.setattr(os, end, lambda *_: pytest.fail("it would end others"))
+    jobs._signal_group(pid, 9)
+    (tmp_path / shards.PID).write_text(json.dumps(pid))
+    shards.end_writer(str(tmp_path))
+    assert not machine.is_pid(pid)
 
 
 @pytest.mark.parametrize("request_line", [b"", b"not json\n", b"[]\n", b"{}\n", b'{"path": null}\n'])

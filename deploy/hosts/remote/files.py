@@ -9,10 +9,12 @@ import json
 import os
 import shutil
 import stat
-from typing import IO, Any, Dict, Iterator
+from typing import IO, Any, Dict, Iterator, List
 
 from . import protocol
 from .protocol import BLOCK, Body, Request
+
+RECORD_BYTES = 64 << 20  # of a file of the kit's own; none is a hundredth of it
 
 
 def digest(request: Request, _body: Body) -> Dict[str, Any]:
@@ -28,7 +30,7 @@ def digest(request: Request, _body: Body) -> Dict[str, Any]:
             continue
         status = os.stat(path)
         identity = [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
-        if known.get(path, [None])[0] != identity:
+        if not _is_remembered(known.get(path), identity):
             known[path] = [identity, _digest(path)]
         found[path] = known[path][1]
     if "memo" in request:
@@ -36,13 +38,27 @@ def digest(request: Request, _body: Body) -> Dict[str, Any]:
     return found
 
 
-def opened(path: str) -> IO[bytes]:
+def _is_remembered(entry: Any, identity: List[int]) -> bool:
+    """Whether an entry of a memo is a digest of a file that has stayed the same."""
+    if not (isinstance(entry, list) and len(entry) == 2 and entry[0] == identity and isinstance(entry[1], dict)):
+        return False
+    return entry[1].get("bytes") == identity[0] and isinstance(entry[1].get("sha256"), str)
+
+
+def opened(path: str, flags: int = 0) -> IO[bytes]:
     """A file for reading; a pipe, whose other end may never come, or a device is refused."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | flags)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
     raise ValueError("%s is no regular file" % path)
+
+
+def _made(path: str) -> IO[bytes]:
+    """What a tool has made, for reading: a link would lead to what its container may not see, and this process may."""
+    if os.path.islink(path):
+        raise ValueError("%s is a link and no regular file" % path)
+    return opened(path, os.O_NOFOLLOW)
 
 
 def _member(folder: str, name: str) -> str:
@@ -78,7 +94,7 @@ def receive(request: Request, body: Body) -> bool:
 def send(request: Request, _body: Body) -> Dict[str, Any]:
     """`path`'s bytes as frames; the reply is their digest."""
     sha, size = hashlib.sha256(), 0
-    with opened(request["path"]) as stream:
+    with _made(request["path"]) as stream:
         for block in iter(lambda: stream.read(BLOCK), b""):
             sha.update(block)
             size += len(block)
@@ -138,7 +154,7 @@ def pack(request: Request, _body: Body) -> Dict[str, Any]:
     """Concatenate `folder`'s `names`, in that order, into `path`; the reply is its digest."""
     with _aside(request["path"]) as packed:
         for name in request["names"]:
-            with opened(_member(request["folder"], name)) as stream:
+            with _made(_member(request["folder"], name)) as stream:
                 shutil.copyfileobj(stream, packed)
     return _digest(request["path"])
 
@@ -161,7 +177,9 @@ def _aside(path: str) -> Iterator[IO[bytes]]:
     """Open `path` for writing aside: synced and renamed at the end, removed on failure."""
     part = "%s.%d.part" % (path, os.getpid())
     try:
-        with open(part, "wb") as stream:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(part)
+        with open(part, "xb") as stream:  # never through a link that somebody left there
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -172,10 +190,10 @@ def _aside(path: str) -> Iterator[IO[bytes]]:
 
 
 def read_json(path: str) -> Any:
-    """What a file of the kit's own holds; {} where it is missing or torn."""
+    """What a file of the kit's own holds; {} where it is missing, torn or another's."""
     try:
-        with open(path, "rb") as stream:
-            return json.load(stream)
+        with opened(path) as stream:
+            return json.loads(stream.read(RECORD_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}
 

@@ -15,7 +15,7 @@ import sys
 import time
 from typing import Any, Dict
 
-from . import files, protocol
+from . import files, machine, protocol
 from .protocol import BLOCK, Body, Request
 
 MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
@@ -143,6 +143,7 @@ def is_alive(folder: str) -> bool:
         os.close(descriptor)
 
 
-def _signal_group(group: int, number: int) -> None:
-    with contextlib.suppress(OSError):
-        os.killpg(group, number)
+def _signal_group(group: Any, number: int) -> None:
+    if machine.is_pid(group):
+        with contextlib.suppress(OSError):
+            os.killpg(group, number)

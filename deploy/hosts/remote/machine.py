@@ -35,6 +35,11 @@ def facts(request: Request, _body: Body) -> Dict[str, Any]:
     }
 
 
+def is_pid(number: Any) -> bool:
+    """Whether what a file says is a process: 0, 1 and negative ones make kill(2) end many."""
+    return type(number) is int and 1 < number < 1 << 22  # PID_MAX_LIMIT of proc(5)
+
+
 def boot() -> str:
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
         return stream.read().strip()

@@ -18,7 +18,7 @@ from array import array
 from typing import IO, Any, Dict, Iterator, List
 
 from . import compression, files, protocol
-from .machine import boot
+from .machine import boot, is_pid
 from .protocol import BLOCK, Body, Request
 
 MARKER = ".shard"  # in a shard's folder: what it holds, written last
@@ -146,7 +146,7 @@ def _is_whole(folder: str, shard: Request) -> bool:
         return True
     sha = hashlib.sha256()
     for name in names:
-        with open(os.path.join(folder, name), "rb") as stream:
+        with files.opened(os.path.join(folder, name)) as stream:
             sha.update(stream.read())
     if sha.hexdigest() != shard["sha256"]:
         return False
@@ -184,6 +184,6 @@ def _only_writer(part: str) -> Iterator[None]:
 
 def end_writer(part: str) -> None:
     pid = files.read_json(os.path.join(part, PID))
-    if isinstance(pid, int) and pid > 1:
+    if is_pid(pid):
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)

@@ -11,7 +11,7 @@ import signal
 import time
 from typing import Any
 
-from . import files, jobs, protocol, shards
+from . import files, jobs, machine, protocol, shards
 from .protocol import LEASE_S, Body, Request
 
 
@@ -30,8 +30,9 @@ def hold(request: Request, _body: Body) -> Any:
             held = files.read_mapping(path)
             if request.get("stale") is None or held.get("owner") != request["stale"]:
                 return held.get("owner") or {}
-            with contextlib.suppress(OSError):
-                os.kill(held["pid"], signal.SIGKILL)
+            if machine.is_pid(held.get("pid")):
+                with contextlib.suppress(OSError):
+                    os.kill(held["pid"], signal.SIGKILL)
             time.sleep(0.05)
             continue
         if os.path.exists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path)):
