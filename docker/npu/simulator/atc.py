@@ -38,6 +38,7 @@ NOT_PLAYED = _words("""
 PRECISION_MODES = ("force_fp32", "must_keep_origin_dtype", "allow_fp32_to_fp16", "allow_mix_precision", "force_fp16")
 WIDE_MODES = PRECISION_MODES[:2]  # these keep float32
 IMPLEMENTATION_MODES = ("high_precision", "high_performance", "high_precision_for_all", "high_performance_for_all")
+MODEL_BYTES = (1 << 31) - 1
 SOC = r"Ascend(310|310P[1-7]|310B[1-4]|910|910A|910B|910(Pro|Premium)[AB]|910B[1-4](-1)?)"
 SHAPE_FORM = '"input_name1:n1,c1,h1,w1;input_name2:n2,c2,h2,w2"'
 
@@ -187,7 +188,7 @@ def parse_shape(text: str) -> dict[str, list[int]]:
         name, colon, sizes = item.rpartition(":")
         if not colon or not name:
             raise AtcError("E10002", value=item, reason="it has no colon")
-        if not re.fullmatch(r"-?\d+(,-?\d+)*", sizes):
+        if not re.fullmatch(r"-?[0-9]{1,18}(,-?[0-9]{1,18})*", sizes):
             raise AtcError("E10002", value=item, reason="its dimensions are no integers")
         shapes[name] = [int(size) for size in sizes.split(",")]
     return shapes
@@ -271,6 +272,8 @@ def read_model(path: str) -> "onnx.ModelProto":
     import onnx
 
     try:
+        if not Path(path).is_file() or Path(path).stat().st_size > MODEL_BYTES:
+            raise ValueError("a pipe or a device may never end, and protobuf takes no more")
         model = onnx.load(path)
         onnx.checker.check_model(model)
         if not model.graph.node:
@@ -327,6 +330,11 @@ def _newer(cann: str) -> bool:
     return bool(cann) and int(cann.split(".")[0]) >= 8
 
 
+def _printable(text: str) -> str:
+    """`text` without what would command a terminal."""
+    return "".join(character for character in text if character.isprintable() or character == "\n")
+
+
 def run(arguments: Sequence[str], name: str = "ATC") -> int:
     """Convert, print what the real tool prints, and return its exit status: 0, 255, or 1 for a flag it doesn't have."""
     print(f"{name} start working now, please wait for a moment.", flush=True)
@@ -341,11 +349,11 @@ def run(arguments: Sequence[str], name: str = "ATC") -> int:
         cann = cann_version()
         convert(flags, played, cann)
     except (FlagError, scenario.ScenarioError) as error:
-        print(error, file=sys.stderr)
+        print(_printable(str(error)), file=sys.stderr)
         return 1
     except AtcError as error:
         print(f"{name} run failed, Please check the detail log, Try '{name.lower()} --help' for more information")
-        print(error.report(cann, datetime.now()))
+        print(_printable(error.report(cann, datetime.now())))
         return 255
     print(f"{name} run success, welcome to the next use.")
     return 0
