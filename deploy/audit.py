@@ -28,7 +28,7 @@ from deploy.stages import report, score, throughput
 from stgcn import npy, plain_json
 from stgcn.dataset import load_labels
 from stgcn.errors import InputError
-from stgcn.files import sha256_file
+from stgcn.files import read_record, sha256_file
 
 REL_TOLERANCE = 1e-9  # of recomputed floats: another numpy may add in another order
 Json = Any
@@ -164,7 +164,7 @@ def _figure(manifest: Manifest, folder: Path) -> None:
             raise KitError(f"{log}: missing, although a figure was read from it")
         if sha256_file(log) != recorded:
             raise KitError(f"{log}: changed since a figure was read from it")
-        runs.append(ais_bench.parse_stdout(log.read_text("utf-8", "replace"), figure["batch_size"]))
+        runs.append(ais_bench.parse_stdout(read_record(log).decode("utf-8", "replace"), figure["batch_size"]))
     persons = score.persons(manifest, [figure["batch_size"]]) or {}
     expected = throughput.figures(figure["batch_size"], runs, persons.get("a_clip"))
     _equal(path, expected, figure, "the logs of its repeats")
@@ -184,10 +184,10 @@ def _score(manifest: Manifest, verdict: Mapping[str, Json]) -> None:
 def _rows(path: Path, expected: str) -> None:
     """The CSV's rows, the first that differs named by its batch size."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        there = _csv(read_record(path).decode("utf-8"))
+    except (OSError, UnicodeDecodeError, csv.Error):
         raise KitError(f"{path}: missing or damaged, although score made it; run `make score`") from None
-    wanted, there = (list(csv.reader(io.StringIO(t))) for t in (expected, text))
+    wanted = _csv(expected)
     found = {row[0]: row for row in there if row}
     for row in wanted:
         if row[0] not in found:
@@ -199,6 +199,10 @@ def _rows(path: Path, expected: str) -> None:
         raise KitError(f"{path}: not the rows that follow from summary.json")
 
 
+def _csv(text: str) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(text)))
+
+
 def _page(run: Run) -> None:
     manifest = run.manifest
     chain.check(manifest.steps, "report")
@@ -206,7 +210,7 @@ def _page(run: Run) -> None:
     if entry["inputs"]["verdict"] != digest_of(manifest.steps["score"]):
         raise KitError(f"{path}: it shows another verdict than score's entry; run `make report`")
     try:
-        shown = page.embedded_summary(path.read_text(encoding="utf-8"))
+        shown = page.embedded_summary(read_record(path).decode("utf-8"))
     except (OSError, ValueError) as error:
         raise KitError(f"{path}: missing or damaged ({error}); run `make report`") from None
     _equal(path, _read_json(path.with_name("summary.json")), shown, "summary.json")
@@ -219,7 +223,7 @@ def _page(run: Run) -> None:
 def _scripts(manifest: Manifest) -> None:
     for folder, names in reproduce.folders(manifest).items():
         path, text = manifest.workspace / folder / reproduce.NAME, reproduce.script(manifest.steps, names)
-        if text is not None and (not path.is_file() or path.read_text("utf-8", "replace") != text):
+        if text is not None and not reproduce.holds(path, text):
             raise KitError(f"{path}: missing, or not the commands that the manifest records; run `make score`")
 
 

@@ -16,6 +16,7 @@ from stgcn.errors import InputError
 
 PathLike = Union[str, "os.PathLike[str]"]
 READ_BYTES = 1 << 20
+RECORD_BYTES = 256 << 20  # of a file that is read at once: ten times the longest that the kit writes
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -98,6 +99,15 @@ def open_regular(path: PathLike) -> BinaryIO:
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
     raise OSError(errno.EINVAL, "it is no regular file", str(path))
+
+
+def read_record(path: PathLike) -> bytes:
+    """A small file's bytes. Raises OSError as open_regular does, and for a file that is larger than RECORD_BYTES."""
+    with open_regular(path) as file:
+        content = file.read(RECORD_BYTES + 1)
+    if len(content) > RECORD_BYTES:
+        raise OSError(errno.EINVAL, f"it is larger than {RECORD_BYTES} bytes", str(path))
+    return content
 
 
 def sha256_file(path: PathLike) -> str:

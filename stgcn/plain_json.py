@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn, Union
 
-from stgcn.files import PathLike, open_regular
-
-LIMIT = 256 << 20  # bytes of a file: ten times the longest that the kit writes
+from stgcn.files import PathLike, read_record
 
 
 def loads(text: Union[str, bytes]) -> Any:
@@ -19,12 +17,8 @@ def loads(text: Union[str, bytes]) -> Any:
 
 
 def load(path: PathLike) -> Any:
-    """What a JSON file holds. Raises ValueError as `loads` does, OSError where it can't be read."""
-    with open_regular(path) as file:
-        text = file.read(LIMIT + 1)
-    if len(text) > LIMIT:
-        raise ValueError(f"it is larger than {LIMIT} bytes")
-    return loads(text)
+    """What a JSON file holds. Raises ValueError as `loads` does, OSError as `read_record`."""
+    return loads(read_record(path))
 
 
 def _refuse(constant: str) -> NoReturn:

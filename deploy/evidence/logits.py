@@ -13,7 +13,7 @@ import numpy as np
 from deploy.errors import KitError
 from stgcn import npy
 from stgcn.dataset import CLASSES
-from stgcn.files import atomic_write
+from stgcn.files import atomic_write, read_record
 
 RESULT_BYTES = CLASSES * 4  # float32
 LOGITS, DIGESTS = "logits.npy", "results.tsv"
@@ -77,7 +77,7 @@ def _digest(row: np.ndarray) -> str:
 
 def _read_digests(path: Path, names: Sequence[str]) -> list[str]:
     try:
-        rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [line.split("\t") for line in read_record(path).decode("utf-8").splitlines()]
     except (OSError, UnicodeDecodeError):
         rows = []
     for i, name in enumerate(names):
@@ -89,7 +89,7 @@ def _read_digests(path: Path, names: Sequence[str]) -> list[str]:
 def _rows_of_damaged(path: Path) -> np.ndarray:
     """The whole rows that a torn logits file still holds, for naming the first that does not hold."""
     try:
-        data = path.read_bytes()[128:]  # numpy pads the header of so short a description to 128 bytes
+        data = read_record(path)[128:]  # numpy pads the header of so short a description to 128 bytes
     except OSError:
         data = b""
     return np.frombuffer(data[: len(data) // RESULT_BYTES * RESULT_BYTES], np.float32).reshape(-1, CLASSES)

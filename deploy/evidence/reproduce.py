@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from deploy.evidence.chain import GPU_STEPS, batch_steps
 from deploy.manifest import OK, Manifest
-from stgcn.files import atomic_write
+from stgcn.errors import sentence
+from stgcn.files import atomic_write, sha256_file
 
 NAME = "reproduce.sh"
 VERDICT_STEPS = ("score", "report")
@@ -29,11 +32,16 @@ def write(manifest: Manifest) -> None:
     for folder, names in folders(manifest).items():
         text = script(manifest.steps, names)
         path = manifest.workspace / folder / NAME
-        if text is None or (path.is_file() and path.read_text("utf-8", "replace") == text):
+        if text is None or holds(path, text):
             continue
         with atomic_write(path) as stream:
             os.fchmod(stream.fileno(), 0o755)
             stream.write(text.encode())
+
+
+def holds(path: Path, text: str) -> bool:
+    """Whether a script is there and this."""
+    return path.is_file() and sha256_file(path) == hashlib.sha256(text.encode()).hexdigest()
 
 
 def script(entries: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> str | None:
@@ -47,14 +55,9 @@ def script(entries: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> st
 
 def _part(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
     yield ""
-    yield f"# {name} on {_comment(entry['host'])}, for {_comment(entry['by'])}, {entry['started']}"
-    yield f"# kit revision {_comment(entry['revision'])}, key {entry['key']}"
+    yield sentence(f"# {name} on {entry['host']}, for {entry['by']}, {entry['started']}")
+    yield sentence(f"# kit revision {entry['revision']}, key {entry['key']}")
     for path, output in entry["outputs"].items():
-        yield f"# made {_comment(path)}, sha256 {output['sha256']}"
+        yield sentence(f"# made {path}, sha256 {output['sha256']}")
     for argv in [*entry.get("prepare", ()), *entry["commands"]]:
         yield shlex.join(argv)
-
-
-def _comment(text: str) -> str:
-    """`text` on one line, so that nothing in a record leaves its comment."""
-    return " ".join(text.split())

@@ -102,8 +102,8 @@ def _place(source: Path, target: Path) -> None:
 
 
 def all_runs(workspace: Path) -> list[Run]:
-    """The kept runs, oldest first."""
-    return [Run(path) for path in sorted((workspace / FOLDER).glob("[!.]*")) if path.is_dir()]
+    """The kept runs, oldest first; a folder without a manifest is somebody else's, and not to be pruned."""
+    return [Run(path.parent) for path in sorted((workspace / FOLDER).glob("[!.]*/manifest.json"))]
 
 
 def find(workspace: Path, name: str) -> Run:

@@ -16,7 +16,7 @@ from fabric import Config, Connection
 
 from deploy.errors import KitError
 from deploy.inventory import Gpu, Npu
-from stgcn.files import open_regular
+from stgcn.files import read_record
 
 CONNECT_TIMEOUT_S = 10
 SESSIONS = 8  # channels over one connection; sshd's MaxSessions is 10 unless it says otherwise
@@ -92,8 +92,7 @@ def read_known_hosts(path: Path) -> paramiko.HostKeys:
         KitError: a line is damaged: the key that it pinned would be asked for anew.
     """
     try:
-        with open_regular(path) as stream:
-            stream.read().decode("utf-8")
+        read_record(path).decode("utf-8")
         keys = paramiko.HostKeys(str(path))
         for name in keys.keys():  # noqa: SIM118 (it has no __iter__ of its own)
             if name.startswith("|1|"):

@@ -14,6 +14,7 @@ from deploy.console import say
 from deploy.errors import KitError
 from deploy.hosts import ssh
 from deploy.inventory import Gpu, Inventory, Npu, local_path
+from stgcn.files import read_record
 
 _RSA = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")  # one key, three signatures
 
@@ -71,7 +72,7 @@ def pin(known_hosts: Path, known_as: str, key: paramiko.PKey) -> None:
     """Make `key` the one that is known for a host; every other line of the file stays as it is."""
     ssh.read_known_hosts(known_hosts)  # what can't be read whole isn't written again
     known_hosts.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lines = known_hosts.read_text(encoding="utf-8").splitlines() if known_hosts.exists() else []
+    lines = read_record(known_hosts).decode("utf-8").splitlines() if known_hosts.exists() else []
     kept = [line for line in lines if known_as not in _names(line, known_as)]
     aside = known_hosts.with_name(f".{known_hosts.name}.new")
     with aside.open("w", encoding="utf-8") as stream:

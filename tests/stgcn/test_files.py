@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stgcn.errors import InputError
-from stgcn.files import atomic_write, remove, sha256_file, sweep
+from stgcn.files import RECORD_BYTES, atomic_write, read_record, remove, sha256_file, sweep
 
 
 def test_a_file_appears_whole_with_its_folder(tmp_path: Path) -> None:
@@ -85,6 +85,14 @@ def test_removing_nothing_is_fine(tmp_path: Path) -> None:
     remove(tmp_path / "file")
     remove(tmp_path / "file")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_record_is_read_at_once_unless_it_is_none(tmp_path: Path) -> None:
+    (tmp_path / "record").write_bytes(b"{}")
+    assert read_record(tmp_path / "record") == b"{}"
+    os.truncate(str(tmp_path / "record"), RECORD_BYTES + 1)
+    with pytest.raises(OSError, match="larger than"):
+        read_record(tmp_path / "record")
 
 
 def test_only_what_ends_is_opened(tmp_path: Path) -> None:

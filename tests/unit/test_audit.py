@@ -185,6 +185,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
         ),
         r"report\.html: samples is 14",
     ),
+    "a CSV of one endless field": (
+        lambda w: (w / "report/summary.csv").write_text("x" * 200000),
+        r"summary\.csv: missing or damaged",
+    ),
     "a command": (
         lambda w: (w / "npu/bs1/reproduce.sh").write_text("true\n"),
         r"npu/bs1/reproduce\.sh: missing, or not the commands",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,14 @@ def test_a_damaged_file_may_hold_more_rows_than_samples(folder: Path) -> None:
     with (folder / LOGITS).open("ab") as stream:
         stream.write(bytes(1600))
     with pytest.raises(KitError, match=rf"damaged .* from sample {len(NAMES) - 1} "):
+        read_logits(folder, NAMES)
+
+
+@pytest.mark.parametrize("name", [LOGITS, DIGESTS])
+def test_a_pipe_is_refused_unread(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(KitError, match="sample 0"):
         read_logits(folder, NAMES)
 
 
