@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from deploy import interrupt, inventory
 from deploy.console import let_go_of_output, say
 from deploy.containers import images, rootfs
 from deploy.context import Context
+from deploy.errors import KitError
 from deploy.evidence import compare as comparison
 from deploy.evidence import runs
 from deploy.evidence.status import print_status
@@ -38,6 +40,13 @@ def _inventory() -> inventory.Inventory:
 
 def _context(**switches: bool) -> Context:
     return Context(_inventory(), **switches)
+
+
+def _whole_number(flag: str, text: str) -> int:
+    """Of a flag; invoke's own reading of one ends in a traceback."""
+    if not re.fullmatch(r"-?[0-9]{1,18}", text):
+        raise KitError(f"{flag} {text}: not a whole number; give one")
+    return int(text)
 
 
 def _told(body: Callable[..., None]) -> Callable[..., None]:
@@ -113,10 +122,11 @@ def report_(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
 
 @task(name="locate", help={**{k: HELP[k] for k in ("dry", "fresh")}, "samples": "how many samples to compare"})
 @_told
-def locate_(_c, samples=2, dry=False, fresh=False):  # type: ignore[no-untyped-def]
+def locate_(_c, samples="2", dry=False, fresh=False):  # type: ignore[no-untyped-def]
     """Find the block whose output leaves fp32's, and whether another precision_mode helps."""
+    count = _whole_number("--samples", samples)
     with _context(dry=dry, fresh=fresh) as context:
-        locate.run(context, samples)
+        locate.run(context, count)
 
 
 @task(help={"run": "a kept run (id, its beginning, or latest) or a folder; the workspace itself by default"})
@@ -143,9 +153,9 @@ def runs_(_c):  # type: ignore[no-untyped-def]
 
 @task(help={"keep": "how many of the newest to keep", "dry": "print what would be removed, and remove nothing"})
 @_told
-def prune(_c, keep=10, dry=False):  # type: ignore[no-untyped-def]
+def prune(_c, keep="10", dry=False):  # type: ignore[no-untyped-def]
     """Remove all but the newest kept runs."""
-    runs.prune(_context().workspace, keep, dry)
+    runs.prune(_context().workspace, _whole_number("--keep", keep), dry)
 
 
 @task

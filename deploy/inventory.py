@@ -23,9 +23,9 @@ MAX_BYTES = 1 << 17  # an inventory is a page of text; PyYAML takes seconds for 
 MAX_S = 1e6  # eleven days; a clock cannot be asked to wait for any number
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
-Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
+Text = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]+$")]
 Value = Annotated[str, Field(pattern=r"^[^\x00]*$")]
-Word = Annotated[str, Field(pattern=r"^[^\s\x00-][^\s\x00]*$")]  # that no program takes for a flag
+Word = Annotated[str, Field(pattern=r"^[^\s\x00-][^\s\x00]*$", max_length=1000)]  # that no program takes for a flag
 BatchSize = Annotated[int, Field(gt=0, le=1 << 16)]  # samples of 8 GB
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]

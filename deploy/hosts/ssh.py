@@ -146,7 +146,7 @@ def told(name: str, connection: Connection) -> Iterator[None]:
             f"{where}: none of your keys was accepted ({error}); add the public one to its authorized_keys, or name "
             "another with `key` in the inventory"
         ) from None
-    except (OSError, EOFError, paramiko.SSHException) as error:
+    except (OSError, EOFError, UnicodeError, paramiko.SSHException) as error:  # UnicodeError: no name for DNS
         reason = str(error) or "no answer" if not isinstance(error, TimeoutError) else "no answer"
         raise Unreachable(f"{where} cannot be reached ({reason}); check `host`, `port` and `jump`") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -257,6 +258,8 @@ def _probe(section: Npu, runtime: Runtime) -> Mapping[str, Any]:
         found = plain_json.loads(line[0])
         told = {name: found[name] for name in ("cann", "driver", "ais_bench", "aclruntime")}
         if not all(value is None or isinstance(value, str) for value in told.values()):
+            raise ValueError
+        if not all(re.fullmatch("[0-9a-f]{64}", told[name] or "0" * 64) for name in ("ais_bench", "aclruntime")):
             raise ValueError
         return told
     except (ValueError, KeyError, TypeError):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 from markupsafe import Markup
 
 from deploy.report import charts, skeletons
@@ -35,7 +35,8 @@ def render(
     """The page of a verdict.
 
     `entries` is the manifest's, `steps` those to show in order, `run` the id it is kept under, `drawings` the noted
-    samples' clips (`skeletons.drawing`); a sample without one is listed, not drawn.
+    samples' clips (`skeletons.drawing`); a sample without one is listed, not drawn. Raises ValueError for a summary of
+    another form.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -43,7 +44,7 @@ def render(
     environment.globals |= {"num": lambda path, form: _number(summary, path, form), "t": _bilingual}
     environment.filters |= {"shell": shlex.join, "versions": versions}
     template = environment.get_template("page.html.j2")
-    return template.render(
+    values = dict(
         summary=summary,
         worst=_worst(summary["batches"]),
         best=_best(summary["batches"]),
@@ -55,6 +56,10 @@ def render(
         figures=_charts(summary),
         embedded=Markup(json.dumps(summary, ensure_ascii=False).replace("<", "\\u003c")),  # noqa: S704 (escaped)
     )
+    try:
+        return template.render(values)
+    except TemplateError as error:
+        raise ValueError(str(error)) from None
 
 
 def embedded_summary(page: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,9 +36,9 @@ def run(context: Context) -> None:
     """
     say(STAGE, "bold")
     sizes, manifest = context.inventory.batch_sizes, context.manifest
-    refuse_other_sources(context)
     resting_on = [name for name in chain.steps(sizes) if _needed(manifest, name)]
     with as_written(manifest.path):
+        refuse_other_sources(context)
         for name in resting_on:
             chain.check(manifest.steps, name)
     inputs = {
@@ -67,13 +66,15 @@ def run(context: Context) -> None:
     report.make(context)
     reproduce.write(manifest)
     kept = runs.keep(manifest)
-    verdict = json.loads(outputs[0].read_bytes())
-    console.print(table(verdict))
+    with as_written(outputs[0]):
+        verdict = plain_json.load(outputs[0])
+        shown, passed = table(verdict), verdict["verdict"]["passed"]
+        missed = [str(batch["batch_size"]) for batch in verdict["batches"] if not batch["passed"]]
+    console.print(shown)
     say(f"summary: {outputs[0]}")
     say(f"page:    {folder / report.PAGE}")
     say(f"run:     {kept.folder}")
-    if not verdict["verdict"]["passed"]:
-        missed = [str(b["batch_size"]) for b in verdict["batches"] if not b["passed"]]
+    if not passed:
         raise KitError(
             f"batch size {', '.join(missed)}: accuracy is more than {100 * context.inventory.gate:g}% (relative) off;"
             " `fab locate` says in which block, and whether another precision_mode helps"

@@ -26,6 +26,7 @@ from deploy.hosts.remote.files import read_json
 from deploy.hosts.replies import REPLIES
 from deploy.npu import ais_bench, atc, device, results, smi, versions
 from deploy.report import page
+from deploy.stages import score
 from stgcn import npy, onnx_model, plain_json
 from stgcn.dataset import load_labels, open_clips
 from stgcn.errors import InputError, sentence
@@ -137,12 +138,19 @@ def _in_workspace(relative: str, read: Callable[[Context], object]) -> Parse:
 def _evidence(context: Context) -> None:
     run = runs.Run(context.workspace)
     files = {"data": context.data, "labels": context.labels, "checkpoint": context.checkpoint}
+    refusals = []
     for look in (
         lambda: status.print_status(context),
         lambda: compare.print_comparison(run, run),
         lambda: audit.audit(run, {name: Path(path) for name, path in files.items()}, lambda _: None),
+        lambda: score.run(context),
     ):
-        look()
+        try:
+            look()
+        except InputError as refusal:
+            refusals.append(refusal)
+    if refusals:
+        raise refusals[0]
 
 
 def _known_hosts(path: Path) -> None:

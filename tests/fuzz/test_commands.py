@@ -124,3 +124,18 @@ def test_a_home_of_nobody(folder: Path) -> None:
     assert "no such user" in refused(
         [FAB, "-r", ROOT, "status"], folder, INVENTORY="~nobody-of-this-name/inventory.yaml"
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["prune", "--keep", "x"], "--keep x: not a whole number"),
+        (["prune", "--keep", "9" * 5000], "not a whole number"),
+        (["locate", "--samples", "\x1b[2J1"], "--samples 1: not a whole number"),
+        (["trust"], "cannot be reached"),
+    ],
+)
+def test_arguments(arguments: list[str], sentence: str, folder: Path) -> None:
+    npu = f"{{name: npu-a, connection: ssh, host: {'x' * 70}, port: 1}}"  # no name in DNS has 70 letters in a row
+    (folder / "inventory.yaml").write_text(f"workspace: {folder}\nknown_hosts: {folder}/none\nnpu: [{npu}]\n")
+    assert sentence in refused([FAB, "-r", ROOT, *arguments], folder, INVENTORY=str(folder / "inventory.yaml"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -111,3 +112,28 @@ def test_in_an_image_it_is_the_hosts_own_npu_smi_that_is_asked(has_own: bool, ca
     assert smi.in_container is not has_own
     assert smi.chips()[0].memory_used_mb == (1 if has_own else 2)
     assert ("no npu-smi on the host" in capsys.readouterr().out) is not has_own
+
+
+class Telling:
+    """A runtime on which every command prints the same."""
+
+    def __init__(self, said: str) -> None:
+        self.said = said
+
+    def run(self, *_: Any, **__: Any) -> Completed:
+        return Completed(0, self.said)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"cann": 7, "driver": None, "ais_bench": None, "aclruntime": None},
+        {"cann": None, "driver": None, "ais_bench": "\ud800", "aclruntime": None},
+        {"cann": None, "driver": None, "ais_bench": None, "aclruntime": "0" * 63 + "\x1b"},
+        {"cann": None, "driver": None},
+        [],
+    ],
+)
+def test_a_probe_that_tells_something_else_is_refused(told: Any) -> None:
+    with pytest.raises(KitError, match=r"npu-a: python3 could not be asked for its versions"):
+        device._probe(Npu(name="npu-a"), Telling(json.dumps(told)))  # type: ignore[arg-type]

@@ -92,6 +92,10 @@ def test_numbers_are_decimal(tmp_path: Path, text: str, value: float) -> None:
         (NPU + 'atc: {log: "a\\0b"}', "atc.log: 'a\\x00b' is not allowed"),
         (NPU + 'atc: {log: "\\uD800"}', "atc.log: '\\ud800' is not allowed"),
         ('npu: [{name: a, tools: {env: {A: "\\0"}}}]', "npu[0].tools.env.A: '\\x00' is not allowed"),
+        (
+            f"workspace: {'a/' * 1500}a\n" + NPU,
+            "workspace: 'a/a/a/a/a/a/...a/a/a/a/a/a/a' is not allowed; String should",
+        ),
         ("npu: [{name: a, connection: ssh, host: -oProxyCommand=x}]", "npu[0].host: '-oProxyCommand=x' is not"),
         ("a: [", "line 1: not a plain YAML inventory"),
         ("[" * 5000, "not a plain YAML inventory"),

@@ -9,7 +9,7 @@ import pytest
 
 from deploy.context import Context
 from deploy.errors import KitError
-from deploy.evidence import compare, runs
+from deploy.evidence import compare, reproduce, runs
 from deploy.stages import score
 from tests.unit import made_up
 
@@ -61,6 +61,7 @@ def test_pruning_keeps_the_newest(workspace: Context, capsys: pytest.CaptureFixt
     top = workspace.workspace / "runs"
     for old in ("20200101T000000-00000000", "20210101T000000-00000000"):
         (top / old).mkdir()
+        (top / old / "manifest.json").touch()
     newest = runs.all_runs(workspace.workspace)[-1].folder
     runs.prune(workspace.workspace, 1, dry=True)
     assert len(runs.all_runs(workspace.workspace)) == 3
@@ -69,6 +70,14 @@ def test_pruning_keeps_the_newest(workspace: Context, capsys: pytest.CaptureFixt
     assert [run.folder for run in runs.all_runs(workspace.workspace)] == [newest]
     with pytest.raises(KitError, match="--keep 0 would leave no run"):
         runs.prune(workspace.workspace, 0, dry=False)
+
+
+def test_a_folder_of_somebody_elses_is_never_pruned(workspace: Context) -> None:
+    theirs = [workspace.workspace / "runs" / name for name in ("20000101T000000-00000000", "photographs")]
+    for folder in theirs:
+        folder.mkdir(parents=True)
+    runs.prune(workspace.workspace, 1, dry=False)
+    assert all(folder.is_dir() for folder in theirs)
 
 
 def test_the_list_names_every_run(scored: Context, capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,3 +139,15 @@ def test_reproduce_scripts_hold_the_commands_of_their_steps(scored: Context) -> 
             assert steps[name]["key"] in text
             assert all(output["sha256"] in text for output in steps[name]["outputs"].values())
     assert "atc --model=st_gcn.onnx --output=st_gcn_bs4" in (scored.workspace / "npu/bs4/reproduce.sh").read_text()
+
+
+def test_nothing_in_a_record_leaves_its_comment(workspace: Context) -> None:
+    evil = "\x1b[2J\ntouch owned\r\n"
+    entry = {**workspace.manifest.steps["convert/bs4"], "by": evil, "host": evil, "key": evil, "revision": evil}
+    entry["outputs"] = {evil: {"sha256": evil}}
+    text = reproduce.script({"convert/bs4": {**entry, "commands": [["echo", evil]], "prepare": []}}, ["convert/bs4"])
+    assert text is not None
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert lines[0] == "set -euo pipefail"
+    assert lines[1].startswith("echo '")
+    assert "\x1b" not in "".join(line for line in text.splitlines() if line.startswith("#"))

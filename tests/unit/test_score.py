@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,6 +69,10 @@ REFUSED: dict[str, tuple[Callable[[Context], object], str]] = {
     ),
     "the checkpoint changed": (other_file("st_gcn.made-up.pth"), r"made-up\.pth: sha256 .* but export read"),
     "the labels changed": (other_file("val_label.pkl"), r"val_label\.pkl: sha256 .* but preprocess read"),
+    "a checkpoint that is none": (
+        lambda c: change_entry(c, "export", lambda entry: entry["inputs"].update(checkpoint=None)),
+        r"manifest\.json: not of the form that the kit writes",
+    ),
     "no manifest": (lambda c: (c.workspace / "manifest.json").unlink(), "run `make gpu-stage` first"),
 }
 
@@ -78,6 +83,16 @@ def test_what_does_not_belong_together_is_refused(workspace: Context, what: str)
     damage(workspace)
     with pytest.raises(KitError, match=sentence):
         score.run(Context(workspace.inventory))
+
+
+@pytest.mark.parametrize("change", [{"device": "x"}, {"batches": ["x"]}, {"verdict": None}, {"device": {"a": 1}}])
+def test_a_verdict_forged_with_its_manifest_is_refused(change: dict[str, Any], scored: Context, tmp_path: Path) -> None:
+    forged = made_up.copy(scored, tmp_path)
+    path = forged.workspace / "report/summary.json"
+    path.write_text(json.dumps({**made_up.read(path), **change}))
+    change_entry(forged, "score", lambda entry: entry["outputs"].update({"report/summary.json": describe(path)}))
+    with pytest.raises(KitError, match=r"summary\.json: not of the form that the kit writes"):
+        score.run(Context(forged.inventory))
 
 
 def test_a_missed_gate_is_an_error_after_everything_is_written(
