@@ -44,18 +44,18 @@ def render(
     environment.globals |= {"num": lambda path, form: _number(summary, path, form), "t": _bilingual}
     environment.filters |= {"shell": shlex.join, "versions": versions}
     template = environment.get_template("page.html.j2")
-    values = dict(
-        summary=summary,
-        worst=_worst(summary["batches"]),
-        best=_best(summary["batches"]),
-        entries={name: entries[name] for name in steps},
-        run=run,
-        drawings={str(sample): drawing for sample, drawing in drawings.items()},
-        bones=skeletons.bones(),
-        frames_a_second=skeletons.FRAMES_A_SECOND,
-        figures=_charts(summary),
-        embedded=Markup(json.dumps(summary, ensure_ascii=False).replace("<", "\\u003c")),  # noqa: S704 (escaped)
-    )
+    values = {
+        "summary": summary,
+        "worst": _worst(summary["batches"]),
+        "best": _best(summary["batches"]),
+        "entries": {name: entries[name] for name in steps},
+        "run": run,
+        "drawings": {str(sample): drawing for sample, drawing in drawings.items()},
+        "bones": skeletons.bones(),
+        "frames_a_second": skeletons.FRAMES_A_SECOND,
+        "figures": _charts(summary),
+        "embedded": Markup(json.dumps(summary, ensure_ascii=False).replace("<", "\\u003c")),  # noqa: S704 (escaped)
+    }
     try:
         return template.render(values)
     except TemplateError as error:
