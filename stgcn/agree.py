@@ -12,7 +12,7 @@ from typing import Callable, List, Optional, Tuple
 import numpy as np
 
 from stgcn.dataset import CLASSES, SAMPLE_SHAPES
-from stgcn.errors import InputError, run_main
+from stgcn.errors import InputError, run_main, sentence
 from stgcn.files import PathLike, atomic_write
 from stgcn.onnx_model import INPUT, OUTPUT, TOLERANCE, ends, limit_memory, load, network_ends, session
 
@@ -34,7 +34,8 @@ def write_agreement(onnx: PathLike, other: PathLike, output: PathLike) -> None:
         apart = max(apart, float(np.abs(logits - others).max()))
         largest = max(largest, float(np.abs(others).max()))
     agreed = apart <= TOLERANCE * max(1.0, largest)
-    print(f"{'✓' if agreed else '✗'} {onnx} and {other}: logits at most {apart:.1e} apart (tolerance {TOLERANCE:.0e})")
+    told = f"{onnx} and {other}: logits at most {apart:.1e} apart (tolerance {TOLERANCE:.0e})"
+    print(sentence(f"{'✓' if agreed else '✗'} {told}"))
     if not agreed:
         raise InputError(
             f"the logits of {onnx} and {other} differ by {apart:.1e}, more than {TOLERANCE:.0e}: "

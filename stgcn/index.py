@@ -20,7 +20,7 @@ import numpy as np
 
 from stgcn import plain_json
 from stgcn.dataset import PERSONS, SAMPLE_SHAPES, check_finite, is_name, open_dataset, read_clips
-from stgcn.errors import InputError, run_main
+from stgcn.errors import InputError, run_main, sentence
 from stgcn.files import PathLike, atomic_write, remove
 
 FORMAT = 1
@@ -229,7 +229,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     parser.add_argument("--shard_clips", type=int, default=SHARD_CLIPS, help=f"clips a shard (default {SHARD_CLIPS})")
     options = parser.parse_args(argv)
     index = write_index(options.data_path, options.label_path, options.output_dir, options.shard_clips)
-    print(f"{index.samples} samples in {len(index.shards)} shards, indexed in {options.output_dir}")
+    print(sentence(f"{index.samples} samples in {len(index.shards)} shards, indexed in {options.output_dir}"))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import List, Optional
 import numpy as np
 
 from stgcn.dataset import check_finite, open_dataset, read_clips
-from stgcn.errors import InputError, run_main
+from stgcn.errors import InputError, run_main, sentence
 from stgcn.files import PathLike, aside_of, sweep, unwritable
 
 DATA_FOLDER, LABEL_FOLDER = "val_data", "val_label"
@@ -67,9 +67,11 @@ def preprocess(data: PathLike, labels: PathLike, output_dir: PathLike) -> int:
 def _check_own(folder: Path) -> None:
     """Refuse to replace a folder that holds anything but files of an earlier run."""
     if folder.exists():
-        for path in folder.iterdir():
-            if not OWN_NAME.fullmatch(path.name):
-                raise InputError(f"{path} isn't of this program, which would replace it: choose another --output_dir")
+        for entry in os.scandir(str(folder)):
+            if not OWN_NAME.fullmatch(entry.name) or entry.is_dir(follow_symlinks=False):
+                raise InputError(
+                    f"{entry.path} isn't of this program, which would replace it: choose another --output_dir"
+                )
 
 
 def _write_samples(folder: Path, clips: np.memmap, labels: np.ndarray) -> None:
@@ -103,7 +105,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     parser.add_argument("--output_dir", required=True, help="folder for val_data/ and val_label/")
     options = parser.parse_args(argv)
     samples = preprocess(options.data_path, options.label_path, options.output_dir)
-    print(f"{samples} samples in {options.output_dir}/{DATA_FOLDER} and {options.output_dir}/{LABEL_FOLDER}")
+    print(sentence(f"{samples} samples in {options.output_dir}/{DATA_FOLDER} and {options.output_dir}/{LABEL_FOLDER}"))
 
 
 if __name__ == "__main__":

@@ -117,3 +117,18 @@ def test_files_of_others_are_not_replaced(dataset: Dataset, tmp_path: Path) -> N
     with pytest.raises(InputError, match=r"notes\.txt isn't of this program"):
         preprocess.preprocess(*dataset, tmp_path / "out")
     assert files(tmp_path / "out") == {"val_data/notes.txt": b"mine"}
+
+
+def test_a_folder_that_bears_a_samples_name_is_kept(dataset: Dataset, tmp_path: Path) -> None:
+    precious = tmp_path / "out" / "val_data" / "0.bin" / "notes.txt"
+    precious.parent.mkdir(parents=True)
+    precious.touch()
+    with pytest.raises(InputError, match=r"0\.bin isn't of this program"):
+        preprocess.preprocess(*dataset, tmp_path / "out")
+    assert precious.exists()
+
+
+def test_what_it_prints_is_text(dataset: Dataset, tmp_path: Path, capsys: Any) -> None:
+    options = ["--data_path", str(dataset.data), "--label_path", str(dataset.labels)]
+    preprocess.main([*options, "--output_dir", str(tmp_path / "\x1b[2Jout")])
+    assert capsys.readouterr().out[:-1].isprintable()
