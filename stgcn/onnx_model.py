@@ -24,9 +24,9 @@ OPSETS = range(9, 14)  # CANN 5.0.4 and 6.0
 CHECKED_BATCH_SIZES = (1, 3, 8)
 TOLERANCE = 1e-5  # of the largest logit, or of 1 where logits are small
 
-
 MODEL_BYTES = 1 << 28  # twenty times the model
 MEMORY_BYTES = 1 << 32  # that a model may take to be folded and run, four times what the network does
+THREADS = 8  # that run it: the stack of each counts as memory, and a host may have hundreds of cores
 
 # What torch 1.2 leaves to the runtime of the graph convolutions' A, and later torches compute when they export.
 FOLDED = {
@@ -135,6 +135,7 @@ def session(model: Any) -> Any:
     onnxruntime.set_default_logger_severity(4)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    options.intra_op_num_threads = min(THREADS, os.cpu_count() or 1)
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 

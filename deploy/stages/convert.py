@@ -105,6 +105,7 @@ class Conversion:
 
     def __call__(self, worker: Worker, folder: Path) -> Ran:
         npu, build, job = worker.npu, self.build, Job(worker.npu.host, self.job)
+        om = job.folder / build.om.name
         with job.begun(self.fresh) as begun:
             if not begun:
                 npu.host.call("link", {"folder": str(job.folder), "files": {}})
@@ -114,7 +115,9 @@ class Conversion:
             )
             with naming(npu.host.name):
                 (atc.parse_aoe if build.aoe_job_type else atc.parse)(done.output, done.status)
-            transfer.get(npu.host, job.folder / build.om.name, folder / build.om.name)
+                if npu.host.call("digest", {"paths": [str(om)]}).get(str(om)) is None:
+                    raise KitError(f"{log.stem} says that it succeeded and left no {om.name}: see its log")
+            transfer.get(npu.host, om, folder / om.name)
         facts = {"simulated": npu.facts.simulated, **npu.runtime.facts()}
         return Ran(facts, npu.host.name, *self.argv(npu))
 

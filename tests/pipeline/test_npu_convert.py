@@ -110,6 +110,15 @@ def test_a_missing_atc_and_one_that_dies_are_told(job: NpuJob, tmp_path: Path) -
         job.convert()
 
 
+def test_an_atc_that_claims_success_and_leaves_nothing_is_told(job: NpuJob, tmp_path: Path) -> None:
+    boasting = tmp_path / "boasting-atc"
+    boasting.write_text("#!/bin/bash\necho ATC run success, welcome to the next use.\n")
+    boasting.chmod(0o755)
+    job.inventory["npu"][0]["tools"]["atc"] = str(boasting)
+    with pytest.raises(KitError, match=r"npu-a: atc says that it succeeded and left no st_gcn_bs\d.om: see its log"):
+        job.convert()
+
+
 def test_an_atc_that_hangs_is_stopped_at_its_deadline(job: NpuJob, tmp_path: Path) -> None:
     hung = tmp_path / "hung-atc"
     hung.write_text("#!/bin/bash\nsleep 1000\n")

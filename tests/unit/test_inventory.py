@@ -38,6 +38,11 @@ def test_devices_are_listed_or_all(tmp_path: Path, devices: str) -> None:
     assert found.npu[0].devices in ("all", [1, 0])
 
 
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("True", True), ("FALSE", False)])
+def test_true_and_false_are_what_yaml_1_2_calls_so(tmp_path: Path, text: str, value: bool) -> None:
+    assert load(tmp_path, f"npu: [{{name: a, vendor_runtime: {text}}}]").npu[0].vendor_runtime is value
+
+
 def test_atc_flags_are_text(tmp_path: Path) -> None:
     found = load(tmp_path, NPU + "atc: {log: error, enable_small_channel: 1, soc: true, core: 010, mode: on}\n")
     assert found.atc == {"log": "error", "enable_small_channel": "1", "soc": "true", "core": "010", "mode": "on"}
