@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import faulthandler
+import os
 from collections.abc import Iterator
+from typing import IO
 
 import pytest
 
@@ -20,8 +22,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(f"{count:8} cases  {name}")
 
 
+@pytest.fixture(scope="session")
+def console(pytestconfig: pytest.Config) -> Iterator[IO[str]]:
+    """Standard error as it was before pytest took it, so that what the watch says is seen."""
+    capture = pytestconfig.pluginmanager.get_plugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        stream = os.fdopen(os.dup(2), "w")
+    with stream:
+        yield stream
+
+
 @pytest.fixture(autouse=True)
-def watched() -> Iterator[None]:
-    faulthandler.dump_traceback_later(HANG_S, exit=True)
+def watched(console: IO[str]) -> Iterator[None]:
+    faulthandler.dump_traceback_later(HANG_S, exit=True, file=console)
     yield
     faulthandler.cancel_dump_traceback_later()

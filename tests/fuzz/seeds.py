@@ -184,7 +184,7 @@ def streams() -> Sequence[bytes]:
     raw = bytes(range(256)) * 1024
     return [
         b"r" + raw,
-        b"d" + zlib.compress(raw),
+        *(b"d" + zlib.compress(raw) + beyond for beyond in (b"", b"beyond")),
         b"z" + zstandard.ZstdCompressor().compress(raw),
         b"d" + zlib.compress(bytes(64 << 20)),
         b"z" + zstandard.ZstdCompressor().compress(bytes(64 << 20)),

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -104,6 +105,11 @@ def test_a_zstd_stream_that_wants_gigabytes_is_refused(zstd: str) -> None:
     bomb = b"z\x28\xb5\x2f\xfd" + bytes([0x00, 0x15 << 3]) + (((1 << 17) << 3) | 2).to_bytes(3, "little") + b"\0"
     with pytest.raises(Exception, match="(?i)memory|window"):
         compression.decoder(io.BytesIO(bomb))(memoryview(bytearray(SIZE)))
+
+
+def test_what_follows_a_deflated_stream_is_not_waited_through() -> None:
+    read_into, room = compression.decoder(io.BytesIO(b"d" + zlib.compress(RAW) + b"more")), memoryview(bytearray(SIZE))
+    assert [read_into(room) for _ in range(8)] == [SIZE] * 6 + [0] * 2
 
 
 def test_a_cut_leaves_what_had_landed(host: LocalHost, tmp_path: Path) -> None:

@@ -81,11 +81,12 @@ class _Inflated:
         self._body, self._inflater = body, zlib.decompressobj()
 
     def read(self, size: int) -> bytes:
-        while True:
+        while not self._inflater.eof:  # what follows it would be unconsumed for ever
             block = self._inflater.unconsumed_tail or self._body.read(BLOCK)
             raw = self._inflater.decompress(block, size)
             if raw or not block:
                 return raw
+        return b""
 
 
 def _package() -> Any:
