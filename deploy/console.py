@@ -47,6 +47,11 @@ def say(text: str, style: str | None = None) -> None:
     console.print(text, style=style)
 
 
+def mark(simulated: bool) -> str:
+    """What follows each figure of a simulated host."""
+    return " (simulated)" if simulated else ""
+
+
 def let_go_of_output() -> None:
     """After a failure: what the output did not take is not tried again at the very end, where it makes a traceback."""
     try:

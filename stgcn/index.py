@@ -229,7 +229,8 @@ def main(argv: Optional[List[str]] = None) -> None:
     parser.add_argument("--shard_clips", type=int, default=SHARD_CLIPS, help=f"clips a shard (default {SHARD_CLIPS})")
     options = parser.parse_args(argv)
     index = write_index(options.data_path, options.label_path, options.output_dir, options.shard_clips)
-    print(sentence(f"{index.samples} samples in {len(index.shards)} shards, indexed in {options.output_dir}"))
+    shards = f"{len(index.shards)} shard{'s' * (len(index.shards) != 1)}"
+    print(sentence(f"{index.samples} samples in {shards}, indexed in {options.output_dir}"))
 
 
 if __name__ == "__main__":

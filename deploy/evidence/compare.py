@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from deploy.console import console, say
+from deploy.console import console, mark, say
 from deploy.errors import as_written
 from deploy.evidence.runs import VERDICT_STEPS, Run
 
@@ -52,13 +52,14 @@ def results(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[tuple[str, s
 def speeds(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
     """A line on the throughput of every batch size of both runs."""
     ours, theirs = ({batch["batch_size"]: batch["throughput"] for batch in side["batches"]} for side in (a, b))
+    label, other = (mark(side["device"]["simulated"]) for side in (a, b))
     for size in sorted(ours.keys() & theirs.keys()):
         x, y = ours[size], theirs[size]
         if x is None or y is None:
             yield f"bs{size}: throughput not measured in both"
         else:
             change = f"{y['median'] / x['median'] - 1:+.1%}"
-            yield f"bs{size}: {_rate(x)}, then {_rate(y)} samples/s, {change}: {meaning(x, y)}"
+            yield f"bs{size}: {_rate(x)}{label}, then {_rate(y)} samples/s{other}, {change}: {meaning(x, y)}"
 
 
 def meaning(x: Mapping[str, Any], y: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
-from deploy.console import console, say
+from deploy.console import console, mark, say
 from deploy.errors import KitError, as_written
 from deploy.evidence import chain
 from deploy.manifest import FORMAT, Manifest, digest_of, write_json
@@ -152,11 +152,10 @@ def print_runs(workspace: Path) -> None:
 
 def _row(summary: dict[str, Any]) -> list[str]:
     device, batches = summary["device"], summary["batches"]
-    simulated = " (simulated)" if device["simulated"] else ""
     rates = [batch["throughput"]["median"] for batch in batches if batch["throughput"]]
     tops = [batch["top1"] for batch in batches]
     return [
-        device["soc_version"] + simulated,
+        device["soc_version"] + mark(device["simulated"]),
         f"{min(tops):.2%}" if min(tops) == max(tops) else f"{min(tops):.2%} to {max(tops):.2%}",
         f"{max(rates):.2f}" if rates else "not measured",
         "PASSED" if summary["verdict"]["passed"] else "FAILED",

@@ -41,7 +41,7 @@ class Pushed:
     def __str__(self) -> str:
         rate = self.raw_bytes / max(self.seconds, 1e-9) / 1e6
         sent = f"{self.raw_bytes / 1e6:.1f} MB sent as {self.wire_bytes / 1e6:.1f} MB in {self.seconds:.1f} s"
-        return f"{self.shards} shards, {self.kept} there already, {sent} ({rate:.0f} MB/s)"
+        return f"{self.shards} shard{'s' * (self.shards != 1)}, {self.kept} there already, {sent} ({rate:.0f} MB/s)"
 
 
 def put(host: Host, local: Path, there: PurePosixPath) -> None:

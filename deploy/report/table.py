@@ -11,6 +11,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from deploy.console import mark
+
 COLUMNS = (
     "batch_size",
     "samples",
@@ -31,8 +33,8 @@ NESTED = {"throughput": ("median", "min", "max", "repeats", "idle"), "latency_ms
 
 def table(summary: Mapping[str, Any]) -> Group:
     """The results, how near they are to fp32's, and the verdict's line."""
-    simulated = " (simulated)" if summary["device"]["simulated"] else ""
-    return Group(_results(summary, simulated), _nearness(summary), _verdict(summary, simulated))
+    simulated = mark(summary["device"]["simulated"])
+    return Group(_results(summary, simulated), _nearness(summary, simulated), _verdict(summary, simulated))
 
 
 def _results(summary: Mapping[str, Any], simulated: str) -> Table:
@@ -55,10 +57,10 @@ def _results(summary: Mapping[str, Any], simulated: str) -> Table:
     return grid
 
 
-def _nearness(summary: Mapping[str, Any]) -> Table:
+def _nearness(summary: Mapping[str, Any], simulated: str) -> Table:
     """How near the device's logits are to fp32's."""
     headings = ("flipped samples", "cosine min", "median", "max error", "mean")
-    grid = _grid("against the fp32 logits", "batch", *headings)
+    grid = _grid(f"logits{simulated} against fp32's", "batch", *headings)
     for row in summary["batches"]:
         grid.add_row(
             str(row["batch_size"]),

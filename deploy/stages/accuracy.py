@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from deploy.build import Build
-from deploy.console import progress, say
+from deploy.console import mark, progress, say
 from deploy.context import Context, Job, job_name
 from deploy.engine import workers
 from deploy.errors import KitError
@@ -171,7 +171,8 @@ class _Run:
         logits = join(parts, self.index.samples)
         write_logits(DeviceLogits(self.names, self.index.of_clips(logits)), self.build.folder)
         together = aggregate(spans)
-        rate = f", {together['samples_per_s']:.2f} samples/s together" if together else ""
+        marked = mark(facts["simulated"])
+        rate = f", {together['samples_per_s']:.2f} samples/s together{marked}" if together else ""
         where = f"{len(self.devices)} devices" if len(self.devices) > 1 else str(self.devices[0])
         alone = f", as {self.index.samples} single persons" if self.build.persons == "nonempty" else ""
         say(f"    {self.build.name}: {self.index.clips} samples{alone}, each once, over {where}{rate}", "dim")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from deploy.console import console, say
+from deploy.console import console, mark, say
 from deploy.containers.runtime import Runtime
 from deploy.context import Context, Job
 from deploy.errors import KitError, as_written
@@ -283,8 +283,8 @@ def _conclusion(found: Mapping[str, list[dict[str, Any]] | str], modes: Sequence
 
 
 def _print(result: Mapping[str, Any]) -> None:
-    simulated = " (simulated)" if result["simulated"] else ""
-    title = f"blocks against fp32{simulated}, batch size {result['batch_size']}, samples {result['samples']}"
+    blocks_of = f"blocks{mark(result['simulated'])} against fp32"
+    title = f"{blocks_of}, batch size {result['batch_size']}, samples {result['samples']}"
     grid = Table(title=title, title_justify="left")
     modes = {mode: judged["blocks"] for mode, judged in result["modes"].items() if "blocks" in judged}
     grid.add_column("block", justify="right")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.build import Build
-from deploy.console import say
+from deploy.console import mark, say
 from deploy.context import Context, Job, job_name
 from deploy.errors import KitError
 from deploy.inventory import Benchmark
@@ -149,7 +149,8 @@ class Measurement:
                     raise ais_bench.failure(done.output, done.status)
             runs.append(ais_bench.parse_stdout(done.output, self.build.batch_size))
             unit = "persons/s" if self.build.persons == "nonempty" else "samples/s"
-            say(f"    {self.build.name} repeat {len(runs)}: {runs[-1].throughput:.2f} {unit}", "dim")
+            rate = f"{runs[-1].throughput:.2f} {unit}{mark(worker.npu.facts.simulated)}"
+            say(f"    {self.build.name} repeat {len(runs)}: {rate}", "dim")
         return runs
 
 

@@ -91,7 +91,7 @@ def test_a_damaged_index_of_persons_is_refused(rows: Any, tmp_path: Path) -> Non
 
 def test_the_program_tells_what_it_made(dataset: Dataset, tmp_path: Path, capsys: Any) -> None:
     index.main(["--data_path", str(dataset.data), "--label_path", str(dataset.labels), "--output_dir", str(tmp_path)])
-    assert capsys.readouterr().out == f"5 samples in 1 shards, indexed in {tmp_path}\n"
+    assert capsys.readouterr().out == f"5 samples in 1 shard, indexed in {tmp_path}\n"
 
 
 def test_a_clip_that_is_not_finite_leaves_no_index(dataset: Dataset, tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ class TestCompare:
         a, b = (runs.find(context.workspace, "latest") for context in (scored, other))
         assert ("preprocess", "data") in {row[:2] for row in compare.inputs(a.manifest.steps, b.manifest.steps)}
         lines = list(compare.speeds(a.summary, b.summary))
-        assert all(line.endswith("samples/s, -33.3%: slower, beyond both runs' spread") for line in lines)
+        assert all(line.endswith("samples/s (simulated), -33.3%: slower, beyond both runs' spread") for line in lines)
         compare.print_comparison(a, b)
         assert "inputs and versions" in capsys.readouterr().out
 
