@@ -106,6 +106,16 @@ clean: ## remove the workspace of the demo and every cache; inventories' workspa
 work/demo/sample/st_gcn.sample.pth: | $(VENV)/kit
 	@$(BIN)/python -m stgcn.sample --output_dir $(@D)
 
+# Programs of an environment name its Python by path: one that was moved or copied with its checkout is made anew.
+ifneq ($(wildcard $(BIN)/fab),)
+ifeq ($(shell head -n 2 $(BIN)/fab | grep -F '$(realpath $(VENV))/bin/'),)
+.PHONY: moved
+$(VENV)/kit: moved
+moved:
+	@rm -rf $(VENV)
+endif
+endif
+
 # The stamps are files in the environment itself: removing .venv removes them too.
 $(VENV)/kit: requirements/kit.lock requirements/torch.txt
 	@requirements/venv.sh "$(PYTHON)" "$(VENV)" "$(TORCH_INDEX)" requirements/kit.lock requirements/torch.txt

@@ -14,7 +14,7 @@ fail() {
 has_pip() { "$venv/bin/python" -m pip --version >/dev/null 2>&1; }
 package=$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
 has_pip || { "$python" -m venv "$venv" >&2 && has_pip; } ||
-    fail "$python cannot make the environment $venv; it may lack its venv module (on Debian and Ubuntu: apt-get install $package)"
+    fail "$python cannot make the environment $venv; $PWD may not be writable, or it may lack its venv module (on Debian and Ubuntu: apt-get install $package)"
 pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
 echo "installing the kit's packages into $venv" >&2
 "${pip[@]}" --require-hashes -r "$lock" ||

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,19 @@ def test_a_python_that_does_not_do_is_named_with_the_way_out(tmp_path: Path, pyt
         last = done.stderr.splitlines()[-1]
         assert last.startswith(f"error: {program} ")
         assert re.search(sentence, last)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.parametrize("shebang", ["#!{}/bin/python", '#!/bin/sh\n\'\'\'exec\' "{}/bin/python" "$0" "$@"'])
+def test_an_environment_that_was_moved_is_made_anew(tmp_path: Path, shebang: str, moved: bool) -> None:
+    clone = tmp_path / "a clone"
+    (clone / ".venv/bin").mkdir(parents=True)
+    shutil.copy(ROOT / "Makefile", clone)
+    shutil.copytree(ROOT / "requirements", clone / "requirements")  # with its times: older than the stamp
+    (clone / ".venv/bin/fab").write_text(shebang.format("/where it/was/.venv" if moved else clone / ".venv"))
+    (clone / ".venv/kit").touch()
+    done = subprocess.run(["make", "-n", "status"], cwd=clone, capture_output=True, text=True, check=True)
+    assert ("rm -rf .venv\nrequirements/venv.sh" in done.stdout) == moved
 
 
 @pytest.fixture
