@@ -12,7 +12,7 @@ import pytest
 from deploy.inventory import ROOT
 
 DIAGRAM = (ROOT / "docs/architecture.md").read_text().split("```")[1]
-ROWS = [re.findall(r"(?:deploy|stgcn|docker)/[\w/.]*|fabfile\.py", line) for line in DIAGRAM.strip().splitlines()]
+ROWS = [re.split("  +", line)[:-1] or [line] for line in DIAGRAM.strip().splitlines()]
 MODULES = [path for folder in ("deploy", "stgcn") for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
@@ -35,6 +35,10 @@ def test_imports_go_down(path: Path) -> None:
     here = row(path)
     rows = {each.relative_to(ROOT).as_posix(): row(each) for each in imports(path)}
     assert not [name for name, there in rows.items() if here is not None and there is not None and there < here]
+
+
+def test_every_module_has_a_row() -> None:
+    assert [path for path in MODULES if row(path) is None and path != ROOT / "deploy/__init__.py"] == []
 
 
 def test_the_rooms_exist() -> None:
