@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from deploy.inventory import ROOT
@@ -40,6 +42,14 @@ def test_an_error_names_commands_that_exist() -> None:
 )
 def test_a_wrong_command_is_told(line: str) -> None:
     assert list(faults(line))
+
+
+def test_the_readmes_tables_are_of_the_same_things() -> None:
+    english, chinese = (
+        [spans(cell) for cell in re.findall(r"^\| (.*?) \|", (ROOT / name).read_text(encoding="utf-8"), re.M)]
+        for name in ("README.md", "README.zh.md")
+    )
+    assert english == chinese
 
 
 def test_the_readmes_show_the_same_commands_and_output() -> None:
