@@ -108,7 +108,7 @@ work/demo/sample/st_gcn.sample.pth: | $(VENV)/kit
 
 # Programs of an environment name its Python by path: one that was moved or copied with its checkout is made anew.
 ifneq ($(wildcard $(BIN)/fab),)
-ifeq ($(shell head -n 2 $(BIN)/fab | grep -F '$(realpath $(VENV))/bin/'),)
+ifneq ($(shell head -n 2 $(BIN)/fab | grep -qF "$$(cd $(VENV) && pwd -P)/bin/" || echo moved),)
 .PHONY: moved
 $(VENV)/kit: moved
 moved:

@@ -58,7 +58,7 @@ def test_a_python_that_does_not_do_is_named_with_the_way_out(tmp_path: Path, pyt
 @pytest.mark.parametrize("moved", [False, True])
 @pytest.mark.parametrize("shebang", ["#!{}/bin/python", '#!/bin/sh\n\'\'\'exec\' "{}/bin/python" "$0" "$@"'])
 def test_an_environment_that_was_moved_is_made_anew(tmp_path: Path, shebang: str, moved: bool) -> None:
-    clone = tmp_path / "a clone"
+    clone = tmp_path / "a clone's"
     (clone / ".venv/bin").mkdir(parents=True)
     shutil.copy(ROOT / "Makefile", clone)
     shutil.copytree(ROOT / "requirements", clone / "requirements")  # with its times: older than the stamp
