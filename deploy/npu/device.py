@@ -17,7 +17,7 @@ from deploy.console import say
 from deploy.containers.runtime import Runtime
 from deploy.errors import KitError
 from deploy.inventory import Npu
-from deploy.npu import ais_bench, probe, smi, versions
+from deploy.npu import ais_bench, probe, smi, transcript, versions
 from stgcn import plain_json
 
 PROBE_TIMEOUT_S = 60.0  # npu-smi can hang on a lost device
@@ -81,13 +81,21 @@ class Smi:
     @cached_property
     def _logical(self) -> Mapping[tuple[int, int], int]:
         """(NPU id, chip id) -> logical device; empty where the release does not tell, as its table then does."""
+        listed = self._ask(smi.mapping_argv)
         try:
-            return smi.parse_mapping(self._ask(smi.mapping_argv))
+            return smi.parse_mapping(listed)
         except KitError:
             return {}  # the table itself fails alike, with the sentence for it
 
     def _ask(self, argv: Callable[[str], list[str]]) -> str:
-        return self._runtime.run(argv(self._tool), timeout_s=PROBE_TIMEOUT_S).output
+        done = self._runtime.run(argv(self._tool), timeout_s=PROBE_TIMEOUT_S)
+        if transcript.is_signal(
+            done.status
+        ):  # what it had printed by then may lack the process that it would name next
+            raise KitError(
+                f"{self.name}: npu-smi was ended by a signal (exit status {done.status}); run the command again"
+            )
+        return done.output
 
 
 @dataclass(frozen=True)

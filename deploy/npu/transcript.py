@@ -46,6 +46,11 @@ def last(text: str) -> str:
     return next((f"'{quote(line)}'" for line in reversed(lines(text))), "nothing")
 
 
+def is_signal(status: int) -> bool:
+    """Whether an exit status is a signal's: -n, or 128 + n as shells have it."""
+    return status < 0 or 128 < status < 128 + 65
+
+
 def ending(status: int) -> str | None:
     """What an exit status says by itself, or None; a signal counts as 128 + n, as shells have it, or as -n."""
     return _ENDINGS.get(128 - status if status < 0 else status)

@@ -75,6 +75,23 @@ def test_a_process_use_or_memory_makes_a_device_busy(readings: list[Any], busy: 
     assert watch(*readings).check().busy == busy
 
 
+@pytest.mark.parametrize("status", [-9, 137])
+@pytest.mark.parametrize("asked", ["info", "-m", "proc-mem"])
+def test_what_a_killed_npu_smi_had_printed_is_no_reading(
+    asked: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    playing = Playing((0, 1074, FREE))
+    answer = playing.run
+
+    def killed(command: Sequence[str], **_: Any) -> Completed:
+        done = answer(command)
+        return Completed(status, done.output[:-9]) if command[-1] == asked or asked in command[1:-1] else done
+
+    monkeypatch.setattr(playing, "run", killed)
+    with pytest.raises(KitError, match=rf"npu-a: npu-smi was ended by a signal \(exit status {status}\); run"):
+        IdleWatch(Smi("npu-a", "npu-smi", playing), 1, 0).check()
+
+
 def test_memory_above_the_least_that_was_held_when_idle_is_someones() -> None:
     idle = watch((0, 1500, "?"), (0, 1074, "?"), (0, 1200, "?"), (0, 1500, "?"))
     found = [idle.check().busy for _ in range(4)]
