@@ -1,5 +1,6 @@
 # Thin fronts of the fab tasks. INVENTORY=FILE chooses another inventory than inventory.yaml.
 SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
@@ -20,7 +21,7 @@ FAB := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/fab
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: export INVENTORY = inventory.demo$(if $(filter docker,$(RUNTIME)),-docker).yaml
+demo: export INVENTORY = inventory.demo$(if $(RUNTIME),-$(RUNTIME)).yaml
 demo: $(VENV)/kit work/demo/sample/st_gcn.sample.pth ## the whole job on this machine: sample data, simulated NPU, verdict; RUNTIME=docker: in the images
 	@$(FAB) gpu-stage npu-convert npu-bench score
 
@@ -106,17 +107,11 @@ clean: ## remove the workspace of the demo and every cache; inventories' workspa
 work/demo/sample/st_gcn.sample.pth: | $(VENV)/kit
 	@$(BIN)/python -m stgcn.sample --output_dir $(@D)
 
-# Programs of an environment name its Python by path: one that was moved or copied with its checkout is made anew.
-ifneq ($(wildcard $(BIN)/fab),)
-ifneq ($(shell head -n 2 $(BIN)/fab | grep -qF "$$(cd $(VENV) && pwd -P)/bin/" || echo moved),)
-.PHONY: moved
-$(VENV)/kit: moved
-moved:
-	@rm -rf $(VENV)
+# The stamps are files in the environment itself: removing .venv removes them too. One that was moved with its clone, or
+# that lost its Python, is made anew.
+ifneq ($(shell requirements/whole.sh $(VENV) && echo whole),whole)
+.PHONY: $(VENV)/kit
 endif
-endif
-
-# The stamps are files in the environment itself: removing .venv removes them too.
 $(VENV)/kit: requirements/kit.lock requirements/torch.txt
 	@requirements/venv.sh "$(PYTHON)" "$(VENV)" "$(TORCH_INDEX)" requirements/kit.lock requirements/torch.txt
 	@touch $@

@@ -9,12 +9,13 @@ fail() {
 }
 
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
-    fail "$python is not Python 3.10 or newer; name one with PYTHON=..."
+    fail "$python is not Python 3.10 or newer; name one with PYTHON=..., or install it (on Debian and Ubuntu: apt-get install python3-venv)"
+mkdir -p "$venv" || fail "$venv cannot be made; clone the kit to a folder that you may write, on a disk with room for 2 GB"
 # Without its venv module a Python makes an environment all the same, but one without pip.
-has_pip() { "$venv/bin/python" -m pip --version >/dev/null 2>&1; }
+whole() { "$(dirname "$0")/whole.sh" "$venv"; }
 package=$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
-has_pip || { "$python" -m venv "$venv" >&2 && has_pip; } ||
-    fail "$python cannot make the environment $venv; $PWD may not be writable, or it may lack its venv module (on Debian and Ubuntu: apt-get install $package)"
+whole || { "$python" -m venv --clear "$venv" >&2 && whole; } ||
+    fail "$python cannot make the environment $venv; it may lack its venv module (on Debian and Ubuntu: apt-get install $package)"
 pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
 echo "installing the kit's packages into $venv" >&2
 "${pip[@]}" --require-hashes -r "$lock" ||

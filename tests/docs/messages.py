@@ -24,6 +24,13 @@ THROUGH_A_VARIABLE = (
 )
 # Where any exception's text is shown: a host's own operations, and the inventory's validators.
 TEXTS_SHOWN = ("deploy/hosts/remote/", "deploy/inventory.py")
+# What fab itself says of a command line; tests/robust/test_first_contact.py sees it say so.
+OF_FAB = (
+    "Can't find any collection named 'fabfile'!",
+    "No idea what '…' is!",
+    "'…' did not receive required positional arguments: …",
+    "Flag … needed value and was not given one!",
+)
 OTHER_KINDS = {"TimeoutError", "ValueError"}
 
 
@@ -53,7 +60,7 @@ def messages() -> list[Message]:
     for path in (*sorted((ROOT / "docker").rglob("*")), *sorted((ROOT / "requirements").glob("*.sh"))):
         if path.is_file() and path.read_bytes()[:2] == b"#!":
             found += [Message(f"{_name(path)}:{line}", template) for line, template in _of_script(path.read_text())]
-    return found
+    return found + [Message("fab", text) for text in OF_FAB]
 
 
 def _name(path: Path) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from deploy.inventory import ROOT
+from tests.docs.messages import HOLE, OF_FAB
 from tests.pipeline.conftest import FAB
 from tests.pipeline.npu_job import NpuJob
 
@@ -55,17 +56,38 @@ def test_a_python_that_does_not_do_is_named_with_the_way_out(tmp_path: Path, pyt
         assert re.search(sentence, last)
 
 
-@pytest.mark.parametrize("moved", [False, True])
-@pytest.mark.parametrize("shebang", ["#!{}/bin/python", '#!/bin/sh\n\'\'\'exec\' "{}/bin/python" "$0" "$@"'])
-def test_an_environment_that_was_moved_is_made_anew(tmp_path: Path, shebang: str, moved: bool) -> None:
-    clone = tmp_path / "a clone's"
-    (clone / ".venv/bin").mkdir(parents=True)
-    shutil.copy(ROOT / "Makefile", clone)
-    shutil.copytree(ROOT / "requirements", clone / "requirements")  # with its times: older than the stamp
-    (clone / ".venv/bin/fab").write_text(shebang.format("/where it/was/.venv" if moved else clone / ".venv"))
-    (clone / ".venv/kit").touch()
-    done = subprocess.run(["make", "-n", "status"], cwd=clone, capture_output=True, text=True, check=True)
-    assert ("rm -rf .venv\nrequirements/venv.sh" in done.stdout) == moved
+def test_a_folder_that_holds_no_environment_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    argv = [str(ROOT / "requirements/venv.sh"), sys.executable, str(tmp_path / "file/venv"), "-", "-", "-"]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.search("^error: .*/venv cannot be made; clone the kit to a folder that you may write", done.stderr, re.M)
+
+
+def test_an_environment_that_moved_is_none(tmp_path: Path) -> None:
+    made, moved, link = (tmp_path / name for name in ("an environment", "moved", "a link"))
+
+    def whole(venv: Path) -> bool:
+        return subprocess.run([str(ROOT / "requirements/whole.sh"), str(venv)]).returncode == 0
+
+    assert not whole(made)
+    subprocess.run([sys.executable, "-m", "venv", made], check=True)
+    link.symlink_to(made)
+    assert whole(made)
+    assert whole(link)
+    shutil.copytree(made, moved, symlinks=True)
+    assert not whole(moved)
+    (made / "bin/python").unlink()
+    assert not whole(made)
+
+
+@pytest.mark.parametrize("argv", ["dmo", "compare a", "audit --run", "-l"])
+def test_fabs_own_words_are_those_of_the_troubleshooting_tables(tmp_path: Path, argv: str) -> None:
+    done = subprocess.run(
+        [str(FAB), *argv.split()], cwd=tmp_path if argv == "-l" else ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert any(re.match(re.escape(text).replace(HOLE, ".+"), done.stderr) for text in OF_FAB), done.stderr
 
 
 @pytest.fixture
