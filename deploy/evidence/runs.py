@@ -41,7 +41,8 @@ class Run:
         try:
             return dict(plain_json.load(path))
         except (OSError, ValueError, TypeError) as error:
-            raise KitError(f"{path}: no verdict can be read from it ({error}); run `make score`") from None
+            reason = getattr(error, "strerror", None) or error
+            raise KitError(f"{path}: no verdict can be read from it ({reason}); run `make score`") from None
 
     @property
     def id(self) -> str:
