@@ -46,14 +46,20 @@ def drain(items: Sequence[Item], workers: Sequence[Worker], do: Callable[[Worker
 
 def _work_side_by_side(workers: Sequence[Worker], work: Callable[[Worker], None], queue: _Queue[Item]) -> None:
     threads = [threading.Thread(target=work, args=(worker,)) for worker in workers]
-    for thread in threads:
-        thread.start()
     try:
-        for thread in threads:
-            thread.join()
+        _run(threads)
     except BaseException:  # an interrupt
         queue.end()
         raise
+
+
+def _run(threads: Sequence[threading.Thread]) -> None:
+    """To their ends, in short waits: a signal that comes just before one is only seen when it is over."""
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        while thread.is_alive():
+            thread.join(0.5)
 
 
 class _Queue(Generic[Item]):
@@ -105,11 +111,8 @@ def in_parallel(items: Sequence[Item], threads: int, do: Callable[[Item], None])
                 errors.append(error)
 
     workers = [threading.Thread(target=work) for _ in range(min(threads, len(items)))]
-    for worker in workers:
-        worker.start()
     try:
-        for worker in workers:
-            worker.join()
+        _run(workers)
     except BaseException as interrupt:
         errors.append(interrupt)
         raise

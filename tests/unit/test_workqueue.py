@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -80,7 +79,6 @@ def test_after_an_interrupt_nothing_more_is_begun_and_what_it_ended_is_no_failur
     def do(*_: object) -> None:
         begun.append(1)
         if both.wait(5) == 0:
-            time.sleep(0.2)  # until it is waited for
             os.kill(os.getpid(), signal.SIGINT)
         raised.wait(5)
         if fails:
