@@ -37,7 +37,7 @@ class _Console(Console):
 
 console = _Console(highlight=False, soft_wrap=True)
 if not console.is_terminal:
-    console.width = 120  # of a log; rich would cut its tables to 80
+    console.width = max(console.width, 120)  # of a log; rich would cut its tables to 80 without COLUMNS
 
 _PLAIN_EVERY_S = 5.0
 
