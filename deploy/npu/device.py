@@ -89,9 +89,8 @@ class Smi:
 
     def _ask(self, argv: Callable[[str], list[str]]) -> str:
         done = self._runtime.run(argv(self._tool), timeout_s=PROBE_TIMEOUT_S)
-        if transcript.is_signal(
-            done.status
-        ):  # what it had printed by then may lack the process that it would name next
+        # What it had printed by then may lack the process that it would have named next.
+        if transcript.is_signal(done.status):
             raise KitError(
                 f"{self.name}: npu-smi was ended by a signal (exit status {done.status}); run the command again"
             )

@@ -33,6 +33,7 @@ from stgcn.errors import InputError, sentence
 from stgcn.index import load_index
 from tests.fuzz import seeds
 from tests.unit import made_up
+from tests.unit.test_device import Telling
 
 Parse = Callable[[bytes, Path], object]
 
@@ -107,16 +108,6 @@ def _reply(operation: str, content: bytes, _folder: Path) -> object:
     return None
 
 
-class _Runtime:
-    """A runtime on which every command prints the same."""
-
-    def __init__(self, output: str) -> None:
-        self.output, self.status = output, 0
-
-    def run(self, *_: object, **__: object) -> _Runtime:
-        return self
-
-
 def _inflate(content: bytes, _folder: Path) -> None:
     read_into, clip = compression.decoder(io.BytesIO(content)), memoryview(bytearray(1 << 16))
     for _ in range(64):  # as many clips as were announced: what follows is never unpacked
@@ -189,7 +180,7 @@ TARGETS: dict[str, Target] = {
     "known hosts": Target(file(_known_hosts), seeds.known_hosts),
     "owner": Target(file(lambda path: str(Owner.read(read_json(str(path))).is_dead())), seeds.owners),
     "shard": Target(_inflate, seeds.streams, (ValueError, zlib.error, zstandard.ZstdError)),
-    "probe": Target(text(lambda said: device._probe(seeds.NPU, _Runtime(said))), seeds.probes),  # type: ignore[arg-type]
+    "probe": Target(text(lambda said: device._probe(seeds.NPU, Telling(said))), seeds.probes),  # type: ignore[arg-type]
     "CANN version": Target(text(versions.parse_cann), seeds.version_files),
     "driver version": Target(text(versions.parse_driver), seeds.version_files),
     "npu-smi info": Target(text(smi.parse_info), seeds.npu_smi),
