@@ -19,6 +19,7 @@ from deploy.errors import KitError, LinkLost, OverrunError
 from deploy.hosts.capture import Capture
 from deploy.hosts.exchange import HEARTBEAT_S, Exchange, Holder, Pipe, Writer
 from deploy.hosts.owner import Owner
+from deploy.hosts.remote.launch import payload
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Host(ABC):
 
     name: str
     workspace: PurePosixPath
-    operations: Sequence[str]  # the argument list that runs remote/ there
+    operations: Sequence[str]  # the argument list of a Python there that runs remote/
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -134,7 +135,7 @@ class Host(ABC):
         exchange = Exchange(self, pipe, operation, live)
         try:
             try:
-                pipe.write(json.dumps(dict(request)).encode() + b"\n")
+                pipe.write(payload() + json.dumps(dict(request)).encode() + b"\n")
                 for block in body:
                     pipe.write(block)
                 if not live:
@@ -158,7 +159,7 @@ class Host(ABC):
             frames = Exchange(self, pipe, "hold", live=True).frames()
             try:
                 request = {"workspace": str(self.workspace), "owner": asdict(mine), "stale": stale and asdict(stale)}
-                pipe.write(json.dumps(request).encode() + b"\n")
+                pipe.write(payload() + json.dumps(request).encode() + b"\n")
                 next(frames)
                 self._holder = Holder(pipe)
                 return

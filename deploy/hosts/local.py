@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 
 from deploy.hosts.exchange import COMPLAINT_BYTES, Pipe
 from deploy.hosts.host import Host
-from deploy.hosts.remote.jobs import MAIN, STOP_S
+from deploy.hosts.remote.jobs import STOP_S
+from deploy.hosts.remote.launch import ARGUMENTS
 from deploy.hosts.remote.protocol import BLOCK, widen
 from deploy.inventory import local_path
 
@@ -23,7 +24,7 @@ class LocalHost(Host):
     def __init__(self, name: str, workspace: Path) -> None:
         super().__init__(name)
         self.workspace = PurePosixPath(workspace)
-        self.operations = [sys.executable, "-I", MAIN]
+        self.operations = [sys.executable, *ARGUMENTS]
 
     def start(self, argv: Sequence[str]) -> Pipe:
         return _LocalPipe(argv)

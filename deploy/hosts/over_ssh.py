@@ -2,47 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shlex
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import paramiko
 
 from deploy.errors import KitError, LinkLost
-from deploy.hosts import remote, ssh
+from deploy.hosts import ssh
 from deploy.hosts.exchange import COMPLAINT_BYTES, OPERATION_TIMEOUT_S, Pipe
 from deploy.hosts.host import Host
-from deploy.hosts.remote.protocol import BLOCK, MAGIC
+from deploy.hosts.remote.launch import ARGUMENTS
+from deploy.hosts.remote.protocol import BLOCK
 from deploy.inventory import Gpu, Npu
-
-# Brings remote/ to the workspace's .kit/, in a folder whose name says its version, and tells where that is.
-_BOOTSTRAP = f"""
-import json, os, sys
-def reply(answer):
-    sys.stdout.write({MAGIC.decode()!r} + json.dumps(answer) + chr(10))
-    sys.exit()
-if sys.version_info < (3, 7):
-    reply({{"error": "python3 there is " + sys.version.split()[0] + "; install Python 3.7 or newer"}})
-request = json.loads(sys.stdin.buffer.readline().decode())
-home = os.path.expanduser("~")
-workspace = os.path.normpath(os.path.join(home, os.path.expanduser(request["workspace"])))
-folder = os.path.join(workspace, ".kit", request["name"])
-try:
-    if not os.path.exists(folder):
-        part = folder + "." + str(os.getpid()) + ".part"
-        os.makedirs(os.path.join(part, "remote"), 0o750)
-        for name, text in request["sources"].items():
-            with open(os.path.join(part, "remote", name), "w", encoding="utf-8") as stream:
-                stream.write(text)
-        os.rename(part, folder)
-except OSError as error:
-    reply({{"error": "the workspace " + workspace + " cannot be written (" + error.strerror + ")"}})
-reply({{"ok": {{"home": home, "workspace": workspace, "main": os.path.join(folder, "remote", "__main__.py")}}}})
-"""
 
 
 class SSHHost(Host):
@@ -58,22 +32,13 @@ class SSHHost(Host):
         self._links: list[ssh.Link] = []
         self._lock = threading.Lock()
         self._lost = False
+        self.operations = ["python3", *ARGUMENTS]
         try:
-            there = self._bootstrap(section.workspace)
+            there = self.call("contact", {"workspace": section.workspace})
         except BaseException:
             self.close()
             raise
         self.home, self.workspace = PurePosixPath(there["home"]), PurePosixPath(there["workspace"])
-        self.operations = ["python3", "-I", there["main"]]
-
-    def _bootstrap(self, workspace: str) -> Mapping[str, str]:
-        folder = Path(remote.__file__).parent
-        sources = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py"))}
-        version = hashlib.sha256(json.dumps(sources).encode()).hexdigest()[:16]
-        self.operations = ["python3", "-I", "-c", _BOOTSTRAP]
-        request = {"workspace": workspace, "name": f"remote-{version}", "sources": sources}
-        found: Mapping[str, str] = self.call("python3", request)
-        return found
 
     def start(self, argv: Sequence[str]) -> Pipe:
         if self._lost:

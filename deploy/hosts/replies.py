@@ -57,17 +57,15 @@ class Facts(TypedDict):
     devices: dict[str, Annotated[list[Mode], Field(min_length=3, max_length=3)]]
 
 
-class Planted(TypedDict):
-    """Of the bootstrap that brings the operations to a host."""
-
+class Contact(TypedDict):
     home: AbsolutePath
     workspace: AbsolutePath
-    main: AbsolutePath
 
 
 _FORMS: Mapping[str, Any] = {
     "abandon": Done,
     "clips": Packed,
+    "contact": Contact,
     "digest": dict[str, Digest | None],
     "facts": Facts,
     "hold": dict[str, Any],  # its owner reads it field by field
@@ -78,7 +76,6 @@ _FORMS: Mapping[str, Any] = {
     "listing": dict[str, NonNegativeInt],
     "pack": Digest,
     "plant": Done,
-    "python3": Planted,
     "receive": Done,
     "remove": Done,
     "send": Digest,

@@ -22,6 +22,7 @@ from deploy.hosts import transfer
 from deploy.hosts.capture import HEAD_BYTES, LOG_BYTES, TAIL_BYTES, Capture
 from deploy.hosts.local import LocalHost
 from deploy.hosts.owner import Owner
+from deploy.hosts.remote.launch import payload
 from deploy.hosts.remote.operations import OPERATIONS
 from deploy.hosts.remote.protocol import MAGIC
 from deploy.hosts.replies import REPLIES
@@ -47,7 +48,7 @@ def lie(folder: Path, reply: Any) -> Liar:
 
 
 def test_every_operation_has_a_form_for_its_reply() -> None:
-    assert set(REPLIES) == {*OPERATIONS, "python3"}
+    assert set(REPLIES) == set(OPERATIONS)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_every_operation_has_a_form_for_its_reply() -> None:
         ("facts", {"python": "3.9"}),
         ("send", {"sha256": None}),
         ("unpack", "yes"),
-        ("python3", {"home": "relative", "workspace": "/w", "main": "/m"}),
+        ("contact", {"home": "relative", "workspace": "/w"}),
     ],
 )
 def test_a_reply_of_another_form_is_a_sentence(operation: str, reply: Any, tmp_path: Path) -> None:
@@ -236,7 +237,10 @@ def test_a_name_that_is_no_text_is_listed_as_text(tmp_path: Path) -> None:
 
 def test_no_host_is_needed_to_refuse_an_unknown_operation(tmp_path: Path) -> None:
     done = subprocess.run(
-        [*LocalHost("a", tmp_path).operations, "nonsense"], input=b"{}\n", capture_output=True, timeout=60
+        [*LocalHost("a", tmp_path).operations, "nonsense"],
+        input=payload() + b"{}\n",
+        capture_output=True,
+        timeout=60,
     )
     assert b"error" in done.stdout
     assert done.stderr == b""

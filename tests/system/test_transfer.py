@@ -21,6 +21,7 @@ from deploy.hosts import transfer
 from deploy.hosts.host import Host
 from deploy.hosts.local import LocalHost
 from deploy.hosts.over_ssh import SSHHost
+from deploy.hosts.remote.launch import payload
 from deploy.inventory import Npu
 from stgcn.dataset import CLIP_BYTES, CLIP_SHAPE
 from stgcn.index import Index, Shard
@@ -235,7 +236,7 @@ def test_a_receiver_that_waits_on_a_dead_link_is_ended_by_the_next(
     }
     stuck = host.start([*host.operations, "unpack"])
     try:
-        stuck.write(json.dumps(request).encode() + b"\nr" + bytes(dataset.raw[:1]))
+        stuck.write(payload() + json.dumps(request).encode() + b"\nr" + bytes(dataset.raw[:1]))
         while not (Path(dataset.there) / "0.part" / "0.bin").exists():
             time.sleep(0.01)
         dataset.push(control, host)

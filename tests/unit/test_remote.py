@@ -25,7 +25,7 @@ from deploy.errors import KitError
 from deploy.hosts.exchange import Pipe
 from deploy.hosts.local import LocalHost
 from deploy.hosts.remote import compression, files, jobs, machine, shards
-from deploy.hosts.remote.jobs import MAIN
+from deploy.hosts.remote.launch import ARGUMENTS, payload
 from deploy.hosts.remote.operations import OPERATIONS
 from deploy.hosts.remote.protocol import MAGIC
 
@@ -202,7 +202,8 @@ def test_nothing_is_ended_that_is_no_process(pid: Any, tmp_path: Path, monkeypat
 @pytest.mark.parametrize("request_line", [b"", b"not json\n", b"[]\n", b"{}\n", b'{"path": null}\n'])
 @pytest.mark.parametrize("operation", sorted(set(OPERATIONS) - {"hold", "job"}))
 def test_a_bad_request_gets_a_sentence(operation: str, request_line: bytes) -> None:
-    done = subprocess.run([sys.executable, "-I", MAIN, operation], input=request_line, capture_output=True, timeout=60)
+    argv = [sys.executable, *ARGUMENTS, operation]
+    done = subprocess.run(argv, input=payload() + request_line, capture_output=True, timeout=60)
     magic, reply = done.stdout.splitlines(keepends=True)
     assert magic == MAGIC
     assert "error" in json.loads(reply) or done.returncode == 0

@@ -15,10 +15,9 @@ import sys
 import time
 from typing import Any, Dict
 
-from . import files, machine, protocol
+from . import files, launch, machine, protocol
 from .protocol import BLOCK, Body, Request
 
-MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
 STOP_S = 5.0  # what a program gets between SIGTERM and SIGKILL
 
 
@@ -61,15 +60,18 @@ def _start(folder: str, request: Request) -> None:
     fcntl.flock(alive, fcntl.LOCK_EX)
     open(os.path.join(folder, "log"), "wb").close()
     files.write_json(os.path.join(folder, "request.json"), request)
-    subprocess.Popen(
-        [sys.executable, "-I", MAIN, "supervise", folder, str(alive)],
-        stdin=subprocess.DEVNULL,
+    supervisor = subprocess.Popen(
+        [sys.executable, *launch.ARGUMENTS, "supervise", folder, str(alive)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
         pass_fds=[alive],
     )
     os.close(alive)
+    assert supervisor.stdin
+    with supervisor.stdin as source:
+        source.write(launch.payload())
 
 
 def supervise(folder: str, alive: int) -> None:

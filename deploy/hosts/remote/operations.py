@@ -18,7 +18,7 @@ OPERATIONS: Dict[str, Callable[[Request, Body], Any]] = {
         *(files.digest, files.receive, files.send, files.plant, files.link, files.listing, files.pack, files.remove),
         *(shards.clips, shards.landed, shards.unpack),
         *(jobs.job, jobs.job_state, jobs.stop),
-        *(workspace.hold, workspace.abandon, machine.facts),
+        *(workspace.contact, workspace.hold, workspace.abandon, machine.facts),
     )
 }
 

@@ -9,10 +9,18 @@ import os
 import shutil
 import signal
 import time
-from typing import Any
+from typing import Any, Dict
 
 from . import files, jobs, machine, protocol, shards
 from .protocol import LEASE_S, Body, Request
+
+
+def contact(request: Request, _body: Body) -> Dict[str, str]:
+    """Where `workspace`, as the inventory has it, lies here, and the home that it is relative to."""
+    home = os.path.expanduser("~")
+    workspace = os.path.normpath(os.path.join(home, os.path.expanduser(request["workspace"])))
+    os.makedirs(os.path.join(workspace, ".kit"), exist_ok=True)
+    return {"home": home, "workspace": workspace}
 
 
 def hold(request: Request, _body: Body) -> Any:

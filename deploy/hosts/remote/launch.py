@@ -1,0 +1,54 @@
+"""How this package gets into a Python of another process: over its standard input, run from memory, stored nowhere.
+
+    python3 -I -c "import sys; exec(sys.stdin.buffer.readline())" OPERATION < payload() + request
+
+The line that is read unpacks all else, so that the argument is one that every login shell passes on as it is.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import zlib
+
+from .protocol import MAGIC
+
+ARGUMENTS = ("-I", "-c", "import sys; exec(sys.stdin.buffer.readline())")
+MODULES = ("compression", "files", "jobs", "launch", "machine", "operations", "protocol", "shards", "workspace")
+_PACKAGE = "remote"
+
+# Any Python 3 can read it; SOURCES is {module: its text}, TOO_OLD the reply of a Python that cannot run them.
+_LOADER = """
+import importlib, importlib.abc, importlib.util, sys
+class Sources(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+    def find_spec(self, name, path, target=None):
+        return importlib.util.spec_from_loader(name, self) if name in SOURCES else None
+    def is_package(self, name):
+        return name == PACKAGE
+    def get_source(self, name):
+        return SOURCES[name]
+if sys.version_info < (3, 7):
+    sys.stdout.write(TOO_OLD % sys.version.split()[0])
+    sys.exit(1)
+sys.meta_path.insert(0, Sources())
+sys.exit(importlib.import_module(PACKAGE + ".operations").main(sys.argv[1:]))
+"""
+
+
+@functools.lru_cache(maxsize=None)
+def payload() -> bytes:
+    """What goes before a request on the standard input of a Python that was started with ARGUMENTS."""
+    sources = {_PACKAGE: "", **{_PACKAGE + "." + name: _source(name) for name in MODULES}}
+    too_old = {"error": "python3 there is %s; install Python 3.7 or newer"}
+    values = {"SOURCES": sources, "PACKAGE": _PACKAGE, "TOO_OLD": MAGIC.decode() + json.dumps(too_old) + "\n"}
+    # What ASCII JSON says of text, a Python literal says too.
+    named = "".join("%s = %s\n" % (name, json.dumps(value)) for name, value in values.items())
+    packed = zlib.compress((named + _LOADER).encode("ascii"))
+    return b"import zlib; exec(zlib.decompress(sys.stdin.buffer.read(%d)))\n" % len(packed) + packed
+
+
+def _source(name: str) -> str:
+    """Of a module of this package, wherever it came from: files here, memory on a host."""
+    spec = importlib.util.find_spec("." + name, __package__)
+    return spec.loader.get_source(spec.name)  # type: ignore[union-attr, no-any-return]
