@@ -1,0 +1,1 @@
+"""The record of what ran, and what follows from it; the model that runs."""

@@ -1,0 +1,199 @@
+"""The model as this side knows it: a card (`model.json`), and the package whose commands do what only the model can.
+
+docs/own-model.md is the contract. A card of the kit's own lies in stgcn/cards/NAME.json, that of one's own in
+FOLDER/model.json; the export writes it to gpu/model.json with the inputs and outputs of the graph that it wrote.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
+
+import stgcn
+from deploy.errors import KitError
+from stgcn import plain_json
+
+FORMAT = 1
+BUNDLED = Path(stgcn.__file__).resolve().parent  # the package of the kit's own models
+CARD = "model.json"
+
+# numpy's names of the types, little-endian, and their bytes per value
+DTYPES = {"float32": 4, "float16": 2, "int64": 8, "int32": 4, "int8": 1, "uint8": 1, "bool": 1}
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+TensorName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,62}$")]  # also the name of a file
+Key = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
+Module = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
+Line = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Joint = Annotated[int, Field(ge=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Capability = Literal["fold", "blocks", "draw", "sample"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Tensor(_Part):
+    """An input or an output of the ONNX; `shape` is a row's, without the batch."""
+
+    name: TensorName
+    dtype: Literal["float32", "float16", "int64", "int32", "int8", "uint8", "bool"]
+    shape: list[PositiveInt]
+
+    @property
+    def row_bytes(self) -> int:
+        return DTYPES[self.dtype] * math.prod(self.shape)
+
+
+class Metric(_Part):
+    """One figure of accuracy; `gate` is the relative error that passes, the inventory's where it is null."""
+
+    key: Key
+    title: Line
+    better: Literal["higher", "lower"]
+    unit: Literal["share", "number"] = "share"  # a share is shown in percent
+    gate: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+
+class Skeleton(_Part):
+    """What draws a sample's bodies; joints are counted from 0."""
+
+    joints: list[Line]
+    limbs: list[tuple[Joint, Joint]]
+    left: list[Joint]
+    right: list[Joint]
+    dimensions: Literal[2, 3]
+
+
+class Published(_Part):
+    """The published accuracy: of the checkpoint whose sha256 begins so, on that many samples."""
+
+    samples: PositiveInt
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
+    metrics: dict[Key, Finite]
+
+
+class Guide(_Part):
+    """Another's figures, shown beside one's own; throughput in samples/s by batch size."""
+
+    chip: Line
+    metrics: dict[Key, Finite]
+    throughput: dict[
+        Annotated[str, Field(pattern=r"^[1-9][0-9]*$")], Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    ]
+
+
+class Files(_Part):
+    """What the inventory says by default."""
+
+    data: Line
+    labels: Line
+    checkpoint: Line
+
+
+class Card(_Part):
+    """What `model.json` holds (format 1)."""
+
+    format: Literal[1]
+    name: Name
+    title: Line
+    package: Module
+    inputs: Annotated[list[Tensor], Field(min_length=1)]
+    outputs: Annotated[list[Tensor], Field(min_length=1)]
+    metrics: Annotated[list[Metric], Field(min_length=1)]
+    rows_per_sample: PositiveInt = 1
+    classes: list[Line] | None = None
+    skeleton: Skeleton | None = None
+    published: Published | None = None
+    guide: Guide | None = None
+    files: Files | None = None
+    variants: Annotated[list[Name], Field(min_length=1)] = ["reference"]
+    persons: Annotated[list[Literal["both", "nonempty"]], Field(min_length=1)] = ["both"]
+    capabilities: list[Capability] = []
+
+    @property
+    def stem(self) -> str:
+        """What the files of the graph are called: the name up to its first dot."""
+        return self.name.partition(".")[0]
+
+    @field_validator("inputs", "outputs", "metrics")
+    @classmethod
+    def _distinct(cls, parts: list[Tensor] | list[Metric]) -> list[Tensor] | list[Metric]:
+        names = [part.key if isinstance(part, Metric) else part.name for part in parts]
+        if len(set(names)) != len(names):
+            raise ValueError("give each a name of its own")
+        return parts
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Card:
+        known = {metric.key for metric in self.metrics}
+        for part in (self.published, self.guide):
+            if part and set(part.metrics) - known:
+                raise ValueError(f"{sorted(set(part.metrics) - known)[0]} is not among `metrics`")
+        if self.classes is not None and self.outputs[0].shape != [len(self.classes)]:
+            raise ValueError(f"`classes` names {len(self.classes)}, and the first output is {self.outputs[0].shape}")
+        if self.rows_per_sample > 1 and "fold" not in self.capabilities:
+            raise ValueError("rows_per_sample above 1 needs the command `fold` among `capabilities`")
+        return self
+
+
+@dataclass(frozen=True)
+class Model:
+    """A card, and where its package lies."""
+
+    card: Card
+    package: Path  # the folder of the package
+
+    @property
+    def path(self) -> Path:
+        """What Python must have on its path to import the package."""
+        return self.package.parent
+
+    def command(self, python: str, name: str, *options: str) -> list[str]:
+        """The argument list of one of the package's commands."""
+        return [python, "-u", "-m", f"{self.card.package}.{name}", "--model", self.card.name, *options]
+
+
+def read_card(path: Path) -> Card:
+    """Read a `model.json`.
+
+    Raises:
+        KitError: naming the file, the key and what is allowed.
+    """
+    try:
+        return Card.model_validate_json(json.dumps(plain_json.load(path)))
+    except OSError as error:
+        raise KitError(f"{path}: cannot be read ({error.strerror}); correct `model` in the inventory") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the card"
+        raise KitError(f"{path}: {where}: {first['msg']}; see docs/own-model.md") from None
+    except ValueError as error:
+        raise KitError(f"{path}: not a JSON file ({error}); see docs/own-model.md") from None
+
+
+def find(name: str, folder: Path) -> Model:
+    """The model that the inventory names: one of the kit's own, or else the folder of one's own (`folder`).
+
+    Raises:
+        KitError: there is neither, the card is not of the form, or its package is not beside it.
+    """
+    card = BUNDLED / "cards" / f"{name}.json"
+    if card.is_file():
+        return Model(read_card(card), BUNDLED)
+    if not folder.is_dir():
+        known = ", ".join(sorted(path.stem for path in (BUNDLED / "cards").glob("*.json")))
+        raise KitError(
+            f"model: {name!r} is neither a model of the kit ({known}) nor a folder; correct it in the inventory"
+        )
+    own = read_card(folder / CARD)
+    package = folder / own.package
+    if not (package / "__init__.py").is_file():
+        raise KitError(f"{folder / CARD}: its package {own.package!r} is not beside it; see docs/own-model.md")
+    return Model(own, package)

@@ -1,0 +1,90 @@
+"""The seam between the kit and a model: cards, and where their packages lie."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.errors import KitError
+from deploy.inventory import ROOT
+from deploy.pipeline.model import BUNDLED, Card, find, read_card
+
+CARDS = sorted((BUNDLED / "cards").glob("*.json"))
+SMALL: dict[str, Any] = {
+    "format": 1,
+    "name": "mine.small",
+    "title": "Mine",
+    "package": "mine",
+    "inputs": [{"name": "a", "dtype": "float32", "shape": [3, 4]}, {"name": "b", "dtype": "int64", "shape": [2]}],
+    "outputs": [{"name": "x", "dtype": "float32", "shape": [5]}],
+    "metrics": [{"key": "error", "title": "Error", "better": "lower", "unit": "number"}],
+}
+
+
+def own(folder: Path, **changes: Any) -> Path:
+    """A model folder with a card of its own."""
+    (folder / "mine").mkdir(parents=True)
+    (folder / "mine/__init__.py").touch()
+    (folder / "model.json").write_text(json.dumps({**SMALL, **changes}))
+    return folder
+
+
+@pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)
+def test_a_bundled_card_is_whole_and_found_by_its_name(path: Path) -> None:
+    model = find(path.stem, ROOT / "no-such-folder")
+    assert (model.card.name, model.package) == (path.stem, BUNDLED)
+
+
+def test_a_folder_is_a_model(tmp_path: Path) -> None:
+    model = find("mine", own(tmp_path / "mine"))
+    assert (model.card.stem, model.path) == ("mine", tmp_path / "mine")
+    assert [tensor.row_bytes for tensor in model.card.inputs] == [48, 16]
+    assert model.command("python3", "index", "--x") == [
+        "python3",
+        "-u",
+        "-m",
+        "mine.index",
+        "--model",
+        "mine.small",
+        "--x",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"format": 2}, "format"),
+        ({"extra": 1}, "extra"),
+        ({"inputs": []}, "inputs"),
+        ({"inputs": [{"name": "a", "dtype": "float64", "shape": [1]}]}, "dtype"),
+        ({"inputs": [{"name": "../a", "dtype": "int8", "shape": [1]}]}, "name"),
+        ({"outputs": [SMALL["outputs"][0]] * 2}, "outputs"),
+        ({"classes": ["one"]}, "classes"),
+        ({"rows_per_sample": 10}, "fold"),
+        ({"published": {"samples": 1, "sha256": "12345678", "metrics": {"other": 1.0}}}, "other"),
+        ({"package": "os.path"}, "package"),
+    ],
+)
+def test_a_wrong_card_is_refused_by_its_key(tmp_path: Path, changes: dict[str, Any], named: str) -> None:
+    folder = own(tmp_path / "mine", **changes)
+    with pytest.raises(KitError, match=named):
+        read_card(folder / "model.json")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"format": NaN}'])
+def test_what_is_no_card_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "model.json").write_text(text)
+    with pytest.raises(KitError, match=r"model\.json"):
+        read_card(tmp_path / "model.json")
+
+
+def test_an_unknown_model_is_told_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(KitError, match=r"st_gcn\.kinetics"):
+        find("st_gcn.kinetic", tmp_path / "st_gcn.kinetic")
+
+
+def test_the_schema_in_the_docs_is_the_cards() -> None:
+    assert json.loads((ROOT / "docs/model.schema.json").read_text()) == Card.model_json_schema()
