@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 FAB := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/fab
 
 .PHONY: help demo gpu-image npu-image cann-image sbom gpu-stage npu-convert npu-bench npu-tune score report audit
-.PHONY: status doctor ray bench test test-fleet test-system fuzz kill-test soak lint lock clean
+.PHONY: status doctor ray bench check test test-full test-fleet test-system fuzz kill-test soak lint lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,9 +69,16 @@ bench: $(VENV)/kit $(VENV)/ray ## measure the kit against the guide's way (as ro
 
 ray: $(VENV)/ray ## install Ray, for `engine: {kind: ray}` (docs/fleet.md)
 
-test: $(VENV)/dev ## lint, then every test of this machine
+check: $(VENV)/dev ## lint, types, unit tests: under a minute
 	@$(MAKE) lint
-	@$(BIN)/python -m pytest tests --ignore=tests/system --ignore=tests/fleet $(ARGS)
+	@$(BIN)/python -m pytest tests/unit -m "not full" $(ARGS)
+
+test: $(VENV)/dev ## lint, then one case of everything: under five minutes
+	@$(MAKE) lint
+	@$(BIN)/python -m pytest tests -m "not full" $(ARGS)
+
+test-full: $(VENV)/dev $(VENV)/ray ## as root, all that `make test` leaves out: matrices, kills, soak, browser, test-fleet, test-system
+	@$(BIN)/python -m pytest tests -m full $(ARGS)
 
 test-fleet: $(VENV)/dev $(VENV)/ray ## a Ray cluster on this machine, its nodes simulated NPU hosts
 	@$(BIN)/python -m pytest tests/fleet $(ARGS)

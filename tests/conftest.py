@@ -1,13 +1,18 @@
-"""Shared by every suite."""
+"""Shared by every suite: the tiers, and the rule that a test of the quick one is quick."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 OF_MAKE = ("ARGS", "MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS")
 QUICK_EXAMPLES = 30  # attacks on each reader by tests/fuzz; `make fuzz` makes more
+FULL = {Path(__file__).with_name(name) for name in ("fleet", "system")}  # whose tests are all of the full tier
+QUICK_CPU_S = 10.0  # what a test without the marker may take
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -15,12 +20,54 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fuzz-examples", type=int, default=QUICK_EXAMPLES, help="attacks on each reader")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Quickness())
     for name in OF_MAKE:  # what `make test` was told is not for the makes that tests run
         os.environ.pop(name, None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if FULL & set(item.path.parents):
+            item.add_marker("full")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if session.config.getoption("--strict-skips") and reporter and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+class Quickness:
+    """Fails a test without the marker `full` that takes long, its fixtures included, but for those of the session:
+    what is made once for all is not the cost of the test that happens to come first."""
+
+    def __init__(self) -> None:
+        self._began, self._once = 0.0, 0.0
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any) -> Generator[None, Any, Any]:
+        began = cpu_seconds()
+        try:
+            return (yield)
+        finally:
+            if fixturedef.scope == "session":
+                self._once += cpu_seconds() - began
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_setup(self) -> Generator[None]:
+        self._began, self._once = cpu_seconds(), 0.0
+        yield
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None]:
+        yield
+        spent = cpu_seconds() - self._began - self._once
+        if spent > QUICK_CPU_S and not item.get_closest_marker("full"):
+            pytest.fail(f"it took {spent:.1f} s of CPU: mark it `full`, or have it do less", pytrace=False)
+
+
+def cpu_seconds() -> float:
+    """Of this process, and of those that it waited for."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system

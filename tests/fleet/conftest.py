@@ -76,7 +76,7 @@ class Cluster:
         self._cluster.shutdown()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def one_cluster() -> Iterator[Cluster]:
     cluster = Cluster()
     yield cluster

@@ -74,6 +74,7 @@ def test_nothing_stays_on_the_npu_host_but_inputs(finished: tuple[Job, str]) -> 
     assert not [path for path in host.glob(".kit/**/*") if not path.is_dir()]
 
 
+@pytest.mark.full
 def test_one_byte_of_the_checkpoint_runs_what_depends_on_it_again(copy: Job) -> None:
     path = copy.folder.parent / "sample/st_gcn.sample.pth"
     data = bytearray(path.read_bytes())

@@ -48,6 +48,7 @@ def stand_in(folder: Path, shift: float) -> Path:
     return folder
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("shift", "agrees"), [(5e-6, True), (1e-3, False)])
 def test_networks_that_differ_by_more_than_the_tolerance_do_not_go_on(
     sample: Path, tmp_path: Path, shift: float, agrees: bool

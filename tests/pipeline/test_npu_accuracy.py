@@ -50,6 +50,7 @@ results=output/results
     job.inventory["npu"][0]["tools"]["python"] = str(path)
 
 
+@pytest.mark.full
 def test_two_devices_by_fab_give_the_logits_of_one(tmp_path: Path) -> None:
     sizes = [1, 8, 16, 64]
     job = NpuJob(tmp_path, batch_sizes=sizes, benchmark={"loop": 1, "max_repeats": 1})

@@ -14,6 +14,8 @@ from deploy.inventory import ROOT
 from tests.docs.markdown import Command, commands
 from tests.pipeline.conftest import Job
 
+pytestmark = pytest.mark.full
+
 # This very test is part of it.
 ONLY_SHOWN = {"make test": "make -n test"}
 

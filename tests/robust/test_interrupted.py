@@ -10,6 +10,8 @@ import pytest
 
 from tests.robust.interrupted import FAULTS, STAGES, Story, chosen
 
+pytestmark = pytest.mark.full
+
 SEED = int(os.environ.get("SEED") or random.randrange(10**6))
 CUTS, RUNS = len(STAGES), 2  # each stage once, cut in two runs of it
 

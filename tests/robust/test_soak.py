@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from stgcn.dataset import CLIP_BYTES
 from tests.pipeline.npu_job import NpuJob
 from tests.robust import soak
 from tests.robust.interrupted import left_aside
+
+pytestmark = pytest.mark.full
 
 FEW, MANY = 128, 1280  # more shards than are sent at a time, both
 # A process that holds every fourth clip is found; an interpreter's own memory, part of which a look at a process that

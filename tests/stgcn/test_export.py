@@ -43,8 +43,10 @@ def run_export(checkpoint: Path, path: Path, *options: str, python_path: str = "
 
 @pytest.fixture(
     scope="module",
-    params=itertools.product(["reference", "fused", "winograd"], ["both", "nonempty"]),
-    ids=lambda param: "-".join(param),
+    params=[
+        pytest.param((variant, persons), id=f"{variant}-{persons}", marks=[pytest.mark.full] * (variant == "winograd"))
+        for variant, persons in itertools.product(["reference", "fused", "winograd"], ["both", "nonempty"])
+    ],
 )
 def exported(request: Any, checkpoint: Path, tmp_path_factory: Any) -> Any:
     path = tmp_path_factory.mktemp("onnx") / "st_gcn.onnx"
@@ -122,6 +124,7 @@ if LEGACY_TORCH:
         assert "--opset 11 is beyond torch 1.2" in ended.stderr
 
 
+@pytest.mark.full
 def test_a_model_that_cannot_be_checked_is_not_handed_on(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "onnxruntime.py").write_text("raise ImportError('no onnxruntime here')")

@@ -31,6 +31,7 @@ def folder(tmp_path_factory: Any) -> Path:
     return path
 
 
+@pytest.mark.full
 def test_the_checkpoint_knows_the_clips_but_not_all(folder: Path) -> None:
     clips, (_, labels) = open_dataset(folder / "val_data.npy", folder / "val_label.pkl")
     model = load_model(folder / "st_gcn.sample.pth")
