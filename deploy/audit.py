@@ -16,11 +16,12 @@ import numpy as np
 from deploy.console import say
 from deploy.context import Context
 from deploy.errors import KitError, as_written
-from deploy.evidence import chain, reproduce, runs
+from deploy.evidence import runs
 from deploy.evidence.logits import LOGITS, read_logits
 from deploy.evidence.runs import Run
-from deploy.manifest import Manifest, digest_of
 from deploy.npu import ais_bench
+from deploy.pipeline import chain, reproduce
+from deploy.pipeline.manifest import Manifest, digest_of
 from deploy.report import page
 from deploy.report.summary import summary
 from deploy.report.table import to_csv

@@ -10,24 +10,24 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from deploy.build import Build
 from deploy.console import say
 from deploy.containers import runtime
-from deploy.engine import Engine, Ssh
 from deploy.errors import KitError, LinkLost
+from deploy.execution.engine import Engine, Ssh
+from deploy.execution.worker import Clips, NpuHost
 from deploy.hosts import transfer
 from deploy.hosts.host import Host
 from deploy.hosts.local import LocalHost
 from deploy.hosts.over_ssh import SSHHost
 from deploy.inventory import ROOT, Gpu, Inventory, Npu, local_path
-from deploy.manifest import Manifest, Step, key_of
 from deploy.npu.device import Facts, Idle, Smi
-from deploy.worker import Clips, NpuHost
+from deploy.pipeline.build import Build
+from deploy.pipeline.manifest import Manifest, Step, key_of
 from stgcn.files import sweep
 from stgcn.index import Index, PersonIndex, Shard, load_index, load_persons
 
 if TYPE_CHECKING:
-    from deploy.fleet.cluster import Cluster
+    from deploy.execution.fleet.cluster import Cluster
 
 
 @dataclass
@@ -130,7 +130,7 @@ class Context:
     def cluster(self) -> Cluster:
         """The Ray cluster of `engine: {kind: ray}`. Raises KitError where it cannot be joined."""
         try:
-            from deploy.fleet.cluster import Cluster  # Ray is an extra: nothing else may import it
+            from deploy.execution.fleet.cluster import Cluster  # Ray is an extra: nothing else may import it
         except ImportError as error:
             raise KitError(f"engine.kind: ray needs Ray, which is not installed ({error}); run `make ray`") from None
         assert self.inventory.engine.address is not None
@@ -140,7 +140,7 @@ class Context:
     def engine(self) -> Engine:
         if self.inventory.engine.kind == "ssh":
             return Ssh(self.npus, self.send_clips)
-        from deploy.fleet.engine import Fleet
+        from deploy.execution.fleet.engine import Fleet
 
         return Fleet(self.inventory, self.npus, self._pack)
 

@@ -19,7 +19,7 @@ from deploy.console import say
 from deploy.containers.sources import AIS_BENCH, MMDETECTION, MMSKELETON
 from deploy.errors import KitError
 from deploy.inventory import ROOT
-from deploy.manifest import revision, sources
+from deploy.pipeline.manifest import revision, sources
 from stgcn.files import sha256_file
 
 GPU_IMAGE, NPU_IMAGE, SIMULATOR_IMAGE, CANN_IMAGE = "stgcn-gpu", "stgcn-npu", "stgcn-npu:simulator", "stgcn-cann"

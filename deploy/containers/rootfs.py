@@ -23,7 +23,7 @@ from deploy.containers import engine
 from deploy.containers.images import LABEL, MMSKELETON_LABEL
 from deploy.containers.sources import MMSKELETON
 from deploy.errors import KitError
-from deploy.manifest import revision, write_json
+from deploy.pipeline.manifest import revision, write_json
 
 # Paths that may differ between two builds of one source, each with the reason.
 EXPECTED_DIFFERENCES: Mapping[str, str] = {

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from deploy.console import console, mark, say
 from deploy.errors import KitError, as_written
-from deploy.evidence import chain
-from deploy.manifest import FORMAT, Manifest, digest_of, write_json
+from deploy.pipeline import chain
+from deploy.pipeline.manifest import FORMAT, Manifest, digest_of, write_json
 from stgcn import plain_json
 from stgcn.files import sync_folder
 

@@ -13,7 +13,7 @@ from deploy.console import console, say
 from deploy.context import Context, sources_sha256
 from deploy.errors import KitError, as_written
 from deploy.inventory import local_path
-from deploy.manifest import OK
+from deploy.pipeline.manifest import OK
 from stgcn.index import Index, PersonIndex
 
 # Who makes what a kind of step reads; `/` stands for the same batch size.

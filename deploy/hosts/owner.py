@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.hosts.remote.machine import identity
-from deploy.manifest import operator
+from deploy.pipeline.manifest import operator
 
 
 @dataclass(frozen=True)

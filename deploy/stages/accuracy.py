@@ -13,18 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from deploy.build import Build
 from deploy.console import mark, progress, say
 from deploy.context import Context, Job, job_name
-from deploy.engine import workers
 from deploy.errors import KitError
 from deploy.evidence.logits import DIGESTS, LOGITS, RESULT_BYTES, DeviceLogits, write_logits
+from deploy.execution.engine import workers
+from deploy.execution.worker import Clips, Copy, Place, Worker
 from deploy.hosts import transfer
 from deploy.hosts.host import Completed, Host
-from deploy.manifest import Step, key_of
 from deploy.npu import ais_bench, results
 from deploy.npu.device import naming
-from deploy.worker import Clips, Copy, Place, Worker
+from deploy.pipeline.build import Build
+from deploy.pipeline.manifest import Step, key_of
 from stgcn import npy, plain_json
 from stgcn.dataset import CLASSES
 from stgcn.files import atomic_write

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from deploy.build import Build
 from deploy.console import say
 from deploy.context import Context
 from deploy.errors import KitError, LinkLost
-from deploy.manifest import FAILED, announce
+from deploy.pipeline.build import Build
+from deploy.pipeline.manifest import FAILED, announce
 from deploy.stages import accuracy, throughput
 from stgcn.errors import InputError
 

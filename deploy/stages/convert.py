@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.build import Build
 from deploy.console import say
 from deploy.context import Context, Job, job_name
 from deploy.errors import KitError, LinkLost
+from deploy.execution.worker import NO_CLIPS, Clips, Copy, NpuHost, Place, Worker
 from deploy.hosts import transfer
-from deploy.manifest import FAILED, Ran, Step, announce
 from deploy.npu import atc
 from deploy.npu.device import naming
-from deploy.worker import NO_CLIPS, Clips, Copy, NpuHost, Place, Worker
+from deploy.pipeline.build import Build
+from deploy.pipeline.manifest import FAILED, Ran, Step, announce
 from stgcn.errors import InputError
 
 STAGE = "npu-convert"

@@ -15,7 +15,7 @@ from deploy.errors import KitError
 from deploy.hosts import transfer
 from deploy.hosts.local import LocalHost
 from deploy.inventory import ROOT
-from deploy.manifest import Step
+from deploy.pipeline.manifest import Step
 from stgcn import plain_json
 
 STAGE = "gpu-stage"

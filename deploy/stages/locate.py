@@ -21,10 +21,10 @@ from deploy.containers.runtime import Runtime
 from deploy.context import Context, Job
 from deploy.errors import KitError, as_written
 from deploy.evidence import blocks
+from deploy.execution.worker import Copy, Worker
 from deploy.hosts import transfer
-from deploy.manifest import Step, write_json
 from deploy.npu import ais_bench, atc
-from deploy.worker import Copy, Worker
+from deploy.pipeline.manifest import Step, write_json
 from stgcn import onnx_model, plain_json
 from stgcn.dataset import SAMPLE_SHAPES
 from stgcn.files import atomic_write

@@ -9,11 +9,11 @@ from typing import Any
 from deploy.console import say
 from deploy.context import Context
 from deploy.errors import KitError, as_written
-from deploy.evidence import chain
 from deploy.evidence.runs import run_id
 from deploy.hosts import transfer
 from deploy.inventory import ROOT
-from deploy.manifest import Step, digest_of, sources
+from deploy.pipeline import chain
+from deploy.pipeline.manifest import Step, digest_of, sources
 from deploy.report import page, skeletons
 from stgcn import plain_json
 from stgcn.files import atomic_write

@@ -11,10 +11,11 @@ import numpy as np
 from deploy.console import console, say
 from deploy.context import Context
 from deploy.errors import KitError, as_written
-from deploy.evidence import chain, reproduce, runs
+from deploy.evidence import runs
 from deploy.evidence.logits import DIGESTS, LOGITS, read_logits
 from deploy.inventory import ROOT
-from deploy.manifest import Manifest, Step, digest_of, sources, write_json
+from deploy.pipeline import chain, reproduce
+from deploy.pipeline.manifest import Manifest, Step, digest_of, sources, write_json
 from deploy.report.summary import Evidence, summary
 from deploy.report.table import table, to_csv
 from deploy.stages import report

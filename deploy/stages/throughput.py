@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deploy.build import Build
 from deploy.console import mark, say
 from deploy.context import Context, Job, job_name
 from deploy.errors import KitError
+from deploy.execution.worker import NO_CLIPS, Clips, Copy, Worker
 from deploy.inventory import Benchmark
-from deploy.manifest import Step, write_json
 from deploy.npu import ais_bench
 from deploy.npu.device import Idle, IdleWatch, naming
-from deploy.worker import NO_CLIPS, Clips, Copy, Worker
+from deploy.pipeline.build import Build
+from deploy.pipeline.manifest import Step, write_json
 from stgcn.files import sha256_file
 
 SETTLE_S = 30.0  # a device's utilisation takes a moment to fall after our own run

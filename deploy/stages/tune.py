@@ -13,11 +13,11 @@ import yaml
 from rich.table import Table
 from rich.text import Text
 
-from deploy.build import Build
 from deploy.console import console, mark, progress, say
 from deploy.context import Context
 from deploy.errors import KitError
-from deploy.manifest import FAILED, Step, announce, write_json
+from deploy.pipeline.build import Build
+from deploy.pipeline.manifest import FAILED, Step, announce, write_json
 from deploy.report.summary import accuracy as rates
 from deploy.report.summary import relative_error
 from deploy.stages import accuracy, convert, gpu, throughput

@@ -13,7 +13,7 @@ from deploy.inventory import ROOT
 HOLE = "…"
 # Sentences that reach an error or a warning through a variable: (file, function or table).
 THROUGH_A_VARIABLE = (
-    ("deploy/fleet/engine.py", "REASONS"),
+    ("deploy/execution/fleet/engine.py", "REASONS"),
     ("deploy/inventory.py", "_sentence"),
     ("deploy/inventory.py", "_unknown_key"),
     ("deploy/npu/ais_bench.py", "_FAILURES"),

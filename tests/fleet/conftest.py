@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-import deploy.fleet  # noqa: F401 (it has Ray report nothing)
+import deploy.execution.fleet  # noqa: F401 (it has Ray report nothing)
 from deploy.inventory import ROOT
 from tests.pipeline.npu_job import SET_ENV, NpuJob, network
 

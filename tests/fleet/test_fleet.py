@@ -18,9 +18,9 @@ import pytest
 from ray.exceptions import ObjectStoreFullError, OutOfDiskError, OutOfMemoryError, RayError, RaySystemError
 
 from deploy.errors import KitError
-from deploy.fleet.engine import _reason
+from deploy.execution.fleet.engine import _reason
 from deploy.inventory import ROOT, Reference
-from deploy.manifest import Manifest, write_json
+from deploy.pipeline.manifest import Manifest, write_json
 from deploy.report.summary import summary
 from deploy.stages import accuracy, bench, convert, score, tune
 from tests.fleet.conftest import DEVICES, Cluster, job_of, play_variants, script

@@ -26,7 +26,7 @@ from deploy.hosts.remote.launch import payload
 from deploy.hosts.remote.operations import OPERATIONS
 from deploy.hosts.remote.protocol import MAGIC
 from deploy.hosts.replies import REPLIES
-from deploy.manifest import Manifest, Step
+from deploy.pipeline.manifest import Manifest, Step
 from stgcn.index import Index, Shard
 
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\x9b31m\x1bP1$r\x1b\\"

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from deploy.evidence.logits import DeviceLogits, read_logits, write_logits
-from deploy.manifest import Manifest, write_json
 from deploy.npu import smi
+from deploy.pipeline.manifest import Manifest, write_json
 from stgcn import npy, plain_json
 from stgcn.dataset import NAME_LIMIT, load_labels
 from stgcn.index import load_index, write_index

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from deploy import inventory
 from deploy.context import Context
-from deploy.manifest import Manifest, Step
+from deploy.pipeline.manifest import Manifest, Step
 from deploy.stages import accuracy, bench, convert, throughput
 from stgcn.dataset import CLASSES, CLIP_SHAPE, SAMPLE_SHAPES
 from stgcn.index import write_index

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from deploy.manifest import FAILED, canonical
+from deploy.pipeline.manifest import FAILED, canonical
 
 _TEXT = (".json", ".html", ".sh", ".csv", ".yaml")
 _RUN = r"\d{8}T\d{6}-[0-9a-f]{8}"

@@ -14,8 +14,8 @@ import numpy as np
 from deploy.context import Context
 from deploy.evidence.logits import DIGESTS, LOGITS, DeviceLogits, write_logits
 from deploy.inventory import Inventory
-from deploy.manifest import Step, write_json
 from deploy.npu import ais_bench
+from deploy.pipeline.manifest import Step, write_json
 from deploy.stages import throughput
 from stgcn.dataset import CLASSES, CLIP_SHAPE
 from stgcn.files import sha256_file

@@ -15,7 +15,7 @@ from deploy.audit import differences, print_audit
 from deploy.context import Context
 from deploy.errors import KitError
 from deploy.evidence.runs import find, run_id
-from deploy.manifest import key_of
+from deploy.pipeline.manifest import key_of
 
 
 def edit(path: Path, change: Callable[[Any], None]) -> None:
@@ -94,7 +94,7 @@ def forge_rate(work: Path) -> None:
 
 
 def forge_output(work: Path, step: str, path: Path) -> None:
-    from deploy.manifest import describe
+    from deploy.pipeline.manifest import describe
 
     place = path.relative_to(work).as_posix()
     edit(work / "manifest.json", set_to("steps", step, "outputs", place, value=describe(path)))

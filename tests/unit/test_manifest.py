@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from deploy.errors import KitError
-from deploy.manifest import Manifest, Step
+from deploy.pipeline.manifest import Manifest, Step
 
 
 class Counter:

@@ -9,7 +9,8 @@ import pytest
 
 from deploy.context import Context
 from deploy.errors import KitError
-from deploy.evidence import compare, reproduce, runs
+from deploy.evidence import compare, runs
+from deploy.pipeline import reproduce
 from deploy.stages import score
 from tests.unit import made_up
 

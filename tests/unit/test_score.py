@@ -13,7 +13,7 @@ import pytest
 from deploy.context import Context
 from deploy.errors import KitError
 from deploy.evidence.logits import DeviceLogits, write_logits
-from deploy.manifest import describe, key_of
+from deploy.pipeline.manifest import describe, key_of
 from deploy.stages import score
 from tests.unit import made_up
 

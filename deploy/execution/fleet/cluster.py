@@ -14,7 +14,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from deploy.errors import KitError, LinkLost
-from deploy.fleet.node import TASKS, Keeper
+from deploy.execution.fleet.node import TASKS, Keeper
 from deploy.hosts.exchange import Pipe
 from deploy.hosts.host import Host
 from deploy.inventory import ROOT, Npu

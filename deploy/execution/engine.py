@@ -1,6 +1,6 @@
 """The engine: which hosts and devices do the units of work of a stage, and how many at a time.
 
-`Ssh` does them one host or device each, from one queue. A fleet (deploy/fleet) has Ray place them.
+`Ssh` does them one host or device each, from one queue. A fleet (deploy/execution/fleet) has Ray place them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from deploy.worker import NpuHost, Place, Worker
+from deploy.execution.worker import NpuHost, Place, Worker
 from deploy.workqueue import drain
 from stgcn.index import Index
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from deploy.errors import KitError
-from deploy.manifest import OK, key_of
+from deploy.pipeline.manifest import OK, key_of
 from stgcn.index import Index, PersonIndex
 
 Entry = Mapping[str, Any]

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy.evidence.chain import GPU_STEPS, batch_steps
-from deploy.manifest import OK, Manifest
+from deploy.pipeline.chain import GPU_STEPS, batch_steps
+from deploy.pipeline.manifest import OK, Manifest
 from stgcn.errors import sentence
 from stgcn.files import atomic_write, sha256_file
 

@@ -1,6 +1,6 @@
 """What Ray and the engine cost a task: tasks that do nothing, through the engine, on a cluster of this machine alone.
 
-python -m deploy.fleet.overhead [TASKS]
+python -m deploy.execution.fleet.overhead [TASKS]
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)
 import ray
 
 from deploy.containers.runtime import Native
-from deploy.fleet.cluster import RayHost
-from deploy.fleet.engine import Fleet
+from deploy.execution.fleet.cluster import RayHost
+from deploy.execution.fleet.engine import Fleet
+from deploy.execution.worker import NO_CLIPS, Clips, Copy, NpuHost, Place, Worker
 from deploy.inventory import ROOT, Inventory
 from deploy.npu.device import Facts, Smi
 from deploy.npu.smi import Chip
-from deploy.worker import NO_CLIPS, Clips, Copy, NpuHost, Place, Worker
 from stgcn.index import Index, Shard
 
 DEVICES = 8

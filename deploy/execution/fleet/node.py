@@ -15,11 +15,11 @@ from ray.exceptions import RayTaskError
 
 from deploy.containers import runtime
 from deploy.errors import KitError
+from deploy.execution.worker import Clips, Copy, NpuHost, Work, Worker
 from deploy.hosts.exchange import Pipe
 from deploy.hosts.local import LocalHost
 from deploy.inventory import Inventory, Npu
 from deploy.npu.device import Facts, Smi
-from deploy.worker import Clips, Copy, NpuHost, Work, Worker
 from stgcn.errors import InputError
 from stgcn.index import Shard
 

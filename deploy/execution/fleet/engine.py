@@ -31,12 +31,12 @@ from ray.exceptions import (
 
 from deploy.console import say
 from deploy.errors import KitError
-from deploy.fleet.cluster import RayHost, pinned
-from deploy.fleet.node import Member, Outcome, perform
+from deploy.execution.fleet.cluster import RayHost, pinned
+from deploy.execution.fleet.node import Member, Outcome, perform
+from deploy.execution.worker import Copy, NpuHost, Place, Result, Work
 from deploy.hosts.transfer import STREAMS
 from deploy.interrupt import ended_by_interrupt
 from deploy.inventory import Inventory
-from deploy.worker import Copy, NpuHost, Place, Result, Work
 from deploy.workqueue import in_parallel
 from stgcn.files import atomic_write
 from stgcn.index import Index, Shard
