@@ -10,12 +10,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
+from deploy.hosts import forks
 from deploy.hosts.exchange import COMPLAINT_BYTES, Pipe
 from deploy.hosts.host import Host
 from deploy.hosts.remote.jobs import STOP_S
 from deploy.hosts.remote.launch import ARGUMENTS
 from deploy.hosts.remote.protocol import BLOCK, widen
 from deploy.inventory import local_path
+
+_HELPER = [sys.executable, *ARGUMENTS]
 
 
 class LocalHost(Host):
@@ -24,26 +27,32 @@ class LocalHost(Host):
     def __init__(self, name: str, workspace: Path) -> None:
         super().__init__(name)
         self.workspace = PurePosixPath(workspace)
-        self.operations = [sys.executable, *ARGUMENTS]
+        self.operations = _HELPER
 
     def start(self, argv: Sequence[str]) -> Pipe:
-        return _LocalPipe(argv)
+        if list(argv[:-1]) == _HELPER:
+            with suppress(OSError):  # then it takes longer
+                return _LocalPipe(forks.fork(argv[-1]))
+        return _LocalPipe(_program(argv))
 
     def path(self, text: str) -> PurePosixPath:
         return PurePosixPath(local_path(text))
 
 
+def _program(argv: Sequence[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        list(argv),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+        start_new_session=True,  # an interrupt at the terminal is the control process's to pass on
+    )
+
+
 class _LocalPipe:
-    def __init__(self, argv: Sequence[str]) -> None:
-        # A session of its own: an interrupt at the terminal is the control process's to pass on.
-        self._process = subprocess.Popen(
-            list(argv),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            start_new_session=True,
-        )
+    def __init__(self, process: subprocess.Popen[bytes] | forks.Fork) -> None:
+        self._process = process
         assert self._process.stdin
         assert self._process.stdout
         assert self._process.stderr

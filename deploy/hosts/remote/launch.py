@@ -15,7 +15,18 @@ import zlib
 from .protocol import MAGIC
 
 ARGUMENTS = ("-I", "-c", "import sys; exec(sys.stdin.buffer.readline())")
-MODULES = ("compression", "files", "jobs", "launch", "machine", "operations", "protocol", "shards", "workspace")
+MODULES = (
+    "compression",
+    "files",
+    "forks",
+    "jobs",
+    "launch",
+    "machine",
+    "operations",
+    "protocol",
+    "shards",
+    "workspace",
+)
 _PACKAGE = "remote"
 
 # Any Python 3 can read it; SOURCES is {module: its text}, TOO_OLD the reply of a Python that cannot run them.

@@ -9,7 +9,7 @@ import sys
 import zlib
 from typing import Any, Callable, Dict, List
 
-from . import files, jobs, machine, protocol, shards, workspace
+from . import files, forks, jobs, machine, protocol, shards, workspace
 from .protocol import Body, Request
 
 OPERATIONS: Dict[str, Callable[[Request, Body], Any]] = {
@@ -26,10 +26,13 @@ OPERATIONS: Dict[str, Callable[[Request, Body], Any]] = {
 def main(arguments: List[str]) -> int:
     # Newer ais_bench refuses inputs that others can write, and output folders wider than 0750.
     os.umask(0o027)
+    if arguments[0] == "serve":
+        forks.serve(int(arguments[1]))
+        return 0
     if arguments[0] == "supervise":
         jobs.supervise(arguments[1], int(arguments[2]))
         return 0
-    protocol.end_when_late()
+    protocol.begin()
     try:
         protocol.put(protocol.MAGIC)
         request = json.loads(protocol.request_line())

@@ -70,8 +70,10 @@ def listen(seconds: float) -> None:
         raise SystemExit(1)
 
 
-def end_when_late() -> None:
-    """A read or write of more than LEASE_S fails, in a sentence."""
+def begin() -> None:
+    """The operator is there now; from here on a read or write of more than LEASE_S fails, in a sentence."""
+    global _heard
+    _heard = time.monotonic()
     signal.signal(signal.SIGALRM, _late)
 
 
