@@ -12,11 +12,11 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deploy.console import say
-from deploy.containers.sources import AIS_BENCH, MMDETECTION, MMSKELETON
+from deploy.containers.sources import AIS_BENCH, MMDETECTION, MMSKELETON, Source
 from deploy.errors import KitError
 from deploy.inventory import ROOT
 from deploy.pipeline.manifest import revision, sources
@@ -25,6 +25,8 @@ from stgcn.files import sha256_file
 GPU_IMAGE, NPU_IMAGE, SIMULATOR_IMAGE, CANN_IMAGE = "stgcn-gpu", "stgcn-npu", "stgcn-npu:simulator", "stgcn-cann"
 LABEL = "stgcn-ascend-kit."  # of the labels that go into the manifest
 SOURCES_LABEL, MMSKELETON_LABEL = LABEL + "stgcn.sha256", LABEL + "mmskeleton"
+
+SUMS = "SHA256SUMS"  # as sha256sum writes it
 
 _CA_VARIABLES = ("CA_BUNDLE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 _NETWORK_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "PIP_INDEX_URL")
@@ -76,27 +78,68 @@ def npu_image(settings: Settings) -> None:
         raise KitError(f"TARGET={target}: the NPU image's targets are {' and '.join(bases)}")
     with _context("docker/build", "docker/npu") as context:
         (context / "ais_bench").mkdir()
+        labels = {LABEL + "target": target}
         if target == "cann":
-            _gather_ais_bench(context, settings.text("AIS_BENCH_SRC"))
+            labels[LABEL + "ais_bench"] = _gather_ais_bench(context / "ais_bench", settings)
         tag = NPU_IMAGE if target == "cann" else SIMULATOR_IMAGE
         arguments = settings.arguments(**{bases[target]: "BASE_IMAGE"})
-        _build(settings, context, "docker/npu/Dockerfile", target, tag, arguments, {LABEL + "target": target})
+        _build(settings, context, "docker/npu/Dockerfile", target, tag, arguments, labels)
 
 
 def cann_image(settings: Settings) -> None:
     """Build stgcn-cann, a base with the CANN of the user's own .run files."""
     folder = Path(settings.text("CANN_RUN") or "cann").expanduser()
-    packages = sorted(folder.glob("*.run"))
-    if not packages:
-        raise KitError(
-            f"CANN_RUN={folder}: no .run file there; download Ascend-cann-toolkit_<version>_linux-<arch>.run"
-        )
+    packages = _cann_packages(folder)
     with _context("docker/build", "docker/npu") as context:
         (context / "cann").mkdir()
         for package in packages:
             shutil.copyfile(package, context / "cann" / package.name)
         arguments = settings.arguments(PYTHON_IMAGE="BASE_IMAGE")
-        _build(settings, context, "docker/npu/cann.Dockerfile", None, CANN_IMAGE, arguments, {})
+        labels = {f"{LABEL}{package.name}.sha256": sha256_file(package) for package in packages}
+        _build(settings, context, "docker/npu/cann.Dockerfile", None, CANN_IMAGE, arguments, labels)
+
+
+def _cann_packages(folder: Path) -> list[Path]:
+    """The .run files of a folder, of which every one is going to be installed.
+
+    Raises:
+        KitError: there is no toolkit among them, or one that is no part of a conversion; or SHA256SUMS says otherwise.
+    """
+    packages = sorted(folder.glob("*.run"))
+    toolkits = [package for package in packages if "toolkit" in package.name]
+    if len(toolkits) != 1:
+        found = (
+            f"{len(toolkits)} toolkits"
+            if toolkits
+            else "no toolkit among its .run files"
+            if packages
+            else "no .run file"
+        )
+        raise KitError(f"CANN_RUN={folder}: {found} there; download one Ascend-cann-toolkit_<version>_linux-<arch>.run")
+    for package in packages:
+        if not re.search(r"toolkit|kernels|-ops[_-]", package.name):
+            raise KitError(
+                f"{package}: it would not be used, for the image takes a toolkit and its operator packages "
+                "(Ascend-cann-kernels-<chip>_*.run, from 8.5 on Ascend-cann-<chip>-ops_*.run); move it away"
+            )
+    if (folder / SUMS).exists():
+        _check_sums(folder, packages)
+    return packages
+
+
+def _check_sums(folder: Path, files: Sequence[Path]) -> None:
+    """Raises KitError for one of `files` that SHA256SUMS beside them lacks, or knows with another sum."""
+    lines = (folder / SUMS).read_text(errors="replace").splitlines()
+    sums = {
+        found[2]: found[1] for line in lines if (found := re.fullmatch(r"\\?([0-9a-f]{64}) [ *](?:\./)?(.+)", line))
+    }
+    for path in files:
+        if path.name not in sums:
+            raise KitError(f"{folder / SUMS} does not list {path.name}; add its sum, from a source that you trust")
+        if (found := sha256_file(path)) != sums[path.name]:
+            raise KitError(
+                f"{path}: its sha256 is {found}, not {sums[path.name]} as SHA256SUMS says; download it again"
+            )
 
 
 def _gather_mmskeleton(context: Path, settings: Settings | None) -> None:
@@ -105,23 +148,40 @@ def _gather_mmskeleton(context: Path, settings: Settings | None) -> None:
     if settings is None:
         (folder / "README").write_text("mmskeleton was left out of this image: make gpu-image WITHOUT_MMSKELETON=1.\n")
         return
-    MMSKELETON.gather(settings.text("MMSKELETON_SRC"), folder)
+    MMSKELETON.gather(settings.text("MMSKELETON_SRC"), folder / MMSKELETON.folder)
 
 
-def _gather_ais_bench(context: Path, given: str | None) -> None:
-    """The tool's verified source, or a folder of wheels whose SHA256SUMS the build checks."""
-    wheels = Path(given).expanduser() if given else None
-    if wheels is None or not list(wheels.glob("*.whl")):
-        shutil.rmtree(context / "ais_bench")
-        AIS_BENCH.gather(given, context)
-        return
-    if not (wheels / "SHA256SUMS").is_file():
+def _gather_ais_bench(into: Path, settings: Settings) -> str:
+    """The tool's verified source, or a folder of wheels as its SHA256SUMS has them; what it is, for the record."""
+    given = settings.text("AIS_BENCH_SRC")
+    wheels = sorted(Path(given).expanduser().glob("*.whl")) if given else []
+    if not wheels:
+        source = _chosen(AIS_BENCH, settings)
+        source.gather(given, into)
+        return source.commit or f"tree {source.tree}"
+    folder = wheels[0].parent
+    if not (folder / SUMS).is_file():
         raise KitError(
-            f"AIS_BENCH_SRC={wheels}: wheels without a SHA256SUMS file; write one of sums that you trust "
+            f"AIS_BENCH_SRC={folder}: wheels without a SHA256SUMS file; write one of sums that you trust "
             "(sha256sum *.whl > SHA256SUMS)"
         )
-    for path in [*wheels.glob("*.whl"), wheels / "SHA256SUMS"]:
-        shutil.copyfile(path, context / "ais_bench" / path.name)
+    _check_sums(folder, wheels)
+    for path in wheels:
+        shutil.copyfile(path, into / path.name)
+    return "wheels"
+
+
+def _chosen(source: Source, settings: Settings) -> Source:
+    """`source`, or the user's own commit, tree (hash of git) and folder of it: <NAME>_COMMIT, _TREE, _FOLDER."""
+    prefix = source.name.upper()
+    hashes = {name: settings.text(f"{prefix}_{name}") for name in ("COMMIT", "TREE")}
+    for name, value in hashes.items():
+        if value and not re.fullmatch(r"[0-9a-f]{40}", value):
+            raise KitError(f"{prefix}_{name}={value}: give the whole hash, 40 digits of 0-9a-f")
+    folder = settings.text(f"{prefix}_FOLDER") or source.folder
+    if not any(hashes.values()):
+        return replace(source, folder=folder)
+    return replace(source, commit=hashes["COMMIT"] or "", tree=hashes["TREE"], folder=folder)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -19,95 +20,103 @@ from pathlib import Path
 
 from deploy.errors import KitError
 
-_DEBRIS = ("__pycache__",)  # what running from a tree leaves in it: not copied, not hashed
+_DEBRIS = ("__pycache__", ".git")  # what a work tree has besides: not copied, not hashed
 
 
 @dataclass(frozen=True)
 class Source:
-    """One folder of a public repository at one commit."""
+    """One folder of a public repository, known by its commit, its tree or both."""
 
     name: str
     url: str
-    commit: str
+    commit: str  # "": it is known by its tree alone
     folder: str  # in the repository; "" is the whole
     tree: str | None  # git's hash of the folder's tree; None: only a clone can be verified, by its commit
     variable: str  # of make, that names a local copy
     beside: tuple[str, ...] = ()  # files beside the folder that go with it, a licence for instance
+    accept: str | None = None  # the variable of make that accepts another tree
 
     def gather(self, given: str | None, into: Path) -> None:
-        """Copy the verified folder to `into`, from `given` (a clone, a tree or an archive of it), or else by git.
+        """Copy the verified folder to `into`, from `given` (a clone, a tree, an archive of it, a URL), or else by git.
 
         Raises:
             KitError: it cannot be had, or is not this source.
         """
         with tempfile.TemporaryDirectory() as scratch:
-            if given is None:
-                top = self._export(self._fetch(Path(scratch, "clone")), Path(scratch, "tree"))
+            if given is None or _is_url(given):
+                found = self._export(self._fetch(given or self.url, Path(scratch, "clone")), Path(scratch, "tree"))
             else:
-                top = self._local(Path(given).expanduser(), Path(scratch))
-            self._verify(top)
-            into.mkdir(parents=True, exist_ok=True)
-            _copy(top / self.folder, into / Path(self.folder).name)
+                found = self._local(Path(given).expanduser(), Path(scratch))
+            self._verify(found)
+            _copy(found, into)
             for name in self.beside:
-                if (top / name).is_file():
-                    shutil.copyfile(top / name, into / name)
+                if found.name == Path(self.folder).name and (found.parent / name).is_file():
+                    shutil.copyfile(found.parent / name, into.parent / name)
 
-    def _fetch(self, clone: Path) -> Path:
+    def _fetch(self, url: str, clone: Path) -> Path:
+        if not self.commit:
+            raise KitError(
+                f"{self.name}: to fetch it takes a commit; give one, or name a local copy: {self.variable}=PATH"
+            )
         clone.mkdir()
-        for arguments in (["init", "--quiet"], ["fetch", "--quiet", "--depth=1", self.url, self.commit]):
+        for arguments in (["init", "--quiet"], ["fetch", "--quiet", "--depth=1", url, self.commit]):
             done = _git(clone, *arguments)
             if done.returncode:
                 reason = (done.stderr.strip().splitlines() or ["git is not there"])[-1]
                 raise KitError(
-                    f"{self.name} cannot be fetched from {self.url} ({reason}); on a machine that reaches it, "
+                    f"{self.name} cannot be fetched from {url} ({reason}); on a machine that reaches it, "
                     f"clone it, check out {self.commit}, bring the clone or a .tar.gz of it here, and name that with "
                     f"{self.variable}=PATH"
                 )
         return clone
 
     def _local(self, given: Path, scratch: Path) -> Path:
-        """The folder that stands for the repository's top."""
-        if given.is_file() and self.tree:
-            return _top_of(_unpack(given, scratch / "archive"), self.folder)
-        if not given.is_dir() and not given.is_file():
+        """The folder, in a clone or a tree, or in an archive of either."""
+        if given.is_file():
+            given = _unpack(given, scratch / "archive")
+        elif not given.is_dir():
             raise KitError(f"{self.variable}={given}: no such folder or archive; it is to hold {self.name}")
-        if (
-            given.is_dir()
-            and _is_repository(given)
-            and _git(given, "cat-file", "-e", f"{self.commit}^{{commit}}").returncode == 0
-        ):
-            return self._export(given, scratch / "tree")
+        tops = [given, *_folders_in(given)]
+        for top in tops if self.commit else ():
+            if _is_repository(top) and _git(top, "cat-file", "-e", f"{self.commit}^{{commit}}").returncode == 0:
+                return self._export(top, scratch / "tree")
         if self.tree is None:
             raise KitError(f"{self.variable}={given}: not a git clone with commit {self.commit} of {self.name}")
-        return _top_of(given, self.folder)
+        # The folder itself may be what was given, under whatever name: it is known by its hash.
+        candidates = [top / self.folder for top in tops if (top / self.folder).is_dir()]
+        whole = next((folder for folder in [*candidates, *tops] if tree_hash(folder) == self.tree), None)
+        if whole is None and not candidates:
+            wanted = f"neither commit {self.commit} nor" if self.commit else "no"
+            raise KitError(
+                f"{self.variable}={given}: {wanted} folder {self.folder}/ of {self.name} is in it; "
+                "name a clone that has it, or the top folder of a copy"
+            )
+        return whole or candidates[0]
 
     def _export(self, repository: Path, into: Path) -> Path:
         """The commit's own files, whatever is checked out or changed there."""
         archive = into.with_suffix(".tar")
         wanted = [self.folder, *self.beside] if self.folder else []
         if _git(repository, "archive", f"--output={archive}", self.commit, "--", *wanted).returncode:
-            raise KitError(f"{repository}: commit {self.commit} of {self.name} is not whole there; clone it again")
-        return _unpack(archive, into)
+            where = f"without {self.folder}/, or " if self.folder else ""
+            raise KitError(f"commit {self.commit} of {self.name} is {where}not whole in {repository}: clone it again")
+        return _unpack(archive, into) / self.folder
 
-    def _verify(self, top: Path) -> None:
+    def _verify(self, folder: Path) -> None:
         if self.tree is None:
             return
-        found = tree_hash(top / self.folder)
+        found = tree_hash(folder)
         if found != self.tree:
+            known = f"{self.tree} (commit {self.commit[:12]})" if self.commit else self.tree
+            way_out = f"; if it is what you want, and is to be trusted: {self.accept}={found}" if self.accept else ""
             raise KitError(
-                f"{self.name}: the tree of {self.folder}/ is {found}, not {self.tree} (commit {self.commit[:12]}); "
-                f"it was changed, perhaps patched already: give it as published with {self.variable}=PATH"
+                f"{self.name}: the tree of {self.folder or folder.name}/ is {found}, not {known}; "
+                f"it was changed, perhaps patched already: give it as published with {self.variable}=PATH{way_out}"
             )
 
 
 def tree_hash(folder: Path) -> str:
-    """git's hash (hex) of a folder as a tree object, byte code left out.
-
-    Raises:
-        KitError: the folder is not there.
-    """
-    if not folder.is_dir():
-        raise KitError(f"{folder.name}/ is not in the source that was given: name the repository's top folder")
+    """git's hash (hex) of a folder as a tree object, byte code left out."""
     return _tree(folder).hex()
 
 
@@ -139,15 +148,16 @@ def _hash(kind: bytes, content: bytes) -> bytes:
 
 
 def _copy(folder: Path, into: Path) -> None:
-    shutil.copytree(folder, into, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*_DEBRIS, ".git"))
+    shutil.copytree(folder, into, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*_DEBRIS))
 
 
-def _top_of(folder: Path, wanted: str) -> Path:
-    """`folder`, or the only folder in it, as archives have it; the folder itself may be what was wanted."""
-    inside = [path for path in folder.iterdir() if path.is_dir()]
-    if not (folder / wanted).is_dir() and len(inside) == 1 and (inside[0] / wanted).is_dir():
-        return inside[0]
-    return folder
+def _folders_in(folder: Path) -> list[Path]:
+    """The folders one level down, where archives have their top."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink() and path.name != ".git")
+
+
+def _is_url(given: str) -> bool:
+    return re.match(r"(https?|ssh|git|file)://|[\w.-]+@[\w.-]+:", given) is not None
 
 
 def _unpack(archive: Path, into: Path) -> Path:
@@ -201,11 +211,13 @@ MMDETECTION = Source(
     tree=None,
     variable="MMDETECTION_SRC",
 )
+# The last of upstream's own commits (2025-12-18): from 1ff4acca on its backend knows the layout of CANN 8.5 and 9.
 AIS_BENCH = Source(
     name="ais_bench",
-    url="https://github.com/Ascend/tools",
-    commit="9d6da90fd0d3e5d232676c7a4527f7d92ac70e5c",
+    url="https://gitee.com/ascend/tools.git",
+    commit="8da7f6455bb122ca38b50e625fb7751c7e190ed1",
     folder="ais-bench_workload/tool/ais_bench",
-    tree="6a9226d08fd1cb098fb8a26a62346079f04b0b84",
+    tree="9d33218902dc886918f9c42e391f46dbe8f060e2",
     variable="AIS_BENCH_SRC",
+    accept="AIS_BENCH_TREE",
 )

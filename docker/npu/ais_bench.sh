@@ -1,18 +1,53 @@
 #!/bin/bash
-# ais_bench.sh FOLDER LOCK: install ais_bench and aclruntime from FOLDER, wheels with SHA256SUMS or the tool's source.
+# ais_bench.sh FOLDER LOCK: install ais_bench and aclruntime from FOLDER, which holds wheels or the tool's source.
 set -eu
 folder=$1 lock=$2
+ascend=/usr/local/Ascend
+
+fail() {
+    echo "error: the base image's $1; give another with BASE_IMAGE=..." >&2
+    exit 1
+}
+
+python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))' || fail "python3 is $(python3 -V 2>&1), older than 3.9"
+python3 -m pip --version >/dev/null || fail "python3 has no pip"
+# A distribution's own Python would refuse; nothing else runs in this image.
+export PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore
+
+# CANN's script, at the place where an inventory's defaults look for it, wherever this CANN keeps its own.
+default=$ascend/ascend-toolkit/set_env.sh
+for script in "$default" "$ascend"/cann/set_env.sh "$ascend"/cann-*/set_env.sh {"${ASCEND_TOOLKIT_HOME:-/none}"{,/..},/opt/conda/Ascend/cann*}/set_env.sh; do
+    [ -r "$script" ] || continue
+    [ "$script" = "$default" ] || {
+        mkdir -p "${default%/*}"
+        printf '# Where the kit looks for it.\nsource %q\n' "$script" >"$default"
+    }
+    set +eu # CANN's scripts read variables that are not set
+    # shellcheck disable=SC1090 # whichever there is
+    source "$script"
+    set -eu
+    break
+done
+homes=()
+for home in "${ASCEND_TOOLKIT_HOME:-}" $ascend/cann $ascend/ascend-toolkit/latest $ascend/nnae/latest; do
+    home=${home%%:*}
+    [ ! -d "$home/" ] || homes+=("$home")
+done
+[ ${#homes[@]} -gt 0 ] || fail "CANN is not found (no set_env.sh under $ascend or /opt/conda/Ascend, no ASCEND_TOOLKIT_HOME)"
+
 pip=(python3 -m pip install --no-deps)
 "${pip[@]}" --require-hashes --only-binary :all: -r "$lock"
+python3 /build/cann_view.py devlib $ascend/devlib "${homes[@]}"
 cd "$folder"
-if [ -f SHA256SUMS ]; then
-    sha256sum --check --strict SHA256SUMS
+if compgen -G '*.whl' >/dev/null; then
     # The wheels that this Python takes, out of a folder that may hold those of several.
     "${pip[@]}" --no-index --find-links . --only-binary :all: aclruntime ais_bench
 else
-    /build/tools
-    # shellcheck disable=SC1091 # the image's
-    source /usr/local/Ascend/ascend-toolkit/set_env.sh
-    "${pip[@]}" --no-build-isolation ./backend .
+    /build/tools g++ Python.h
+    # Each release of the backend knows the layouts of the CANNs of its time: it is shown this one in all of them.
+    view=/build/cann
+    python3 /build/cann_view.py view $view "${homes[@]}"
+    [ -e README.md ] || touch README.md # setup.py reads it, and some commits lack it
+    CANN_PATH=$view ASCEND_TOOLKIT_HOME=$view "${pip[@]}" --no-build-isolation ./backend .
 fi
 python3 -c 'import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, ("aclruntime", "ais_bench"))))'

@@ -4,11 +4,7 @@
 ARG PYTHON_IMAGE=python:3.9-slim-bookworm
 FROM ${PYTHON_IMAGE}
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
-COPY docker/build /build
-RUN --mount=type=secret,id=network --mount=type=secret,id=ca /build/online /build/tools
-RUN --mount=type=bind,source=cann,target=/cann \
-    for package in /cann/*toolkit*.run /cann/*kernels*.run; do \
-        [ -e "$package" ] || continue; \
-        bash "$package" --quiet --install --install-for-all --install-path=/usr/local/Ascend; \
-    done; \
-    test -r /usr/local/Ascend/ascend-toolkit/set_env.sh
+COPY docker/build docker/npu/cann.sh /build/
+RUN --mount=type=secret,id=network --mount=type=secret,id=ca /build/online /build/tools g++
+RUN --mount=type=bind,source=cann,target=/cann /build/cann.sh /cann
+ENV LD_LIBRARY_PATH=/usr/local/Ascend/driver/lib64:/usr/local/Ascend/driver/lib64/common:/usr/local/Ascend/driver/lib64/driver${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import subprocess
 from pathlib import Path
@@ -79,12 +80,60 @@ def test_a_wrong_setting_is_refused_by_name(docker: Path, variables: dict[str, s
         build(docker, **variables)
 
 
-def test_wheels_without_sums_and_a_folder_without_packages_are_refused(docker: Path) -> None:
+def test_wheels_without_sums_are_refused(docker: Path) -> None:
     (docker / "aclruntime.whl").write_bytes(b"")
     with pytest.raises(KitError, match="wheels without a SHA256SUMS file"):
         build(docker, TARGET="cann", AIS_BENCH_SRC=str(docker))
-    with pytest.raises(KitError, match=r"no \.run file there"):
-        images.cann_image(Settings({"CANN_RUN": str(docker)}))
+
+
+TOOLKIT, KERNELS, OPS = (
+    f"Ascend-cann-{name}_linux-x86_64.run" for name in ("toolkit_8.5.0", "kernels-310p_8.3.RC1", "310p-ops_8.5.0")
+)
+EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
+
+
+def cann_image(docker: Path, *packages: str, sums: str | None = None) -> list[str]:
+    folder = docker / "cann packages"
+    folder.mkdir()
+    for name in packages:
+        (folder / name).touch()
+    if sums is not None:
+        (folder / "SHA256SUMS").write_text(sums)
+    images.cann_image(Settings({"DOCKER": str(docker / "docker"), "CANN_RUN": str(folder)}))
+    return [line.split()[1] for line in (docker / "context").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("packages", [[TOOLKIT], [TOOLKIT, KERNELS], [TOOLKIT, OPS]])
+def test_every_package_of_cann_goes_into_the_build(docker: Path, packages: list[str]) -> None:
+    listed = "".join(f"{EMPTY_SHA256} *{name}\n" for name in packages)
+    assert {f"cann/{name}" for name in packages} <= set(cann_image(docker, *packages, sums=listed))
+
+
+@pytest.mark.parametrize(
+    ("packages", "named"),
+    [
+        ([], "no .run file"),
+        ([OPS], "no toolkit"),
+        ([TOOLKIT, TOOLKIT.replace("8.5.0", "9.0.1")], "2 toolkits"),
+        ([TOOLKIT, "Ascend-cann-nnal_8.5.0_linux-x86_64.run"], "Ascend-cann-nnal_8.5.0_linux-x86_64.run"),
+        ([TOOLKIT, "Ascend-hdk-310p-npu-driver_25.2.0_linux-x86-64.run"], "npu-driver"),
+    ],
+)
+def test_a_package_that_would_not_be_used_is_refused(docker: Path, packages: list[str], named: str) -> None:
+    with pytest.raises(KitError, match=re.escape(named)):
+        cann_image(docker, *packages)
+
+
+@pytest.mark.parametrize("sums", ["", f"{'0' * 64}  {TOOLKIT}\n"])
+def test_a_package_that_is_not_as_its_sums_say_is_refused(docker: Path, sums: str) -> None:
+    with pytest.raises(KitError, match=TOOLKIT):
+        cann_image(docker, TOOLKIT, sums=sums)
+
+
+@pytest.mark.parametrize("name", ["AIS_BENCH_COMMIT", "AIS_BENCH_TREE"])
+def test_a_hash_of_the_users_own_is_whole(docker: Path, name: str) -> None:
+    with pytest.raises(KitError, match=name):
+        build(docker, TARGET="cann", **{name: "8da7f645"})
 
 
 def before_the_patch(folder: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import tarfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,28 @@ def as_tar(clone: Path, to: Path) -> Path:
     return to.with_suffix(".tar.gz")
 
 
+def as_tar_of_the_folders_own_name(clone: Path, to: Path) -> Path:
+    """A repository that is named like the folder in it, as mmskeleton is, packed with what git knows of it."""
+    with tarfile.open(to.with_suffix(".tar.gz"), "w:gz") as archive:
+        archive.add(clone, "net")
+    return to.with_suffix(".tar.gz")
+
+
+def as_changed_tar_of_the_folders_own_name(clone: Path, to: Path) -> Path:
+    (clone / "net/model.py").write_text("changed, and not committed\n")
+    return as_tar_of_the_folders_own_name(clone, to)
+
+
+def as_tar_of_the_tree(clone: Path, to: Path) -> Path:
+    with tarfile.open(to.with_suffix(".tar.gz"), "w:gz") as archive:
+        archive.add(as_tree(clone, to), "net")
+    return to.with_suffix(".tar.gz")
+
+
+def as_the_folder_itself(clone: Path, to: Path) -> Path:
+    return (clone / "net").rename(to)
+
+
 def as_zip(clone: Path, to: Path) -> Path:
     (clone / "net/link").unlink()  # a zip made here keeps neither links nor modes
     (clone / "net/run.sh").chmod(0o644)
@@ -85,21 +108,51 @@ def as_changed_clone(clone: Path, to: Path) -> Path:
     return to
 
 
+FORMS = [
+    as_tree,
+    as_bare,
+    as_tar,
+    as_tar_of_the_folders_own_name,
+    as_changed_tar_of_the_folders_own_name,
+    as_tar_of_the_tree,
+    as_the_folder_itself,
+    as_zip,
+    as_changed_clone,
+    None,
+]
+
+
 def test_the_hash_is_gits_own(clone: Path, source: Source) -> None:
     assert tree_hash(clone / "net") == source.tree
 
 
-@pytest.mark.parametrize("form", [as_tree, as_bare, as_tar, as_zip, as_changed_clone, None])
+@pytest.mark.parametrize("form", FORMS)
 def test_any_form_gives_the_published_files(
     form: Callable[[Path, Path], Path] | None, clone: Path, source: Source, tmp_path: Path
 ) -> None:
     given = form(clone, tmp_path / "given") if form else None
     if form is as_zip:
-        source = Source(**{**vars(source), "commit": "0" * 40, "tree": git(clone, "rev-parse", "HEAD:net")})
-    source.gather(str(given) if given else None, tmp_path / "into")
+        source = replace(source, commit="0" * 40, tree=git(clone, "rev-parse", "HEAD:net"))
+    source.gather(str(given) if given else None, tmp_path / "into/net")
     assert tree_hash(tmp_path / "into/net") == source.tree
     assert not (tmp_path / "into/net/__pycache__").exists()
-    assert not (tmp_path / "into/other").exists()
+    assert {path.name for path in (tmp_path / "into").iterdir()} <= {"net", "LICENSE"}
+
+
+def test_a_url_is_fetched_from(clone: Path, source: Source, tmp_path: Path) -> None:
+    away = replace(source, url=str(tmp_path / "nowhere"))
+    away.gather(clone.as_uri(), tmp_path / "into")
+    assert tree_hash(tmp_path / "into") == source.tree
+
+
+def test_another_tree_is_accepted_by_its_hash_alone(clone: Path, source: Source, tmp_path: Path) -> None:
+    given = as_tree(clone, tmp_path / "given")
+    (given / "net/model.py").write_text("a fork's\n")
+    with pytest.raises(KitError, match="NET_TREE=") as refused:
+        replace(source, accept="NET_TREE").gather(str(given), tmp_path / "into")
+    tree = str(refused.value).rpartition("=")[2]
+    replace(source, commit="", tree=tree).gather(str(given), tmp_path / "into")
+    assert (tmp_path / "into/model.py").read_text() == "a fork's\n"
 
 
 def test_a_changed_tree_is_refused_with_both_hashes(clone: Path, source: Source, tmp_path: Path) -> None:
@@ -114,7 +167,7 @@ def test_a_place_that_is_not_there_and_one_without_it_are_named(source: Source, 
     with pytest.raises(KitError, match="NET_SRC=/none: no such folder or archive"):
         source.gather("/none", tmp_path / "into")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(KitError, match="net/ is not in the source"):
+    with pytest.raises(KitError, match=r"NET_SRC=.*/empty: .*net/"):
         source.gather(str(tmp_path / "empty"), tmp_path / "into")
     (tmp_path / "text").write_text("no archive")
     with pytest.raises(KitError, match=r"not a \.tar, \.tar\.gz or \.zip"):
@@ -122,13 +175,13 @@ def test_a_place_that_is_not_there_and_one_without_it_are_named(source: Source, 
 
 
 def test_a_network_that_is_not_there_says_how_to_do_without(source: Source, tmp_path: Path) -> None:
-    away = Source(**{**vars(source), "url": str(tmp_path / "nowhere")})
+    away = replace(source, url=str(tmp_path / "nowhere"))
     with pytest.raises(KitError, match=rf"cannot be fetched from .*check out {source.commit}.*NET_SRC=PATH"):
         away.gather(None, tmp_path / "into")
 
 
 def test_a_source_known_by_its_commit_alone_must_be_a_clone(clone: Path, source: Source, tmp_path: Path) -> None:
-    whole = Source(**{**vars(source), "folder": "", "tree": None, "beside": ()})
+    whole = replace(source, folder="", tree=None, beside=())
     whole.gather(str(clone), tmp_path / "into")
     assert (tmp_path / "into/other/x").is_file()
     with pytest.raises(KitError, match="not a git clone with commit"):
