@@ -5,13 +5,14 @@ A clip is float32 of shape (3, 300, 18, 2): x, y and score; frames; OpenPose joi
 
 from __future__ import annotations
 
+import mmap
 import os
 from pathlib import Path
 from typing import Any, List, NamedTuple, Tuple
 
 import numpy as np
 
-from stgcn import npy, plain_pickle
+from stgcn import npy, numpy_pickle, plain_json, plain_pickle
 from stgcn.errors import InputError, shown
 from stgcn.files import PathLike, open_regular
 
@@ -76,18 +77,26 @@ def check_finite(clips: np.ndarray, first: int, path: object) -> None:
 
 
 def load_labels(path: PathLike) -> Labels:
-    """Names and labels from a pickle of `(names, labels)`, by any Python's protocol, resolving no class.
+    """Names and labels from a pickle of `(names, labels)`, by any Python's protocol and any numpy, or from JSON.
 
-    Raises InputError for a missing or damaged file, a pickle that names a class, lists that don't pair up, names that
-    aren't short printable text, and labels outside 0..399.
+    In JSON they are such a pair, an object with `names` and `labels`, an object of names with their labels, or one of
+    names with objects that hold `label_index`, as Kinetics-skeleton's own; there a sample whose `has_skeleton` is false
+    is left out. Raises InputError for a missing or damaged file, a pickle that names anything but numpy's arrays and
+    numbers, lists that don't pair up, names that aren't short printable text, and labels outside 0..399.
     """
     try:
         with plain_pickle.mapped(path) as content:
-            names, labels = _name_and_label_lists(plain_pickle.load(content, allowed={}))
+            if _is_json(content):
+                pair = _pair_of_json(plain_json.load(path))
+            else:
+                pair = plain_pickle.load(content, numpy_pickle.ALLOWED)
+            names, labels = _name_and_label_lists(pair)
     except plain_pickle.UnexpectedNameError as error:
         raise InputError(
-            f"{path} names {error}, and a label file holds only lists: it may run code, don't trust it"
+            f"{path} names {error}, and a label file holds only lists and arrays: it may run code, don't trust it"
         ) from error
+    except OSError as error:
+        raise InputError(f"can't read {path} ({error.strerror}): check the path") from error
     except ValueError as error:
         raise InputError(f"{path} isn't a label file ({error}): give the dataset's val_label.pkl") from error
     for index, label in enumerate(labels):
@@ -138,17 +147,47 @@ def _checked_shape(path: PathLike, header: Any) -> Tuple[int, ...]:
     return shape
 
 
+def _is_json(content: mmap.mmap) -> bool:
+    """Whether a label file is JSON: no instruction of a pickle begins with one of its brackets."""
+    return content[:64].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"[", b"{")
+
+
+def _pair_of_json(content: Any) -> Any:
+    if not isinstance(content, dict):
+        return content
+    if content.keys() == {"names", "labels"}:
+        return content["names"], content["labels"]
+    names, labels = [], []
+    for name, entry in content.items():
+        if isinstance(entry, dict):
+            if entry.get("has_skeleton", True) is False:
+                continue
+            entry = entry.get("label_index")
+        names.append(name)
+        labels.append(entry)
+    return names, labels
+
+
 def _name_and_label_lists(content: Any) -> Tuple[List[str], List[int]]:
     if not isinstance(content, (tuple, list)) or len(content) != 2:
         raise ValueError("it doesn't hold a pair of names and labels")
-    names, labels = content
-    if not isinstance(names, (list, tuple)) or not isinstance(labels, (list, tuple)):
-        raise ValueError("its names and labels aren't lists")
+    names, labels = (_as_list(part) for part in content)
     if len(names) != len(labels):
         raise ValueError(f"it holds {len(names)} names and {len(labels)} labels")
     for index, name in enumerate(names):
         if not is_name(name):
             raise ValueError(f"the name of sample {index} isn't printable text of at most {NAME_LIMIT} characters")
-    if not all(type(label) is int for label in labels):
-        raise ValueError("a label isn't an integer")
-    return list(names), list(labels)
+    for index, label in enumerate(labels):
+        if type(label) is not int:
+            raise ValueError(f"the label of sample {index} isn't an integer")
+    return [str(name) for name in names], labels
+
+
+def _as_list(part: Any) -> List[Any]:
+    """The values of a list, or of an array of one dimension; an array of one value stands for its value."""
+    if isinstance(part, np.ndarray):
+        part = np.asarray(part).reshape(-1).tolist() if part.size == len(np.atleast_1d(part)) else None
+    if not isinstance(part, (list, tuple)):
+        raise ValueError("its names and labels aren't lists")
+    values = [value.item() if isinstance(value, np.ndarray) and value.size == 1 else value for value in part]
+    return [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in values]

@@ -7,11 +7,13 @@ from typing import Any, NoReturn, Union
 
 from stgcn.files import PathLike, read_record
 
+DIGITS = 1000  # of a whole number: Python before 3.7.14 reads a long one in quadratic time
+
 
 def loads(text: Union[str, bytes]) -> Any:
     """The value of a JSON text. Raises ValueError for any other, NaN and infinity, and nesting too deep to read."""
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json.loads(text, parse_constant=_refuse, parse_int=_whole_number)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
@@ -23,3 +25,9 @@ def load(path: PathLike) -> Any:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"it holds {constant}")
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > DIGITS:
+        raise ValueError("a number is too long")
+    return int(digits)

@@ -1,8 +1,9 @@
 """Unpickling that runs no code: a pickle from a shared drive is a program, and this reads only its data.
 
 Python's own pure-Python unpickler is used: the C one allocates, and fills, a memo as long as any index that a four-byte
-instruction claims, so a file of a few bytes could take all memory. Of its instructions those are left out that allocate
-what they claim (BYTEARRAY8), hash what they are given (sets), or come from outside the file.
+instruction claims, so a file of a few bytes could take all memory. Of its instructions those are replaced that allocate
+what they claim (BYTEARRAY8) or hash what they are given (sets), and those refused that refer to something outside the
+file. Protocols 0 to 5 are read, whatever Python runs this.
 """
 
 from __future__ import annotations
@@ -23,18 +24,61 @@ class UnexpectedNameError(ValueError):
     """The pickle names a class or function that isn't allowed."""
 
 
+class Skipped:
+    """Stands in for any harmless object that nobody reads: whatever it was made of is dropped."""
+
+    def __new__(cls, *_: Any, **__: Any) -> Skipped:
+        return super().__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+    def __setitem__(self, key: object, value: object) -> None:
+        pass
+
+    def append(self, value: object) -> None:
+        pass
+
+    def extend(self, values: object) -> None:
+        pass
+
+
+class Python2Text(str):
+    """A string of Python 2, which held text or bytes: as text of UTF-8, with the bytes as `raw`."""
+
+    raw: bytes
+
+    def __new__(cls, raw: bytes) -> Python2Text:
+        # Names are only shown, so a doubtful character is better than a refusal
+        text = super().__new__(cls, raw.decode("utf-8", "replace"))
+        text.raw = raw
+        return text
+
+
 DIGITS = 1000  # of a number written as text: Python before 3.7.14 reads a long one in quadratic time
+PROTOCOL = 5
+KEY_LIMIT = 16  # items of a tuple that is a key: its hash takes so many steps each time
 
 _Act = Callable[[Any], None]
-_REFUSED = b"".join(
-    (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET, b"\x96\x97\x98", pickle.EXT1, pickle.EXT2, pickle.EXT4)
-)  # \x96 to \x98 are protocol 5's, which Python 3.7 does not know: BYTEARRAY8, NEXT_BUFFER, READONLY_BUFFER
+BYTEARRAY8, NEXT_BUFFER, READONLY_BUFFER = b"\x96", b"\x97", b"\x98"  # protocol 5's, which Python 3.7 does not know
+_REFUSED = b"".join((NEXT_BUFFER, READONLY_BUFFER, pickle.EXT1, pickle.EXT2, pickle.EXT4))
 
 
 def check_key(key: Any) -> None:
-    """Raise ValueError for a key that isn't text or a number: hashing one of nested tuples may take for ever."""
-    if not isinstance(key, (str, bytes, int)):
-        raise ValueError("a key is neither text nor a number")
+    """Raise ValueError for a key that may take for ever to hash, as nested tuples, or to look up among its like.
+
+    Integers are held to 64 bits, and NaN is refused: of wider ones, and of NaN, any number can have one hash.
+    """
+    parts = key if type(key) is tuple and len(key) <= KEY_LIMIT else (key,)
+    for part in parts:
+        if isinstance(part, int):
+            allowed = part.bit_length() <= 64
+        elif isinstance(part, float):
+            allowed = part == part
+        else:
+            allowed = part is None or part is Skipped or isinstance(part, (str, bytes, Skipped))
+        if not allowed:
+            raise ValueError("a key is neither text nor a number")
 
 
 def _with_plain_keys(act: _Act, keys: slice) -> _Act:
@@ -73,6 +117,34 @@ def _enter_frame(unpickler: Any) -> None:
     unpickler.read(8)
 
 
+def _read_protocol(unpickler: Any) -> None:
+    unpickler.proto = unpickler.read(1)[0]
+    if unpickler.proto > PROTOCOL:
+        raise ValueError(f"its protocol {unpickler.proto} is unknown")
+
+
+def _push_bytes(unpickler: Any) -> None:
+    """BYTEARRAY8, of which no more is allocated than the file has."""
+    size = int.from_bytes(unpickler.read(8), "little")
+    content = unpickler.read(size)
+    if len(content) != size:
+        raise ValueError("it is cut short")
+    unpickler.append(content)
+
+
+def _skip_set(unpickler: Any) -> None:
+    unpickler.append(Skipped())
+
+
+def _skip_items(unpickler: Any) -> None:
+    unpickler.pop_mark()
+
+
+def _skip_frozenset(unpickler: Any) -> None:
+    unpickler.pop_mark()
+    unpickler.append(Skipped())
+
+
 def _dispatch() -> Dict[int, _Act]:
     acts = {code: act for code, act in pickle._Unpickler.dispatch.items() if code not in _REFUSED}
     for code in (pickle.INT[0], pickle.LONG[0]):
@@ -82,6 +154,11 @@ def _dispatch() -> Dict[int, _Act]:
     acts[pickle.SETITEM[0]] = _with_plain_keys(acts[pickle.SETITEM[0]], slice(-2, -1))
     acts[pickle.BUILD[0]] = _build
     acts[pickle.FRAME[0]] = _enter_frame
+    acts[pickle.PROTO[0]] = _read_protocol
+    acts[BYTEARRAY8[0]] = _push_bytes
+    acts[pickle.EMPTY_SET[0]] = _skip_set
+    acts[pickle.ADDITEMS[0]] = _skip_items
+    acts[pickle.FROZENSET[0]] = _skip_frozenset
     return acts
 
 
@@ -89,8 +166,7 @@ class _PlainUnpickler(pickle._Unpickler):
     dispatch = _dispatch()
 
     def __init__(self, file: Any, allowed: Allowed, persistent_load: Optional[Callable[[Any], Any]]) -> None:
-        # Python 2 wrote text as bytes; names are only shown, so a doubtful character is better than a refusal.
-        super().__init__(file, encoding="utf-8", errors="replace")
+        super().__init__(file)
         self.allowed = allowed
         self.load_outside = persistent_load
         self.file = file
@@ -107,6 +183,9 @@ class _PlainUnpickler(pickle._Unpickler):
                 dispatch[read(1)[0]](self)
         except pickle._Stop as stop:  # type: ignore[attr-defined]
             return stop.value
+
+    def _decode_string(self, value: bytes) -> Python2Text:
+        return Python2Text(value)
 
     def persistent_load(self, pid: Any) -> Any:
         if self.load_outside is None:

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from stgcn import checkpoint
-from stgcn.plain_pickle import UnexpectedNameError, load
+from stgcn import checkpoint, numpy_pickle
+from stgcn.plain_pickle import Skipped, UnexpectedNameError, load
 
 
 class Evil:
@@ -83,8 +83,9 @@ NESTED = b")" + b"2\x86" * 60  # a tuple of tuples that takes 2^60 steps to hash
         b"\x80\x02}" + NESTED + b"Ns.",
         b"\x80\x02}(NN" + NESTED + b"Nu.",
         b"(" + NESTED + b"Nd.",
-        b"\x80\x04\x8f(" + NESTED + b"\x90.",
-        b"\x80\x04(" + NESTED + b"\x91.",
+        b"\x80\x02}" + b"(" + b"N" * 17 + b"tNs.",
+        b"\x80\x02}\x8a\x09" + b"\x01" * 9 + b"Ns.",
+        b"\x80\x02}G\x7f\xf8" + bytes(6) + b"Ns.",
         b"\x80\x02cany\nthing\n]" + NESTED + b"N\x86a\x85R.",
         b"\x80\x05\x96" + struct.pack("<Q", 1 << 30) + b"x.",
         b"I" + b"9" * 10**7 + b"\n.",
@@ -94,6 +95,28 @@ NESTED = b")" + b"2\x86" * 60  # a tuple of tuples that takes 2^60 steps to hash
 def test_instructions_that_hash_or_allocate_without_end_are_refused(content: bytes) -> None:
     with pytest.raises(ValueError, match="whole pickle"):
         load(io.BytesIO(content), {("any", "thing"): checkpoint._State})
+
+
+@pytest.mark.parametrize("content", [b"\x80\x04\x8f(" + NESTED + b"\x90.", b"\x80\x04(" + NESTED + b"\x91."])
+def test_a_set_is_passed_over_without_hashing_it(content: bytes) -> None:
+    assert isinstance(load(io.BytesIO(content), {}), Skipped)
+
+
+def test_protocol_5_has_its_bytes_in_every_python() -> None:
+    assert load(io.BytesIO(b"\x80\x05\x96" + struct.pack("<Q", 3) + b"abc."), {}) == b"abc"
+    with pytest.raises(ValueError, match="whole pickle"):
+        load(io.BytesIO(b"\x80\x06N."), {})
+
+
+def test_a_key_may_be_what_hashes_in_no_time() -> None:
+    content = {"a": 1, b"b": 2, 3: 4, None: 5, 0.5: 6, (1, "x"): 7, True: 8}
+    assert load(io.BytesIO(pickle.dumps(content, 2)), numpy_pickle.ALLOWED) == content
+
+
+def test_what_a_skipped_object_is_made_of_is_dropped() -> None:
+    allowed = {("any", "thing"): Skipped}
+    for made in (b")R", b")\x81", b"N\x85R", b")R}U\x01aNsb", b")R(U\x01aNu", b")R(NNe", b")RNa"):
+        assert isinstance(load(io.BytesIO(b"\x80\x02cany\nthing\n" + made + b"."), allowed), Skipped)
 
 
 def test_no_state_is_set_of_anything_but_what_a_stand_in_made() -> None:
