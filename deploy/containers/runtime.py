@@ -35,6 +35,14 @@ CONFIGURATION_STATUS = 78  # sysexits' EX_CONFIG
 NOT_FOUND_STATUS = 127
 
 
+def bare(argv: Sequence[str]) -> list[str]:
+    """The command in `argv` as a tool sees it: without what sources scripts and starts containers around it."""
+    for i, word in enumerate(argv):
+        if word == "-c" and i + 4 < len(argv) and argv[i + 1].startswith("\nload()") and argv[i + 4].isdigit():
+            return list(argv[i + 5 + int(argv[i + 4]) :])
+    return list(argv)
+
+
 class Runtime(Protocol):
     @property
     def host(self) -> Host: ...

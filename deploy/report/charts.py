@@ -1,12 +1,14 @@
-"""The page's charts: wordless inline SVG whose colours are the page's CSS variables, so one serves every language,
-light and dark. Marks carry their numbers, so that there is no axis to read off."""
+"""The page's charts: inline SVG by matplotlib, whose colours are the page's CSS variables.
+
+One chart so serves light, dark and print. Its words are numbers and units; titles, in both languages, are the page's.
+"""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,58 +21,104 @@ _COLOURS = {
     "#030303": "var(--guide)",
     "#040404": "var(--muted)",
     "#050505": "var(--card)",
+    "#060606": "var(--bad)",
+    "#070707": "var(--line)",
+    "#080808": "var(--transfer)",
 }
-_INK, _MEASURED, _GUIDE, _MUTED, _CARD = _COLOURS
-_LOGARITHMIC_FROM = 20.0  # times between the least and the greatest
+_INK, _MEASURED, _GUIDE, _MUTED, _CARD, _BAD, _LINE, _TRANSFER = _COLOURS
+_BAR = 0.62  # of the room between two batch sizes
+
+Json = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Point:
-    """A measured figure and the range of its repeats."""
+def throughput(batches: Sequence[Json], guide: Mapping[int, float], simulated: bool) -> str:
+    """Samples/s by batch size from zero: a bar to the median, a dot for every repeat, the guide's figure as a dash.
 
-    value: float
-    low: float
-    high: float
+    `guide` is empty beside a simulated device. A bar whose repeats are too noisy, or whose device was busy, is open.
+    """
+
+    def draw(axes: Axes) -> None:
+        for place, batch in enumerate(batches):
+            figure = batch["throughput"]
+            sound = figure["idle"] and not figure["noisy"]
+            face = {"facecolor": _MEASURED, "alpha": 0.3} if sound else {"facecolor": "none", "linestyle": (0, (3, 2))}
+            axes.bar(place, figure["median"], _BAR, edgecolor=_MEASURED, linewidth=1, **face)
+            values = figure["values"]
+            spread = [place + 0.28 * ((i + 0.5) / len(values) * 2 - 1) for i in range(len(values))]
+            axes.plot(spread, values, "o", markersize=4, mfc=_CARD if simulated else _MEASURED, mec=_MEASURED)
+            _label(axes, place, 0, number(figure["median"]))
+            if (theirs := guide.get(batch["batch_size"])) is not None:
+                axes.hlines(theirs, place - _BAR / 2, place + _BAR / 2, color=_GUIDE, linewidth=2)
+
+    return _by_batch_size("throughput", batches, "samples/s", draw)
 
 
-def logarithmic(points: Mapping[int, Point], guide: Mapping[int, float]) -> bool:
-    """Whether the figures lie so far apart that only their ratios can be shown."""
-    values = [
-        *(v for p in points.values() for v in (p.low, p.high)),
-        *(guide[size] for size in points if size in guide),
-    ]
-    return bool(values) and min(values) > 0 and max(values) / min(values) > _LOGARITHMIC_FROM
+def latency(batches: Sequence[Json]) -> str:
+    """Milliseconds per batch by batch size from zero: a bar to the median of the compute time, marks at p90 and p99.
+
+    H2D and D2H are stacked on the bar where the tool told them.
+    """
+
+    def draw(axes: Axes) -> None:
+        for place, batch in enumerate(batches):
+            figure = batch["latency_ms"]
+            axes.bar(place, figure["median"], _BAR, facecolor=_MEASURED, alpha=0.3, edgecolor=_MEASURED, linewidth=1)
+            top = figure["median"]
+            for name in ("h2d", "d2h"):
+                if figure.get(name):
+                    axes.bar(place, figure[name]["median"], _BAR, top, facecolor=_TRANSFER, alpha=0.45)
+                    top += figure[name]["median"]
+            marks = [figure[name] for name in ("p90", "p99") if figure.get(name)]
+            for value, style in zip(marks, ("v", "D")[-len(marks) :], strict=True):
+                axes.plot(place, value, style, markersize=5, mfc=_CARD, mec=_INK)
+            _label(axes, place, max([top, *marks]), number(figure["median"]))
+
+    return _by_batch_size("latency", batches, "ms", draw)
 
 
-def by_batch_size(name: str, points: Mapping[int, Point], guide: Mapping[int, float], simulated: bool) -> str:
-    """An SVG of measured figures with their range, beside the guide's, over the batch sizes; ids begin with `name`."""
+def margins(edges: Sequence[float], samples: Sequence[int], flipped: Sequence[int]) -> str:
+    """How many samples have which margin (fp32's best output less its second), those that flipped in front."""
+
+    def draw(axes: Axes) -> None:
+        left, widths = edges[:-1], [b - a for a, b in pairwise(edges)]
+        common: dict[str, Any] = {"align": "edge", "linewidth": 1}
+        axes.bar(left, samples, widths, facecolor=_MEASURED, alpha=0.3, edgecolor=_CARD, **common)
+        axes.bar(left, flipped, widths, facecolor=_BAD, edgecolor=_CARD, **common)
+
+    return _figure("margins", draw, "samples", (4.6, 2.2))
+
+
+def number(value: float) -> str:
+    """A rate or a time as the page writes it: two decimals."""
+    return f"{value:.2f}"
+
+
+def _by_batch_size(name: str, batches: Sequence[Json], unit: str, draw: Callable[[Axes], None]) -> str:
+    def all_of_it(axes: Axes) -> None:
+        draw(axes)
+        axes.set_xticks(range(len(batches)), [str(batch["batch_size"]) for batch in batches])
+        axes.margins(y=0.14)
+
+    return _figure(name, all_of_it, unit, (4.6, 2.7))
+
+
+def _figure(name: str, draw: Callable[[Axes], None], unit: str, inches: tuple[float, float]) -> str:
+    """One chart whose vertical axis begins at zero; ids in it begin with `name`."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    sizes = sorted(points)
-    beside = {size: guide[size] for size in sizes if size in guide}
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 10}):
-        figure = Figure(figsize=(4.4, 2.6), layout="constrained")
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 9}):
+        figure = Figure(figsize=inches, layout="constrained")
         figure.patch.set_alpha(0)
         axes = figure.subplots()
         axes.patch.set_alpha(0)
-        places = range(len(sizes))
-        guided = [place for place, size in zip(places, sizes, strict=True) if size in beside]
-        axes.plot(guided, list(beside.values()), color=_GUIDE, linewidth=1, linestyle=(0, (1, 3)))
-        axes.plot(guided, list(beside.values()), "D", markersize=5, mfc=_CARD, mec=_GUIDE)
-        low, high = ([getattr(points[size], end) for size in sizes] for end in ("low", "high"))
-        axes.vlines(list(places), low, high, color=_MEASURED, linewidth=4, alpha=0.35)
-        values = [points[size].value for size in sizes]
-        axes.plot(places, values, color=_MEASURED, linewidth=1.5, linestyle=(0, (4, 3)) if simulated else "-")
-        axes.plot(places, values, "o", markersize=7, mfc=_CARD if simulated else _MEASURED, mec=_MEASURED)
-        for place, size in zip(places, sizes, strict=True):
-            _label(axes, place, points[size], beside.get(size))
-        if logarithmic(points, guide):
-            axes.set_yscale("log")
-        axes.margins(x=0.12, y=0.22)
-        axes.set_xticks(list(places), [str(size) for size in sizes], color=_INK)
-        axes.tick_params(axis="x", length=0, pad=8)
-        axes.yaxis.set_visible(False)
+        draw(axes)
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel(unit, color=_MUTED)
+        axes.set_axisbelow(True)
+        axes.grid(axis="y", color=_LINE, linewidth=1)
+        axes.tick_params(colors=_MUTED, length=0)
+        axes.tick_params(axis="x", labelcolor=_INK)
         for side, spine in axes.spines.items():
             spine.set_visible(side == "bottom")
             spine.set_color(_MUTED)
@@ -79,20 +127,10 @@ def by_batch_size(name: str, points: Mapping[int, Point], guide: Mapping[int, fl
     return _inline(text.getvalue(), name)
 
 
-def _label(axes: Axes, place: int, point: Point, guide: float | None) -> None:
-    """The figure's number on the side away from the guide's."""
-    above = guide is None or point.value >= guide
-    away = 13 if above else -13
-    edge = point.high if above else point.low
-    common: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "center"}
-    axes.annotate(number(point.value), (place, edge), (0, away), color=_INK, weight="bold", **common)
-    if guide is not None:
-        axes.annotate(number(guide), (place, guide), (0, -away), color=_GUIDE, size=9, **common)
-
-
-def number(value: float) -> str:
-    """A rate or a time as the page writes it: two decimals."""
-    return f"{value:.2f}"
+def _label(axes: Axes, place: int, top: float, text: str) -> None:
+    axes.annotate(
+        text, (place, top), (0, 6), textcoords="offset points", ha="center", va="bottom", color=_INK, weight="bold"
+    )
 
 
 def _inline(svg: str, name: str) -> str:
@@ -101,7 +139,7 @@ def _inline(svg: str, name: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.S)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)
     svg = re.sub(r'^(<svg[^>]*?) (?:width|height)="[^"]*"', r"\1", svg)
-    svg = re.sub(r'^(<svg[^>]*?) (?:width|height)="[^"]*"', r"\1", svg)
+    svg = re.sub(r'^(<svg[^>]*?) (?:width|height)="[^"]*"', r'\1 aria-hidden="true"', svg)
     for stand_in, colour in _COLOURS.items():
         svg = svg.replace(stand_in, colour)
     return re.sub(r"\s*\n\s*", "\n", svg).strip()

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 from markupsafe import Markup
 
+from deploy.containers.runtime import bare
 from deploy.report import charts, skeletons
-from deploy.report.table import worst_error
+from deploy.report.table import to_csv, worst_error
 from stgcn import plain_json
 
 _FORMATS: dict[str, Callable[[Any], str]] = {
@@ -23,6 +25,28 @@ _FORMATS: dict[str, Callable[[Any], str]] = {
     "cosine": lambda value: f"{value:.6f}",
     "error": lambda value: f"{value:.2g}",
 }
+TITLE, MODEL = "ST-GCN", "st_gcn.kinetics"
+METRICS = (
+    {"key": "top1", "title": "Top-1", "form": "percent"},
+    {"key": "top5", "title": "Top-5", "form": "percent"},
+)
+_OF_CLASSES = ("differences", "samples")
+_CONTENTS = (
+    ("verdict", "Verdict", "验收结果"),
+    ("speed", "Throughput and latency", "吞吐量与时延"),
+    ("accuracy", "Accuracy", "精度"),
+    ("differences", "Differences from fp32", "与 fp32 的差异"),
+    ("samples", "Flipped samples", "翻转的样本"),
+    ("steps", "What ran", "运行了什么"),
+)
+
+
+@dataclass(frozen=True)
+class Previous:
+    """An earlier run of the same workspace, to compare with."""
+
+    run: str
+    throughput: Mapping[int, float]  # medians in samples/s by batch size
 
 
 def render(
@@ -31,35 +55,161 @@ def render(
     steps: Sequence[str],
     run: str,
     drawings: Mapping[int, Mapping[str, Any]],
+    previous: Previous | None = None,
 ) -> str:
     """The page of a verdict.
 
-    `entries` is the manifest's, `steps` those to show in order, `run` the id it is kept under, `drawings` the noted
-    samples' clips (`skeletons.drawing`); a sample without one is listed, not drawn. Raises ValueError for a summary of
-    another form.
+    `entries` is the manifest's, `steps` those to show, `run` the id it is kept under, `drawings` the noted samples'
+    clips (`skeletons.drawing`); a sample without one is listed, not drawn.
+
+    Raises:
+        ValueError: the summary is of another form.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.globals |= {"num": lambda path, form: _number(summary, path, form), "t": _bilingual}
-    environment.filters |= {"shell": shlex.join, "versions": versions}
     template = environment.get_template("page.html.j2")
-    values = {
+    try:
+        return template.render(_values(summary, {n: entries[n] for n in steps}, run, drawings, previous))
+    except (TemplateError, KeyError, TypeError) as error:
+        raise ValueError(str(error)) from None
+
+
+def _values(
+    summary: Mapping[str, Any],
+    entries: Mapping[str, Mapping[str, Any]],
+    run: str,
+    drawings: Mapping[int, Mapping[str, Any]],
+    previous: Previous | None,
+) -> dict[str, Any]:
+    """What the template is given."""
+    batches = summary["batches"]
+    measured = [batch for batch in batches if batch["throughput"]]
+    worst = _worst(batches)
+    guide = {} if summary["device"]["simulated"] else {int(k): v for k, v in summary["guide"]["throughput"].items()}
+    every = _timeline(entries)
+    return {
         "summary": summary,
-        "worst": _worst(summary["batches"]),
-        "best": _best(summary["batches"]),
-        "entries": {name: entries[name] for name in steps},
+        "title": TITLE,
+        "header": _header(entries),
+        "metrics": METRICS,
+        "classified": True,
+        "contents": [part for part in _CONTENTS if part[0] not in _OF_CLASSES or "confused" in batches[worst]],
+        "references": _references(summary),
+        "worst": worst,
+        "best": _best(batches),
+        "flips": summary["flipped_count"],
+        "guide": guide,
+        "told": {
+            "p90": any(batch["latency_ms"].get("p90") for batch in measured),
+            "transfer": any(batch["latency_ms"].get("h2d") for batch in measured),
+        },
+        "previous": previous and _changes(previous, measured),
+        "timeline": every,
+        "total_s": sum(step["seconds"] for step in every),
         "run": run,
         "drawings": {str(sample): drawing for sample, drawing in drawings.items()},
-        "bones": skeletons.bones(),
-        "frames_a_second": skeletons.FRAMES_A_SECOND,
-        "figures": _charts(summary),
-        "embedded": Markup(json.dumps(summary, ensure_ascii=False).replace("<", "\\u003c")),  # noqa: S704 (escaped)
+        "skeleton": skeletons.skeleton(),
+        "figures": _figures(measured, guide, summary["device"]["simulated"]),
+        "figures_of_accuracy": {"margins": _inline(charts.margins(**batches[worst]["margins"]))},
+        "csv": _embedded(to_csv(summary)),
+        "embedded": _embedded(summary),
     }
-    try:
-        return template.render(values)
-    except TemplateError as error:
-        raise ValueError(str(error)) from None
+
+
+def _header(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What was run, on what: from the entries that are there."""
+
+    def found(step: str, *path: str) -> Any:
+        value: Any = entries.get(step, {})
+        for part in path:
+            value = value.get(part) if isinstance(value, Mapping) else None
+        return value
+
+    conversions = [name for name in entries if name.startswith("convert/")]
+    flags = (found(conversions[0], "inputs", "flags") if conversions else None) or {}
+    precision = next((flags[name] for name in ("precision_mode", "precision_mode_v2") if name in flags), None)
+    devices = {entry["host"] for name, entry in entries.items() if name.startswith(("accuracy/", "throughput/"))}
+    last = found("score", "started") or max((entry["started"] for entry in entries.values()), default="")
+    return {
+        "model": MODEL,
+        "checkpoint": found("export", "inputs", "checkpoint", "name") or "?",
+        "checkpoint_sha256": found("export", "inputs", "checkpoint", "sha256") or "?",
+        "precision": precision or "force_fp16",
+        "variant": found("export", "inputs", "variant") or "reference",
+        "dataset": _argument(found("preprocess", "commands"), "--data_path") or "?",
+        "devices": sorted(devices),
+        "date": str(last)[:16].replace("T", " "),
+        "signer": None,
+        "revision": found("score", "revision") or next((e["revision"] for e in entries.values()), "?"),
+        "next": "locate",
+    }
+
+
+def _argument(commands: Sequence[Sequence[str]] | None, flag: str) -> str | None:
+    """The name of the file that a step's command was given with `flag`."""
+    words = [word for argv in commands or () for word in argv]
+    following = words[words.index(flag) + 1 :] if flag in words else []
+    return PurePosixPath(following[0]).name if following else None
+
+
+def _timeline(entries: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The steps in the order of time, each with its place in the time that all of them took, one after the other."""
+    ordered = sorted(entries.items(), key=lambda item: str(item[1]["started"]))
+    total = sum(entry["seconds"] for _, entry in ordered) or 1.0
+    timeline, passed = [], 0.0
+    for name, entry in ordered:
+        timeline.append(
+            {
+                "name": name,
+                "host": entry["host"],
+                "by": entry["by"],
+                "started": str(entry["started"])[:19].replace("T", " "),
+                "seconds": entry["seconds"],
+                "begin": passed / total,
+                "share": entry["seconds"] / total,
+                "key": entry["key"][:12],
+                "versions": versions(entry),
+                "commands": [shlex.join(bare(argv)) for argv in entry["commands"]],
+            }
+        )
+        passed += entry["seconds"]
+    return timeline
+
+
+def _references(summary: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], str, str, str]]:
+    """(figures, English, Chinese, path in the summary) of what the accuracy is compared with."""
+    rows = [(summary["reference"], "fp32", "fp32 基准", "reference.")]
+    if published := summary["reference"]["published"]:
+        rows.append((published, "published", "公布值", "reference.published."))
+    if not summary["device"]["simulated"]:
+        rows.append((summary["guide"], "the guide", "指南", "guide."))
+    return rows
+
+
+def _changes(previous: Previous, measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    changes = {}
+    for batch in measured:
+        if before := previous.throughput.get(batch["batch_size"]):
+            changes[str(batch["batch_size"])] = f"{before:.2f} ({batch['throughput']['median'] / before - 1:+.1%})"
+    return {"run": previous.run, "throughput": changes}
+
+
+def _figures(measured: Sequence[Mapping[str, Any]], guide: Mapping[int, float], simulated: bool) -> dict[str, Markup]:
+    """Empty where nothing was measured."""
+    if not measured:
+        return {}
+    found = {"throughput": charts.throughput(measured, guide, simulated), "latency": charts.latency(measured)}
+    return {name: _inline(svg) for name, svg in found.items()}
+
+
+def _inline(svg: str) -> Markup:
+    return Markup(svg)  # noqa: S704 (ours, and wordless)
+
+
+def _embedded(value: Any) -> Markup:
+    return Markup(json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"))  # noqa: S704 (escaped)
 
 
 def embedded_summary(page: str) -> Any:
@@ -102,21 +252,3 @@ def _best(batches: Sequence[Mapping[str, Any]]) -> int | None:
     """The place of the batch size with the greatest throughput."""
     measured = [i for i, batch in enumerate(batches) if batch["throughput"]]
     return max(measured, key=lambda i: float(batches[i]["throughput"]["median"]), default=None)
-
-
-def _charts(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """name -> {"svg", "logarithmic"}; empty where nothing was measured."""
-    found = {}
-    for name, low, high in (("throughput", "min", "max"), ("latency_ms", "min", "p99")):
-        points = {
-            batch["batch_size"]: charts.Point(batch[name]["median"], batch[name][low], batch[name][high])
-            for batch in summary["batches"]
-            if batch[name]
-        }
-        guide = {int(size): value for size, value in summary["guide"][name].items()}
-        if summary["persons"] and name == "latency_ms":
-            guide = {}  # its batches are of clips
-        if points:
-            svg = charts.by_batch_size(name, points, guide, summary["device"]["simulated"])
-            found[name] = {"svg": Markup(svg), "logarithmic": charts.logarithmic(points, guide)}  # noqa: S704 (ours)
-    return found

@@ -41,6 +41,13 @@ def drawing(clip: np.ndarray) -> dict[str, Any]:
     }
 
 
-def bones() -> list[list[int]]:
-    """Pairs of joints to join by a line."""
-    return [list(bone) for bone in BONES]
+def skeleton() -> dict[str, Any]:
+    """What the page needs to draw: joints, limbs (pairs of joints), sides, the head's joint, frames per second."""
+    return {
+        "joints": 18,
+        "limbs": [list(bone) for bone in BONES],
+        "left": [5, 6, 7, 11, 12, 13, 15, 17],
+        "right": [2, 3, 4, 8, 9, 10, 14, 16],
+        "head": 0,
+        "rate": FRAMES_A_SECOND,
+    }

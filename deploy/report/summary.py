@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from deploy.report import differences
 from stgcn.accuracy import top_k_hits
 from stgcn.dataset import class_names
 
@@ -19,7 +20,8 @@ FORMAT = 1
 TOP = (1, 5)
 CONFUSED = 10  # pairs of classes listed for a batch size
 COMPARED_ROWS = 512  # at a time, so that float64 copies of all logits are never needed
-FLIPPED = 24  # flipped samples described in full: each is drawn on the page
+FLIPPED = 12  # flipped samples described in full: each is drawn on the page
+LISTED = 1000  # flipped samples listed for a batch size
 NEAREST = 3  # with fewer flips than this, the samples nearest to one make up the number
 
 # The reference guide's figures: ais_bench, one 310P3, CANN 6.0.RC1, samples/s by batch size.
@@ -62,6 +64,7 @@ def summary(evidence: Evidence) -> Json:
             "confused": confused(evidence.reference, evidence.labels),
         },
         "batches": batches,
+        "flipped_count": int(_flips(evidence).sum()),
         "noted": noted(evidence),
         "guide": {**GUIDE, "latency_ms": {size: 1000 * int(size) / rate for size, rate in _guide_rates().items()}},
         "verdict": {"passed": all(b["passed"] for b in batches), "gate": evidence.gate},
@@ -79,13 +82,31 @@ def _batch(evidence: Evidence, size: int) -> Json:
         "samples": len(evidence.labels),
         **found,
         **agreement(logits, evidence.reference),
-        "throughput": figure["throughput"] if figure else None,
+        "throughput": _throughput(figure, size) if figure else None,
         "persons": figure.get("persons") if figure else None,
         "latency_ms": figure["latency_ms"] if figure else None,
         **errors,
         "passed": all(error <= evidence.gate for error in errors.values()),
         "confused": confused(logits, evidence.labels),
+        **_differences(evidence, logits),
     }
+
+
+def _differences(evidence: Evidence, logits: np.ndarray) -> Json:
+    """Where the answers of one batch size differ from fp32's."""
+    answers, expected = logits.argmax(1), evidence.reference.argmax(1)
+    of_both = (answers, expected, evidence.labels, _CLASS_NAMES)
+    return {
+        "class_changes": differences.by_class(*of_both),
+        "confusion_changes": differences.by_confusion(*of_both),
+        "margins": differences.by_margin(_margins(evidence.reference), answers != expected),
+    }
+
+
+def _margins(reference: np.ndarray) -> np.ndarray:
+    """How far each row's best logit lies above its second, (n,) float64."""
+    best = np.partition(reference, -2, axis=1)[:, -2:].astype(np.float64)
+    return np.asarray(np.abs(best[:, 1] - best[:, 0]))
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> Json:
@@ -107,7 +128,8 @@ def agreement(logits: np.ndarray, reference: np.ndarray) -> Json:
         "cosine_median": float(np.median(cosine)),
         "max_abs_err": float(largest.max()),
         "mean_abs_err": float(mean.mean()),
-        "flipped": [int(i) for i in flipped],
+        "flipped_count": len(flipped),
+        "flipped": flipped[:LISTED].tolist(),
     }
 
 
@@ -140,11 +162,9 @@ def noted(evidence: Evidence) -> list[Json]:
 
     A sample's margin is how far the reference's best logit lies above its second.
     """
-    best = np.sort(evidence.reference, axis=1)[:, -2:].astype(np.float64)
-    margin = best[:, 1] - best[:, 0]
+    margin = _margins(evidence.reference)
     answers = {size: logits.argmax(1) for size, logits in evidence.logits.items()}
-    expected = evidence.reference.argmax(1)
-    flips = np.any([answer != expected for answer in answers.values()], axis=0)
+    expected, flips = evidence.reference.argmax(1), _flips(evidence)
     chosen = [int(i) for i in np.flatnonzero(flips)[:FLIPPED]]
     calm = [int(i) for i in np.argsort(margin, kind="stable") if not flips[i]]
     chosen += calm[: max(0, NEAREST - len(chosen))]
@@ -160,6 +180,20 @@ def noted(evidence: Evidence) -> list[Json]:
         }
         for i in chosen
     ]
+
+
+def _flips(evidence: Evidence) -> np.ndarray:
+    """Which samples have another Top-1 than fp32's at some batch size, (n,) bool."""
+    expected = evidence.reference.argmax(1)
+    return np.asarray(np.any([logits.argmax(1) != expected for logits in evidence.logits.values()], axis=0))
+
+
+def _throughput(figure: Mapping[str, Any], size: int) -> Json:
+    """benchmark.json's, and how many times the guide's figure for this batch size it is."""
+    rates: Any = GUIDE["throughput"]
+    guided = rates.get(str(size)) if not figure.get("simulated") else None
+    told = {"values": [], "noisy": False, **figure["throughput"]}  # records of earlier versions lack these
+    return {**told, "speed_up": told["median"] / guided if guided else None}
 
 
 def _class(index: int) -> Json:

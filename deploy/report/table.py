@@ -64,7 +64,7 @@ def _nearness(summary: Mapping[str, Any], simulated: str) -> Table:
     for row in summary["batches"]:
         grid.add_row(
             str(row["batch_size"]),
-            str(len(row["flipped"])),
+            str(row["flipped_count"]),
             f"{row['cosine_min']:.6f}",
             f"{row['cosine_median']:.6f}",
             f"{row['max_abs_err']:.2g}",
@@ -97,7 +97,7 @@ def to_csv(summary: Mapping[str, Any]) -> str:
     writer.writerow([*COLUMNS, *flat, "flipped", "simulated", "persons_per_sample"])
     for row in summary["batches"]:
         figures = [(row[group] or {}).get(name, "") for group, names in NESTED.items() for name in names]
-        facts = [len(row["flipped"]), summary["device"]["simulated"], (summary["persons"] or {}).get("a_clip", "")]
+        facts = [row["flipped_count"], summary["device"]["simulated"], (summary["persons"] or {}).get("a_clip", "")]
         writer.writerow([*(row[name] for name in COLUMNS), *figures, *facts])
     return text.getvalue()
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from deploy.console import say
 from deploy.context import Context
 from deploy.errors import KitError, as_written
-from deploy.evidence.runs import run_id
+from deploy.evidence.runs import all_runs, run_id
 from deploy.hosts import transfer
 from deploy.inventory import ROOT
 from deploy.pipeline import chain
@@ -48,13 +49,16 @@ def make(context: Context) -> None:
     with as_written(summary_path):
         summary = plain_json.load(summary_path)
         noted = sorted({noted["sample"] for noted in summary["noted"]})
+    previous = _previous(context, run)
+    if previous:
+        inputs["previous"] = previous.run
     undrawn = entries.get("report", {}).get("facts", {}).get("drawn") != noted  # its host may give them up now
 
     def action() -> dict[str, Any]:
         with as_written(summary_path):
             drawings = _drawings(context, noted)
             names = [n for n in [*chain.steps(entries["score"]["inputs"]["batch_sizes"]), "score"] if n in entries]
-            text = page.render(summary, entries, names, run, drawings)
+            text = page.render(summary, entries, names, run, drawings, previous)
         with atomic_write(path) as stream:
             stream.write(text.encode())
         return {"drawn": sorted(drawings)}
@@ -66,6 +70,19 @@ def make(context: Context) -> None:
 def command(task: str) -> list[str]:
     """The kit's own command line, in the kit's folder."""
     return ["env", f"INVENTORY={os.environ.get('INVENTORY') or 'inventory.yaml'}", "make", task]
+
+
+def _previous(context: Context, run: str) -> page.Previous | None:
+    """The newest kept run before `run` whose figures are of the same kind of device."""
+    with as_written(context.manifest.path):
+        kind = context.manifest.steps["score"]["facts"]["simulated"]
+    for kept in reversed([kept for kept in all_runs(context.workspace) if kept.folder.name < run]):
+        with suppress(KitError, KeyError, TypeError, ValueError):
+            measured = [batch for batch in kept.summary["batches"] if batch["throughput"]]
+            if measured and kept.summary["device"]["simulated"] == kind:
+                medians = {batch["batch_size"]: float(batch["throughput"]["median"]) for batch in measured}
+                return page.Previous(kept.folder.name, medians)
+    return None
 
 
 def _drawings(context: Context, samples: Sequence[int]) -> dict[int, dict[str, Any]]:

@@ -135,6 +135,7 @@ class Measurement:
             "simulated": npu.facts.simulated,
         }
         figure["throughput"]["idle"] = before.busy is None and after.busy is None
+        figure["throughput"]["noisy"] = _spread(runs) > self.settings.spread
         return Measured(watch.known, figure, {"simulated": npu.facts.simulated, **npu.runtime.facts()})
 
     def _repeat(self, worker: Worker, folder: Path) -> list[ais_bench.Performance]:
@@ -199,6 +200,7 @@ def figures(
             "min": low / a_sample,
             "max": high / a_sample,
             "repeats": len(rates),
+            "values": [rate / a_sample for rate in rates],
             "spread": _spread(runs) if len(runs) > 1 else None,
         },
         "persons": persons if persons_a_clip else None,

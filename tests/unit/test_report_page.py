@@ -7,7 +7,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -78,17 +78,41 @@ def test_every_figure_of_the_summary_is_on_the_page(text: str) -> None:
     for i in range(len(made_up.SIZES)):
         expected = [*batch, "mean_abs_err", "relative_error", "throughput.median", "throughput.min", "throughput.max"]
         assert {f"batches.{i}.{name}" for name in [*expected, "latency_ms.median", "latency_ms.p99"]} <= paths
-    assert {"guide.throughput.1", "guide.top1", "reference.top1", "verdict.gate", "samples"} <= paths
+    assert {"reference.top1", "verdict.gate", "samples"} <= paths
 
 
-def test_the_charts_numbers_are_the_summary_s(scored: Context, text: str) -> None:
+def test_the_charts_label_the_summary_s_medians(scored: Context, text: str) -> None:
     summary = made_up.read(scored.workspace / "report/summary.json")
     shown = set(re.findall(r"<text[^>]*>([^<]*)</text>", text))
     expected = {str(batch["batch_size"]) for batch in summary["batches"]}
     for name in ("throughput", "latency_ms"):
         expected |= {charts.number(batch[name]["median"]) for batch in summary["batches"]}
-        expected |= {charts.number(summary["guide"][name][str(size)]) for size in made_up.SIZES}
-    assert shown == expected
+    assert expected | {"0", "samples/s", "ms", "samples"} <= shown
+
+
+class TestThroughputChart:
+    BATCH: ClassVar[Any] = {
+        "batch_size": 8,
+        "throughput": {"median": 5.0, "values": [4.9, 5.0, 5.4], "idle": True, "noisy": False},
+    }
+
+    def test_every_repeat_is_a_dot_and_the_axis_begins_at_zero(self) -> None:
+        svg = charts.throughput([self.BATCH], {}, simulated=False)
+        assert svg.startswith("<svg")
+        assert svg.count("<use ") == 3
+        assert re.findall(r"<text[^>]*>([\d.]+)</text>", svg)[1] == "0"
+        assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", svg)
+        assert svg == charts.throughput([self.BATCH], {}, simulated=False)
+
+    def test_a_guide_is_drawn_where_there_is_one(self) -> None:
+        assert "--guide" in charts.throughput([self.BATCH], {8: 222.46}, simulated=False)
+        assert "--guide" not in charts.throughput([self.BATCH], {1: 381.1}, simulated=False)
+
+    @pytest.mark.parametrize("mark", [{"noisy": True}, {"idle": False}])
+    def test_a_figure_not_to_be_relied_on_is_open(self, mark: dict[str, bool]) -> None:
+        marked = {**self.BATCH, "throughput": {**self.BATCH["throughput"], **mark}}
+        assert "stroke-dasharray" in charts.throughput([marked], {}, simulated=False)
+        assert "stroke-dasharray" not in charts.throughput([self.BATCH], {}, simulated=False)
 
 
 def test_nothing_is_asked_of_a_network(text: str) -> None:
@@ -115,14 +139,17 @@ def test_ids_are_unique(text: str) -> None:
     assert len(ids) == len(set(ids))
 
 
-def test_a_real_device_does_not_look_simulated(scored: Context) -> None:
+def test_a_real_device_does_not_look_simulated(scored: Context, text: str) -> None:
     summary = made_up.read(scored.workspace / "report/summary.json")
     summary["device"]["simulated"] = False
     html = page.render(summary, scored.manifest.steps, ["export"], "20260101T000000-00000000", {})
     shown = html[html.index("</style>") : html.index('<script type="application/json"')]
     assert 'class="badge simulated"' not in shown
     assert "played" not in shown
-    assert "clip not at hand" in shown
+    assert "<canvas" not in shown
+    paths = {path for path, _, _ in Read(html).numbers}
+    assert {"guide.throughput.1", "guide.top1"} <= paths  # beside a real device alone
+    assert "guide.throughput.1" not in {path for path, _, _ in Read(text).numbers}
 
 
 def test_what_a_host_or_dataset_calls_itself_stays_text(scored: Context) -> None:
@@ -141,6 +168,11 @@ def test_a_failed_verdict_shows_what_flipped(tmp_path: Path) -> None:
         score.run(context)
     html = (context.workspace / "report/report.html").read_text()
     assert 'id="verdict" class="failed"' in html
+    summary = made_up.read(context.workspace / "report/summary.json")
+    assert ("batches.1.relative_error", json.dumps(summary["batches"][1]["relative_error"])) in {
+        (path, value) for path, value, _ in Read(html).numbers
+    }
+    assert "fab locate" in html
     assert html.count('<li class="flipped">') == 1
     assert html.count("<canvas data-sample") == 3
 
@@ -181,13 +213,3 @@ class TestSkeleton:
 
     def test_an_empty_clip_is_nobody(self) -> None:
         assert skeletons.drawing(np.zeros((3, 300, 18, 2), np.float32))["persons"] == 0
-
-
-@pytest.mark.parametrize(("guide", "far"), [({1: 381.1}, True), ({1: 4.2}, False), ({}, False)])
-def test_a_chart_of_far_figures_is_logarithmic(guide: dict[int, float], far: bool) -> None:
-    points = {1: charts.Point(4.0, 3.9, 4.1), 8: charts.Point(5.0, 4.9, 5.1)}
-    assert charts.logarithmic(points, guide) is far
-    svg = charts.by_batch_size("x", points, guide, simulated=False)
-    assert svg.startswith("<svg")
-    assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", svg)
-    assert svg == charts.by_batch_size("x", points, guide, simulated=False)

@@ -1,0 +1,225 @@
+"""The page at real size in headless Chromium: nothing clipped, no finding of axe, every number the summary's."""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deploy.report import page, skeletons
+from deploy.report.summary import Evidence, summary
+from stgcn.dataset import CLASSES
+from tests.pipeline.browser import Browser
+
+pytestmark = pytest.mark.full
+
+SIZES = (1, 4, 8, 16, 32, 64)
+WIDTHS = (390, 768, 1440)
+MOST_BYTES = 1 << 20
+READ_NUMBERS = """[...document.querySelectorAll("data")].filter((n) => n.offsetParent)
+    .map((n) => [n.dataset.path, JSON.parse(n.value), n.innerText])"""
+READ_OVERFLOW = """[...document.querySelectorAll("body *")].filter((n) => !n.closest("pre, svg, caption"))
+    .filter((n) => n.getBoundingClientRect().right > innerWidth + 1).map((n) => n.outerHTML.slice(0, 120))"""
+READ_CLIPPED = """[...document.querySelectorAll("body *")].filter((n) => n.offsetParent && n.clientWidth)
+    .filter((n) => !n.closest("svg, caption, .track, .meter") && getComputedStyle(n).display !== "inline")
+    .filter((n) => n.scrollWidth > n.clientWidth + 1).map((n) => n.outerHTML.slice(0, 120))"""
+RUN_AXE = """axe.run().then((found) => found.violations.filter((v) => ["serious", "critical"].includes(v.impact))
+    .map((v) => [v.id, v.nodes.map((n) => n.html.slice(0, 120))]))"""
+
+
+def verdict(samples: int, simulated: bool, bad: int | None) -> dict[str, Any]:
+    """A summary of made-up logits; batch size `bad` is far off fp32, and 16 is noisy."""
+    random = np.random.default_rng(samples)
+    labels = random.integers(0, CLASSES, samples)
+    reference = random.standard_normal((samples, CLASSES)).astype(np.float32)
+    reference[np.arange(samples), labels] += random.choice([4, 0.5], samples, p=[0.4, 0.6])
+    logits, figures = {}, {}
+    for size in SIZES:
+        error = 0.35 if size == bad else 1e-3
+        logits[size] = reference + np.float32(error) * random.standard_normal(reference.shape, np.float32)
+        spread = 0.08 if size == 16 else 0.004
+        rates = sorted(1000 * size / (2.6 + 4.4 * size) * (1 + spread * random.uniform(-1, 1, 3)))
+        ms = 1000 * size / rates[1]
+        figures[size] = {
+            "simulated": simulated,
+            "throughput": {
+                "median": rates[1],
+                "min": rates[0],
+                "max": rates[2],
+                "repeats": 3,
+                "values": rates,
+                "spread": (rates[2] - rates[0]) / rates[1],
+                "idle": size != bad,
+                "noisy": size == 16,
+            },
+            "latency_ms": {"min": 0.9 * ms, "median": ms, "mean": ms, "p99": 1.1 * ms, "max": 1.2 * ms},
+        }
+    device = {"chip": "310P3", "soc_version": "Ascend310P3", "cann": "8.0.RC3", "driver": "24.1.rc3"}
+    return summary(
+        Evidence(
+            {**device, "simulated": simulated}, [f"clip-{i:05}" for i in range(samples)], labels, reference, logits,
+            figures, 0.01, None,
+        )
+    )  # fmt: skip
+
+
+def walker(sample: int) -> np.ndarray:
+    """A clip of two persons whose joints swing about a standing pose."""
+    clip = np.zeros((3, 300, 18, 2), np.float32)
+    pose = np.random.default_rng(sample).uniform(-0.1, 0.1, (2, 1, 18, 2))
+    pose[1, 0] += np.linspace(-0.4, 0.4, 18)[:, None]
+    clip[:2] = pose + 0.03 * np.sin(np.arange(300) / 10)[None, :, None, None]
+    clip[2] = 0.9
+    return clip
+
+
+def entries(devices: int) -> dict[str, Any]:
+    """The manifest's entries of such a run, with commands as long as real ones."""
+    names = [
+        "preprocess",
+        "export",
+        "reference",
+        *(f"{s}/bs{n}" for s in ("convert", "accuracy", "throughput") for n in SIZES),
+    ]
+    found = {}
+    for i, name in enumerate(names):
+        host = "npu-a" if name.startswith("convert") else f"npu-a:{i % devices}" if "/" in name else "gpu"
+        command = [
+            "python3",
+            "-m",
+            "ais_bench",
+            "--model",
+            "/home/ascend/stgcn-work/" + "0123456789abcdef" * 4 + "/st_gcn.om",
+        ]
+        tools = {"tools": {"python": "3.11.2", "numpy": "2.4.6"}, "cann": "8.0.RC3", "driver": "24.1.rc3"}
+        found[name] = {
+            "inputs": tools,
+            "host": host,
+            "by": "ascend@control",
+            "started": f"2026-01-01T10:{i:02}:00+00:00",
+            "seconds": 7.5 * (i + 1),
+            "key": f"{i:064x}",
+            "revision": "0" * 40,
+            "commands": [command, command],
+        }
+    found["export"]["inputs"] |= {"checkpoint": {"name": "st_gcn.kinetics-6fa43f73.pth", "sha256": "6f" * 32}}
+    return found
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "demo": {"samples": 48, "simulated": True, "bad": None},
+    "passed": {"samples": 19796, "simulated": False, "bad": None},
+    "failed": {"samples": 19796, "simulated": False, "bad": 8},
+}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with Browser() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("pages")
+
+    @functools.cache
+    def make(name: str) -> tuple[Path, dict[str, Any]]:
+        found = verdict(**CASES[name])
+        ran = entries(1 if name == "demo" else 4)
+        drawings = {noted["sample"]: skeletons.drawing(walker(noted["sample"])) for noted in found["noted"]}
+        previous = page.Previous("20251231T235959-0123456789abcdef", dict.fromkeys(SIZES, 200.0))
+        text = page.render(found, ran, list(ran), "20260101T100000-0123456789abcdef", drawings, previous)
+        path = folder / f"{name}.html"
+        path.write_text(text)
+        return path, json.loads(json.dumps(found))
+
+    return make
+
+
+def at(found: Any, path: str) -> Any:
+    for part in path.split("."):
+        found = found[int(part)] if isinstance(found, list) else found[part]
+    return found
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", CASES)
+def test_the_page_is_whole_accessible_and_true(
+    browser: Browser, pages: Any, name: str, width: int, language: str, dark: bool
+) -> None:
+    path, found = pages(name)
+    browser.problems.clear()
+    browser.requests.clear()
+    browser.open(path, language, width, 900, dark)
+    browser.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
+    assert browser.evaluate(READ_OVERFLOW) == []
+    assert browser.evaluate(READ_CLIPPED) == []
+    numbers = browser.evaluate(READ_NUMBERS)
+    assert len(numbers) > 100
+    for place, value, shown in numbers:
+        assert value == at(found, place), place
+        percent = 100 if "%" in shown else 1
+        assert float(shown.rstrip("%")) == pytest.approx(value * percent, rel=0.06, abs=0.006), place
+    browser.evaluate((importlib.resources.files("axe_core_python") / "axe.min.js").read_text() + "; 1")
+    assert browser.evaluate(RUN_AXE) == []
+    assert browser.problems == []
+    assert [url for url in browser.requests if not url.startswith("data:")] == [path.as_uri()]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_page_stays_small(pages: Any, name: str) -> None:
+    assert pages(name)[0].stat().st_size < MOST_BYTES
+
+
+def test_a_failure_says_which_batch_size_by_how_much_and_what_next(browser: Browser, pages: Any) -> None:
+    path, found = pages("failed")
+    browser.open(path, "en", 1440, 900, dark=False)
+    said = browser.evaluate("document.querySelector('#verdict').innerText")
+    (missed,) = [batch for batch in found["batches"] if not batch["passed"]]
+    assert f"batch size {missed['batch_size']}" in said
+    assert f"{missed['relative_error']:.2%}" in said
+    assert "fab locate" in said
+
+
+def test_what_is_folded_is_open_on_paper(browser: Browser, pages: Any) -> None:
+    browser.open(pages("passed")[0], "en", 1280, 900, dark=True)
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    try:
+        heights = browser.evaluate("[...document.querySelectorAll('pre')].map((n) => n.getBoundingClientRect().height)")
+        colour = browser.evaluate("getComputedStyle(document.querySelector('section')).backgroundColor")
+    finally:
+        browser.call("Emulation.setEmulatedMedia", media="")
+    assert len(heights) > 20
+    assert min(heights) > 10
+    assert colour == "rgb(255, 255, 255)"  # dark is for screens
+
+
+def test_the_theme_can_be_chosen(browser: Browser, pages: Any) -> None:
+    browser.open(pages("demo")[0], "en", 1440, 900, dark=False)
+    read = "getComputedStyle(document.body).backgroundColor"
+    light = browser.evaluate(read)
+    browser.evaluate("document.querySelector('[data-theme-choice=dark]').click()")
+    assert browser.evaluate(read) != light
+    browser.evaluate("document.querySelector('[data-theme-choice=light]').click()")
+    assert browser.evaluate(read) == light
+
+
+def test_the_downloads_are_the_summary_s_own(browser: Browser, pages: Any) -> None:
+    path, found = pages("demo")
+    browser.open(path, "en", 1440, 900, dark=False)
+    browser.evaluate("window.saved = []; URL.createObjectURL = (blob) => { saved.push(blob); return '#'; }; 1")
+    for kind in ("json", "csv"):
+        browser.evaluate(f"document.querySelector('[data-download={kind}]').click()")
+    text, table = browser.evaluate("Promise.all(saved.map((blob) => blob.text()))")
+    assert json.loads(text) == found
+    assert table.splitlines()[0].startswith("batch_size,samples,top1")
+    assert len(table.splitlines()) == 1 + len(SIZES)
