@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import mmap
+import os
 import pickle
 import re
 import struct
@@ -15,7 +16,7 @@ from typing import Any, Callable, Dict, Iterable, Mapping, NamedTuple, Optional,
 import numpy as np
 import torch
 
-from stgcn import npy, plain_pickle
+from stgcn import npy, numpy_pickle, plain_pickle
 from stgcn.errors import InputError
 from stgcn.files import PathLike, atomic_write, sha256_file
 from stgcn.model import ST_GCN_18
@@ -25,10 +26,29 @@ from stgcn.model import ST_GCN_18
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 ZIP_MAGIC = b"PK\x03\x04"
-DTYPES = {"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "LongStorage": "<i8"}
+DTYPES = {
+    "FloatStorage": "<f4",
+    "DoubleStorage": "<f8",
+    "HalfStorage": "<f2",
+    "BFloat16Storage": "V2",  # numpy has none: the upper half of a float32
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+    "BoolStorage": "?",
+    "ComplexFloatStorage": "<c8",
+    "ComplexDoubleStorage": "<c16",
+}
+# Where training tools keep the state dict, and what they leave before its keys: torch's own wrappers for many GPUs
+# `module.`, Lightning and others `model.`
+WRAPPINGS = ("state_dict", "model_state_dict", "model", "net")
+PREFIXES = re.compile(r"^(?:module\.|model\.)+")
+COUNTER = "num_batches_tracked"  # of a batch norm; torch before 0.4.1 has none, and no inference reads it
 
 # The publishing tool ends a file's name in the head of its sha256: st_gcn.kinetics-6fa43f73.pth
 PUBLISHED_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth$")
+BIG_ENDIAN = "a machine of the other order of bytes wrote it"
 LISTED_KEYS = 12  # more would bury the sentence
 
 
@@ -38,6 +58,7 @@ class _Storage(NamedTuple):
     key: str
     dtype: np.dtype
     numel: int
+    first: int = 0  # torch before 0.4 has storages that are part of another: where this one begins
 
 
 class _View(NamedTuple):
@@ -62,38 +83,127 @@ class _State(OrderedDict):  # type: ignore[type-arg]
         pass
 
 
+class _DefaultState(_State):
+    """Stands in for defaultdict, whose argument makes values that nobody asks for."""
+
+    def __init__(self, *_: Any) -> None:
+        super().__init__()
+
+
+class _Parameter(plain_pickle.Skipped):
+    """Stands in for the Parameter of torch before 0.4, which is pickled as an object around its tensor."""
+
+    def __init__(self, view: Any, *_: Any) -> None:
+        self.view = view
+
+
+class _History(plain_pickle.Skipped):
+    """Stands in for mmengine's HistoryBuffer, whose methods are among what it is made of."""
+
+
 def _rebuild_view(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _View:
     numbers = (offset, *shape, *strides)
     if not isinstance(storage, _Storage) or len(shape) != len(strides) or not all(map(npy.is_size, numbers)):
         raise ValueError
-    return _View(storage, offset, tuple(shape), tuple(strides))
+    return _View(storage, storage.first + offset, tuple(shape), tuple(strides))
 
 
 def _rebuild_parameter(view: Any, *_: Any) -> Any:
     return view
 
 
+def _rebuild_from_type(rebuild: Any, _: Any, arguments: Any, *__: Any) -> Any:
+    """A subclass of Tensor, or a Tensor with attributes: the tensor."""
+    if rebuild not in (_rebuild_view, _rebuild_parameter):
+        raise ValueError
+    return rebuild(*arguments)
+
+
+def _reconstruct(kind: Any, *_: Any) -> Any:
+    """How protocols 0 and 1 write an object of a class."""
+    if kind is not plain_pickle.Skipped:
+        raise ValueError
+    return kind()
+
+
+def _method(owner: Any, name: Any) -> Any:
+    """getattr, by which protocols below 4 write a method."""
+    if owner is not _History or name not in HISTORY_METHODS:
+        raise plain_pickle.UnexpectedNameError("builtins.getattr")
+    return plain_pickle.Skipped
+
+
+# Harmless things that training tools save beside the weights: passed over, and never constructed
+HARMLESS = {
+    "addict.addict": "Dict",
+    "argparse": "Namespace",
+    "collections": "Counter deque ChainMap UserDict UserList UserString",
+    "datetime": "date datetime time timedelta timezone",
+    "decimal": "Decimal",
+    "easydict": "EasyDict",
+    "fractions": "Fraction",
+    "lightning_fabric.utilities.data": "AttributeDict",
+    "lightning.fabric.utilities.data": "AttributeDict",
+    "mmcv.utils.config": "ConfigDict",
+    "mmengine.config.config": "ConfigDict",
+    "numpy": "bool_ float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64",
+    "pytorch_lightning.callbacks.early_stopping": "EarlyStopping",
+    "pytorch_lightning.callbacks.model_checkpoint": "ModelCheckpoint",
+    "pytorch_lightning.utilities.parsing": "AttributeDict",
+    "torch": "Size device bfloat16 bool complex64 complex128 double float float16 float32 float64 half int int8 int16 "
+    "int32 int64 long short uint8 Tensor",
+    "torch._utils": "_rebuild_tensor_v3",  # of dtypes that no weights have
+    "torch.storage": "UntypedStorage TypedStorage",
+    "torch.version": "TorchVersion",
+    "torch.torch_version": "TorchVersion",
+    "types": "SimpleNamespace",
+    "uuid": "SafeUUID UUID",
+    **dict.fromkeys(("pathlib", "pathlib._local"), "Path PosixPath PurePath PurePosixPath PureWindowsPath WindowsPath"),
+    **dict.fromkeys(
+        ("builtins", "__builtin__"),
+        "bool complex dict float frozenset int list long object range set slice str tuple unicode xrange",
+    ),
+}
+HISTORY = "mmengine.logging.history_buffer"
+HISTORY_METHODS = ("min", "max", "mean", "current")
+
 ALLOWED: plain_pickle.Allowed = {
+    **{(module, name): plain_pickle.Skipped for module, names in HARMLESS.items() for name in names.split()},
+    **dict.fromkeys(numpy_pickle.ALLOWED, plain_pickle.Skipped),
+    **{name: numpy_pickle.ALLOWED[name] for name in numpy_pickle.OF_BYTES},
     ("collections", "OrderedDict"): _State,
+    ("collections", "defaultdict"): _DefaultState,
+    ("torch._utils", "_rebuild_tensor"): _rebuild_view,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_view,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    **{("torch", name): np.dtype(dtype) for name, dtype in DTYPES.items()},
+    ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
+    ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
+    ("torch.nn.parameter", "Parameter"): _Parameter,
+    **{(module, name): np.dtype(dtype) for module in ("torch", "torch.cuda") for name, dtype in DTYPES.items()},
+    **{(module, "getattr"): _method for module in ("builtins", "__builtin__")},
+    **{(module, "_reconstructor"): _reconstruct for module in ("copyreg", "copy_reg")},
+    (HISTORY, "HistoryBuffer"): _History,
+    **{(HISTORY, f"HistoryBuffer.{name}"): plain_pickle.Skipped for name in HISTORY_METHODS},
 }
 
 
 def load_state_dict(path: PathLike) -> Dict[str, torch.Tensor]:
     """The 172 tensors of a checkpoint, by the names of ST_GCN_18's state dict.
 
-    Training tools save the state dict under the key `state_dict`, or its names with `module.` before them: both are
-    understood. Raises InputError for a file that is damaged, doesn't match the sha256 head in its own name, names what
-    no state dict needs, misses keys or has surplus ones, has a tensor of another shape, or holds NaN or infinity.
+    Training tools save the state dict under a key of WRAPPINGS, its names after PREFIXES, and harmless objects beside
+    it, which are passed over. bfloat16 comes back as float32; the counters that torch before 0.4.1 has not are 0.
+    Raises InputError for a file that is damaged, doesn't match the sha256 head in its own name, names what may run
+    code, misses keys or has surplus ones, has a tensor of another shape or kind, or holds NaN or infinity.
     """
     path = Path(path)
     _check_published_digest(path)
     try:
         arrays = _read_arrays(path)
     except plain_pickle.UnexpectedNameError as error:
-        raise InputError(f"{path} names {error}, which no state dict needs: it may run code, don't trust it") from error
+        raise InputError(
+            f"{path} names {error}, which no state dict needs: it may run code, don't trust it; of a model of your own "
+            "save the state dict alone"
+        ) from error
     except ValueError as error:
         raise InputError(f"{path} isn't a checkpoint ({error}): copy or save it again") from error
     for name, array in arrays.items():
@@ -170,22 +280,37 @@ def _read_arrays(path: Path) -> Dict[str, np.ndarray]:
             views, storages = _read_zip(path, len(content))
         else:
             views, storages = _read_legacy(content)
-    _check_entries(path, {name: view.shape for name, view in views.items()})
-    return {name: _copy(view, storages[view.storage.key]) for name, view in views.items()}
+    expected = ST_GCN_18().state_dict()
+    _check_entries(path, views, expected)
+    arrays = {}
+    for name, tensor in expected.items():
+        if name not in views:
+            arrays[name] = np.zeros(tuple(tensor.shape), np.int64)
+            continue
+        arrays[name] = _copy(views[name], storages[views[name].storage.key])
+        if (arrays[name].dtype.kind == "f") != tensor.is_floating_point():
+            raise ValueError(f"{name} holds {arrays[name].dtype} numbers, and the network's are {tensor.dtype}")
+    return arrays
 
 
 def _read_legacy(content: mmap.mmap) -> Tuple[Dict[str, _View], Dict[str, np.ndarray]]:
     if plain_pickle.load(content, {}) != LEGACY_MAGIC or plain_pickle.load(content, {}) != LEGACY_PROTOCOL:
         raise ValueError("it isn't a file of torch's")
-    plain_pickle.load(content, {})
+    system = plain_pickle.load(content, {})
+    if isinstance(system, dict) and system.get("little_endian") is False:
+        raise ValueError(BIG_ENDIAN)
     views, storages = _load_views(content, len(content))
+    needed = {view.storage.key for view in views.values()}
     keys = plain_pickle.load(content, {})
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or set(keys) != set(storages):
         raise ValueError("its list of storages is damaged")
     arrays = {}
     for key in keys:
         content.read(8)  # the count, known already
-        arrays[key] = _numbers(content.read(_bytes(storages[key])), storages[key])
+        if key in needed:
+            arrays[key] = _numbers(content.read(_bytes(storages[key])), storages[key])
+        else:
+            content.seek(_bytes(storages[key]), os.SEEK_CUR)
     return views, arrays
 
 
@@ -195,8 +320,11 @@ def _read_zip(path: Path, limit: int) -> Tuple[Dict[str, _View], Dict[str, np.nd
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 raise ValueError("it is a compressed zip")
             root = archive.namelist()[0].split("/")[0]
-            views, storages = _load_views(io.BytesIO(archive.read(root + "/data.pkl")), limit)
-            arrays = {key: _numbers(archive.read(f"{root}/data/{key}"), storage) for key, storage in storages.items()}
+            if root + "/byteorder" in archive.namelist() and archive.read(root + "/byteorder") != b"little":
+                raise ValueError(BIG_ENDIAN)
+            views, _ = _load_views(io.BytesIO(archive.read(root + "/data.pkl")), limit)
+            needed = {view.storage.key: view.storage for view in views.values()}
+            arrays = {key: _numbers(archive.read(f"{root}/data/{key}"), storage) for key, storage in needed.items()}
     except (zipfile.BadZipFile, LookupError, EOFError, OSError, RuntimeError) as error:  # an offset that none can seek
         raise ValueError("its zip is damaged") from error
     return views, arrays
@@ -207,39 +335,71 @@ def _load_views(file: Any, limit: int) -> Tuple[Dict[str, _View], Dict[str, _Sto
     storages: Dict[str, _Storage] = {}
 
     def storage(identity: Any) -> _Storage:
-        kind, dtype, key, _, count, *view = identity
-        if kind != "storage" or not isinstance(dtype, np.dtype) or not isinstance(key, str) or not npy.is_size(count):
+        kind, dtype, key, _, count, *part = identity
+        if kind != "storage" or not isinstance(key, str) or not npy.is_size(count):
             raise ValueError
-        if view not in ([], [None]):
+        if dtype is plain_pickle.Skipped:  # without a type of its own: its count is of bytes
+            dtype = np.dtype("u1")
+        if not isinstance(dtype, np.dtype) or len(part) > 1:
             raise ValueError
-        return storages.setdefault(key, _Storage(key, dtype, count))
+        whole = storages.setdefault(key, _Storage(key, dtype, count))
+        if part in ([], [None]):
+            return whole
+        _, first, length = part[0]  # its own key, and where it lies in the whole
+        if not npy.is_size(first) or not npy.is_size(length):
+            raise ValueError
+        return whole._replace(first=first)
 
     content = plain_pickle.load(file, ALLOWED, storage)
     if sum(_bytes(one) for one in storages.values()) > limit:
         raise ValueError("it claims more numbers than it has bytes")
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+    return _views(_unwrapped(content)), storages
+
+
+def _views(state: Any) -> Dict[str, _View]:
+    """The tensors of a state dict by their names in the network."""
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         raise ValueError("it holds no state dict")
-    views = {name[len("module.") :] if name.startswith("module.") else name: view for name, view in content.items()}
-    for name, view in views.items():
+    views: Dict[str, _View] = {}
+    for key, value in state.items():
+        name = PREFIXES.sub("", key)
+        view = getattr(value, "view", None) if isinstance(value, _Parameter) else value
         if not isinstance(view, _View):
-            raise ValueError(f"its entry {name} is no tensor")
-    return views, storages
+            raise ValueError(f"its entry {key} is no tensor")
+        if name in views:
+            raise ValueError(f"it has {name} twice")
+        views[name] = view
+    return views
 
 
-def _check_entries(path: Path, shapes: Mapping[str, Tuple[int, ...]]) -> None:
-    expected = {name: tuple(tensor.shape) for name, tensor in ST_GCN_18().state_dict().items()}
+def _unwrapped(content: Any) -> Any:
+    """The state dict: of what is saved with it, and of that again, the first of WRAPPINGS that holds tensors."""
+    for _ in WRAPPINGS:
+        inner = [content.get(name) for name in WRAPPINGS] if isinstance(content, dict) else []
+        dicts = [each for each in inner if isinstance(each, dict)]
+        if not any(map(_has_tensors, dicts)) and (_has_tensors(content) or not dicts):
+            break
+        content = next(filter(_has_tensors, dicts), dicts[0])
+    return content
+
+
+def _has_tensors(content: Any) -> bool:
+    return isinstance(content, dict) and any(isinstance(value, (_View, _Parameter)) for value in content.values())
+
+
+def _check_entries(path: Path, views: Mapping[str, _View], expected: Mapping[str, torch.Tensor]) -> None:
     faults = []
-    for fault, names in (("misses", expected.keys() - shapes.keys()), ("has surplus", shapes.keys() - expected.keys())):
+    missing = [name for name in expected.keys() - views.keys() if not name.endswith(COUNTER)]
+    for fault, names in (("misses", missing), ("has surplus", views.keys() - expected.keys())):
         if names:
             faults.append(f"{fault} {_listed(names)}")
     if faults:
         raise InputError(f"{path} {' and '.join(faults)}: give a checkpoint of ST_GCN_18 in its Kinetics configuration")
-    for name, shape in shapes.items():
-        if shape != expected[name]:
+    for name, view in views.items():
+        shape = tuple(expected[name].shape)
+        if view.shape != shape:
             raise InputError(
-                f"{name} of {path} has shape {shape} and ST_GCN_18's is {expected[name]}: "
+                f"{name} of {path} has shape {view.shape} and ST_GCN_18's is {shape}: "
                 "give a checkpoint of its Kinetics configuration"
             )
 
@@ -255,7 +415,10 @@ def _copy(view: _View, values: np.ndarray) -> np.ndarray:
     if last >= len(values):
         raise ValueError("a tensor reaches beyond its storage")
     strides = [stride * values.itemsize for stride in view.strides]
-    return np.array(np.lib.stride_tricks.as_strided(values[view.offset :], view.shape, strides))
+    array = np.array(np.lib.stride_tricks.as_strided(values[view.offset :], view.shape, strides))
+    if array.dtype.kind != "V":
+        return array
+    return (array.view("<u2").astype("<u4") << 16).view("<f4")
 
 
 def _numbers(raw: bytes, storage: _Storage) -> np.ndarray:

@@ -117,6 +117,12 @@ def _checked(content: Any, shape: Any, dtype: np.dtype) -> bytes:
     return raw
 
 
+OF_BYTES = [
+    ("_codecs", "encode"),
+    *((module, name) for module in ("__builtin__", "builtins") for name in ("bytes", "bytearray")),
+]
+
+
 def _allowed() -> Dict[Tuple[str, str], Callable[..., Any]]:
     allowed: Dict[Tuple[str, str], Callable[..., Any]] = {
         ("_codecs", "encode"): _encode,
@@ -129,9 +135,8 @@ def _allowed() -> Dict[Tuple[str, str], Callable[..., Any]]:
         allowed[f"{core}.multiarray", "_reconstruct"] = _reconstruct
         allowed[f"{core}.multiarray", "scalar"] = _scalar
         allowed[f"{core}.numeric", "_frombuffer"] = _from_buffer
-    for module in ("__builtin__", "builtins"):
-        for name in ("bytes", "bytearray"):
-            allowed[module, name] = _bytes
+    for module, name in OF_BYTES[1:]:
+        allowed[module, name] = _bytes
     return allowed
 
 
