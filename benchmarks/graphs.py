@@ -16,8 +16,8 @@ import onnxruntime
 
 from benchmarks import data, paper
 from benchmarks.harness import Scratch, Spread, Way, module
+from stgcn.cards import INPUT
 from stgcn.dataset import CLIP_SHAPE, PERSONS
-from stgcn.onnx_model import INPUT
 
 REPEATS = {1: 9, 8: 5}
 SGEMM = 2048  # a side of the matrices

@@ -25,8 +25,8 @@ import onnxruntime
 from benchmarks.figures import with_table
 from benchmarks.harness import module
 from deploy.inventory import ROOT
+from stgcn.cards import INPUT
 from stgcn.files import atomic_write
-from stgcn.onnx_model import INPUT
 from stgcn.sample import CHECKPOINT_NAME
 
 DOCUMENT = ROOT / "docs" / "performance.md"

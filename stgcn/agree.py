@@ -1,6 +1,6 @@
 """Whether two exports of one checkpoint, by different sources, are one network:
 
-python -m stgcn.agree --onnx st_gcn.onnx --other st_gcn.mmskeleton.onnx --output agreement.json
+python -m stgcn.agree --onnx st_gcn.onnx --other st_gcn.mmskeleton.onnx --output agreement.json [--model NAME]
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from typing import Callable, List, Optional, Tuple
 
 import numpy as np
 
-from stgcn.dataset import CLASSES, SAMPLE_SHAPES
+from stgcn.cards import INPUT, KINETICS, OUTPUT, Card, add_model_option, card_of
 from stgcn.errors import InputError, run_main, sentence
 from stgcn.files import PathLike, atomic_write
-from stgcn.onnx_model import INPUT, OUTPUT, TOLERANCE, ends, limit_memory, load, network_ends, session
+from stgcn.onnx_model import TOLERANCE, ends, limit_memory, load, network_ends, session
 
 BATCH_SIZES = (1, 3)
 
 
-def write_agreement(onnx: PathLike, other: PathLike, output: PathLike) -> None:
+def write_agreement(onnx: PathLike, other: PathLike, output: PathLike, card: Card = KINETICS) -> None:
     """Run both models on seeded random clips and write how far their logits lie apart.
 
     Raises InputError for a file that is no such model, or logits further apart than TOLERANCE (of the largest logit, or
     of 1 where logits are small).
     """
-    (shape, run), (_, run_other) = (_network(path) for path in (onnx, other))
+    (shape, run), (_, run_other) = (_network(path, card) for path in (onnx, other))
     random = np.random.RandomState(1)
     apart = largest = 0.0
     for batch_size in BATCH_SIZES:
@@ -46,16 +46,17 @@ def write_agreement(onnx: PathLike, other: PathLike, output: PathLike) -> None:
         file.write((json.dumps(report, indent=1) + "\n").encode())
 
 
-def _network(path: PathLike) -> Tuple[Tuple[int, ...], Callable[[np.ndarray], np.ndarray]]:
+def _network(path: PathLike, card: Card) -> Tuple[Tuple[int, ...], Callable[[np.ndarray], np.ndarray]]:
     """The shape of a model's samples, and what gives its logits for a batch of them."""
     try:
         import onnxruntime  # noqa: F401
 
         model = load(path)
-        shape = next((shape for shape in SAMPLE_SHAPES.values() if ends(model) == network_ends(shape)), None)
+        shapes = map(card.shape, card.persons)
+        shape = next((shape for shape in shapes if ends(model) == network_ends(shape, card)), None)
         if shape is None:
             found = ", ".join(f"{name} {dims}" for name, dims in ends(model))
-            raise InputError(f"{path} takes and gives {found}, which isn't ST-GCN: export it again")
+            raise InputError(f"{path} takes and gives {found}, which isn't {card.name}: export it again")
         running = session(model)
     except InputError:
         raise
@@ -69,8 +70,8 @@ def _network(path: PathLike) -> Tuple[Tuple[int, ...], Callable[[np.ndarray], np
             logits: np.ndarray = running.run([OUTPUT], {INPUT: samples})[0]
         except Exception as error:
             raise InputError(f"{path} can't be run ({error}): export it again") from error
-        if logits.shape != (len(samples), CLASSES) or not np.isfinite(logits).all():
-            raise InputError(f"{path} doesn't give {CLASSES} finite logits a sample: export it again")
+        if logits.shape != (len(samples), card.classes) or not np.isfinite(logits).all():
+            raise InputError(f"{path} doesn't give {card.classes} finite logits per row: export it again")
         return logits
 
     return shape, run
@@ -82,9 +83,10 @@ def main(argv: Optional[List[str]] = None) -> None:
     parser.add_argument("--onnx", required=True, help="the one model")
     parser.add_argument("--other", required=True, help="the other")
     parser.add_argument("--output", required=True, help="JSON file to write")
+    add_model_option(parser)
     options = parser.parse_args(argv)
     limit_memory()
-    write_agreement(options.onnx, options.other, options.output)
+    write_agreement(options.onnx, options.other, options.output, card_of(options.model))
 
 
 if __name__ == "__main__":

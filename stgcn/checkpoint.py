@@ -1,4 +1,4 @@
-"""Checkpoints: the state dict of ST_GCN_18 in a file of either of torch's formats, read without running any of it."""
+"""Checkpoints: the state dict of a network in a file of either of torch's formats, read without running any of it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ import numpy as np
 import torch
 
 from stgcn import npy, numpy_pickle, plain_pickle
+from stgcn.cards import KINETICS, Card
 from stgcn.errors import InputError
 from stgcn.files import PathLike, atomic_write, sha256_file
-from stgcn.model import ST_GCN_18
+from stgcn.networks import network
 
 # torch/serialization.py: a legacy file is five pickles (magic number, protocol, system, object, storages' keys), then
 # in the order of the keys each storage's element count (int64) and bytes. A zip holds data.pkl and data/<key>.
@@ -187,8 +188,8 @@ ALLOWED: plain_pickle.Allowed = {
 }
 
 
-def load_state_dict(path: PathLike) -> Dict[str, torch.Tensor]:
-    """The 172 tensors of a checkpoint, by the names of ST_GCN_18's state dict.
+def load_state_dict(path: PathLike, card: Card = KINETICS) -> Dict[str, torch.Tensor]:
+    """The tensors of a checkpoint, by the names of the state dict of the model's network.
 
     Training tools save the state dict under a key of WRAPPINGS, its names after PREFIXES, and harmless objects beside
     it, which are passed over. bfloat16 comes back as float32; the counters that torch before 0.4.1 has not are 0.
@@ -198,7 +199,7 @@ def load_state_dict(path: PathLike) -> Dict[str, torch.Tensor]:
     path = Path(path)
     _check_published_digest(path)
     try:
-        arrays = _read_arrays(path)
+        arrays = _read_arrays(path, card)
     except plain_pickle.UnexpectedNameError as error:
         raise InputError(
             f"{path} names {error}, which no state dict needs: it may run code, don't trust it; of a model of your own "
@@ -214,10 +215,10 @@ def load_state_dict(path: PathLike) -> Dict[str, torch.Tensor]:
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def load_model(path: PathLike) -> ST_GCN_18:
-    """ST_GCN_18 in evaluation mode with a checkpoint's weights; raises InputError as load_state_dict does."""
-    model = ST_GCN_18()
-    model.load_state_dict(load_state_dict(path))
+def load_model(path: PathLike, card: Card = KINETICS) -> Any:
+    """The model's network in evaluation mode with a checkpoint's weights; raises InputError as load_state_dict does."""
+    model = network(card)
+    model.load_state_dict(load_state_dict(path, card))
     return model.eval()
 
 
@@ -273,15 +274,15 @@ def _check_published_digest(path: Path) -> None:
         )
 
 
-def _read_arrays(path: Path) -> Dict[str, np.ndarray]:
-    """Copies of the tensors that ST_GCN_18 has; ValueError says what is damaged."""
+def _read_arrays(path: Path, card: Card) -> Dict[str, np.ndarray]:
+    """Copies of the tensors that the network has; ValueError says what is damaged."""
     with plain_pickle.mapped(path) as content:
         if content[: len(ZIP_MAGIC)] == ZIP_MAGIC:
             views, storages = _read_zip(path, len(content))
         else:
             views, storages = _read_legacy(content)
-    expected = ST_GCN_18().state_dict()
-    _check_entries(path, views, expected)
+    expected = network(card).state_dict()
+    _check_entries(path, views, expected, card)
     arrays = {}
     for name, tensor in expected.items():
         if name not in views:
@@ -387,20 +388,20 @@ def _has_tensors(content: Any) -> bool:
     return isinstance(content, dict) and any(isinstance(value, (_View, _Parameter)) for value in content.values())
 
 
-def _check_entries(path: Path, views: Mapping[str, _View], expected: Mapping[str, torch.Tensor]) -> None:
+def _check_entries(path: Path, views: Mapping[str, _View], expected: Mapping[str, torch.Tensor], card: Card) -> None:
     faults = []
     missing = [name for name in expected.keys() - views.keys() if not name.endswith(COUNTER)]
     for fault, names in (("misses", missing), ("has surplus", views.keys() - expected.keys())):
         if names:
             faults.append(f"{fault} {_listed(names)}")
     if faults:
-        raise InputError(f"{path} {' and '.join(faults)}: give a checkpoint of ST_GCN_18 in its Kinetics configuration")
+        raise InputError(f"{path} {' and '.join(faults)}: give a checkpoint of {card.name}, or set --model")
     for name, view in views.items():
         shape = tuple(expected[name].shape)
         if view.shape != shape:
             raise InputError(
-                f"{name} of {path} has shape {view.shape} and ST_GCN_18's is {shape}: "
-                "give a checkpoint of its Kinetics configuration"
+                f"{name} of {path} has shape {view.shape} and that of {card.name} is {shape}: "
+                "give a checkpoint of that model, or set --model"
             )
 
 

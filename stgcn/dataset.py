@@ -1,21 +1,23 @@
-"""The Kinetics skeleton dataset: clips in `val_data.npy`, names and labels in `val_label.pkl`.
+"""A dataset: clips in `val_data.npy`, names and labels in `val_label.pkl`.
 
-A clip is float32 of shape (3, 300, 18, 2): x, y and score; frames; OpenPose joints; persons.
+A clip is float32 of the model's row shape, for st_gcn.kinetics (3, 300, 18, 2): x, y and score; frames; OpenPose
+joints; persons.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-from pathlib import Path
 from typing import Any, List, NamedTuple, Tuple
 
 import numpy as np
 
 from stgcn import npy, numpy_pickle, plain_json, plain_pickle
+from stgcn.cards import KINETICS, Card
 from stgcn.errors import InputError, shown
 from stgcn.files import PathLike, open_regular
 
+# Of st_gcn.kinetics; for what takes any model see its card
 CHANNELS, FRAMES, JOINTS, PERSONS = CLIP_SHAPE = (3, 300, 18, 2)
 CLASSES = 400
 CLIP_VALUES = CHANNELS * FRAMES * JOINTS * PERSONS
@@ -27,14 +29,14 @@ NAME_LIMIT = 255  # characters of a sample's name; the dataset's are of 11
 
 
 class Labels(NamedTuple):
-    """What `val_label.pkl` holds: `names` (N sample names) and `labels` (int64, shape (N,), 0..399)."""
+    """What `val_label.pkl` holds: `names` (N sample names) and `labels` (int64, shape (N,), each a class)."""
 
     names: List[str]
     labels: np.ndarray
 
 
-def open_clips(path: PathLike) -> np.memmap:
-    """The clips as a read-only memory map, float32 of shape (N, 3, 300, 18, 2); nothing is read but the header.
+def open_clips(path: PathLike, card: Card = KINETICS) -> np.memmap:
+    """The clips as a read-only memory map, float32 of shape (N, *card.row_shape); nothing is read but the header.
 
     Raises InputError for a missing, damaged or truncated file and for any other dtype, rank or trailing shape.
     """
@@ -46,8 +48,8 @@ def open_clips(path: PathLike) -> np.memmap:
         raise InputError(f"can't read {path} ({error.strerror}): check the path") from error
     except ValueError as error:
         raise InputError(f"{path} isn't a clip array ({error}): give the dataset's val_data.npy") from error
-    shape = _checked_shape(path, header)
-    expected = offset + shape[0] * CLIP_BYTES
+    shape = _checked_shape(path, header, card)
+    expected = offset + int(np.prod(shape)) * CLIP_DTYPE.itemsize
     if size != expected:
         raise InputError(
             f"{path} is {size} bytes and its header promises {expected}: it was cut short or damaged, copy it again"
@@ -59,10 +61,11 @@ def read_clips(clips: np.memmap, first: int, count: int) -> np.ndarray:
     """A copy of `clips[first:first + count]`, read instead of mapped: resident memory stays flat over a whole file."""
     path = str(clips.filename)
     count = min(count, len(clips) - first)
-    values = np.fromfile(path, CLIP_DTYPE, count * CLIP_VALUES, offset=clips.offset + first * CLIP_BYTES)
-    if len(values) != count * CLIP_VALUES:
+    size = int(np.prod(clips.shape[1:]))
+    values = np.fromfile(path, CLIP_DTYPE, count * size, offset=clips.offset + first * size * CLIP_DTYPE.itemsize)
+    if len(values) != count * size:
         raise InputError(f"{path} was cut short while it was read: copy it again")
-    return values.reshape(count, *CLIP_SHAPE)
+    return values.reshape(count, *clips.shape[1:])
 
 
 def check_finite(clips: np.ndarray, first: int, path: object) -> None:
@@ -76,13 +79,13 @@ def check_finite(clips: np.ndarray, first: int, path: object) -> None:
         raise InputError(f"sample {first + bad[0]} of {path} holds NaN or infinity: remake that clip or leave it out")
 
 
-def load_labels(path: PathLike) -> Labels:
+def load_labels(path: PathLike, card: Card = KINETICS) -> Labels:
     """Names and labels from a pickle of `(names, labels)`, by any Python's protocol and any numpy, or from JSON.
 
     In JSON they are such a pair, an object with `names` and `labels`, an object of names with their labels, or one of
     names with objects that hold `label_index`, as Kinetics-skeleton's own; there a sample whose `has_skeleton` is false
     is left out. Raises InputError for a missing or damaged file, a pickle that names anything but numpy's arrays and
-    numbers, lists that don't pair up, names that aren't short printable text, and labels outside 0..399.
+    numbers, lists that don't pair up, names that aren't short printable text, and labels that are no class.
     """
     try:
         with plain_pickle.mapped(path) as content:
@@ -99,17 +102,18 @@ def load_labels(path: PathLike) -> Labels:
         raise InputError(f"can't read {path} ({error.strerror}): check the path") from error
     except ValueError as error:
         raise InputError(f"{path} isn't a label file ({error}): give the dataset's val_label.pkl") from error
+    classes = card.classes
     for index, label in enumerate(labels):
-        if not 0 <= label < CLASSES:
+        if not 0 <= label < classes:
             raise InputError(
-                f"label {shown(label)} of sample {index} in {path} is outside 0..{CLASSES - 1}: remake the label file"
+                f"label {shown(label)} of sample {index} in {path} is outside 0..{classes - 1}: remake the label file"
             )
     return Labels(names, np.array(labels, dtype=np.int64))
 
 
-def open_dataset(data: PathLike, labels: PathLike) -> Tuple[np.memmap, Labels]:
+def open_dataset(data: PathLike, labels: PathLike, card: Card = KINETICS) -> Tuple[np.memmap, Labels]:
     """The clips and their labels. Raises InputError as its parts do, and if their numbers differ."""
-    clips, names_and_labels = open_clips(data), load_labels(labels)
+    clips, names_and_labels = open_clips(data, card), load_labels(labels, card)
     if len(clips) != len(names_and_labels.labels):
         raise InputError(
             f"{data} holds {len(clips)} clips and {labels} holds {len(names_and_labels.labels)} labels: "
@@ -126,10 +130,10 @@ def is_name(value: object) -> bool:
 
 def class_names() -> List[str]:
     """The 400 class names of Kinetics-400 in the order of the labels."""
-    return Path(__file__).with_name("kinetics400_class_names.txt").read_text(encoding="utf-8").splitlines()
+    return KINETICS.class_names
 
 
-def _checked_shape(path: PathLike, header: Any) -> Tuple[int, ...]:
+def _checked_shape(path: PathLike, header: Any, card: Card) -> Tuple[int, ...]:
     descr = header["descr"]
     shape: Tuple[int, ...] = header["shape"]
     if descr != CLIP_DTYPE.str:
@@ -139,10 +143,11 @@ def _checked_shape(path: PathLike, header: Any) -> Tuple[int, ...]:
     if header["fortran_order"] is not False:
         raise InputError(f"{path} is in Fortran order and clips are in C order: save numpy.ascontiguousarray of it")
     sizes = isinstance(shape, tuple) and all(map(npy.is_size, shape))  # 300.0 == 300
-    if not sizes or shape[1:] != CLIP_SHAPE or shape[0] < 1:
+    if not sizes or shape[1:] != card.row_shape or shape[0] < 1:
+        expected = ", ".join(map(str, card.row_shape))
         raise InputError(
-            f"{path} has shape {shown(shape)} and clips are (N, 3, 300, 18, 2) with N at least 1: "
-            "give the dataset's val_data.npy"
+            f"{path} has shape {shown(shape)} and the clips of {card.name} are (N, {expected}) with N at least 1: "
+            "give the val_data.npy of its dataset"
         )
     return shape
 

@@ -16,7 +16,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stgcn.dataset import CHANNELS, FRAMES, JOINTS
 from stgcn.graph import PARTITIONS
 from stgcn.model import BLOCKS, ST_GCN_18, TEMPORAL_KERNEL, Block
 from stgcn.winograd import scheme
@@ -25,24 +24,25 @@ PADDING = (TEMPORAL_KERNEL - 1) // 2
 
 
 class FirstGraphConvolution(nn.Module):
-    """The first block's, with data_bn: (n, 3 * 18, t) to (n, out, 18, t)."""
+    """The first block's, with data_bn: (n, 3 * V, t) to (n, out, V, t)."""
 
     def __init__(self, model: ST_GCN_18, block: Block, A: torch.Tensor) -> None:  # noqa: N803
         super().__init__()
-        # data_bn runs over joint * CHANNELS + channel
-        scale, shift = (values.view(JOINTS, CHANNELS).t() for values in _affine(model.data_bn))
+        channels, joints = model.channels, model.joints
+        # data_bn runs over joint * channels + channel
+        scale, shift = (values.view(joints, channels).t() for values in _affine(model.data_bn))
         kernel, bias = _graph_mix(block, A)
         every = torch.einsum("koc,cv,kvw->owcv", kernel, scale, A)
-        self.mix = _constant(every.reshape(-1, CHANNELS * JOINTS, 1))
+        self.mix = _constant(every.reshape(-1, channels * joints, 1))
         self.bias = _constant((bias + torch.einsum("koc,cv,kvw->ow", kernel, shift, A)).flatten())
-        self.shape = (-1, kernel.size(1), JOINTS, FRAMES)
+        self.shape = (-1, kernel.size(1), joints, model.frames)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.relu(functional.conv1d(x, self.mix, self.bias)).view(*self.shape)
 
 
 class GraphConvolution(nn.Module):
-    """A block's, its batch norm and ReLU: (n, in, 18, t) to (n, out, 18, t).
+    """A block's, its batch norm and ReLU: (n, in, V, t) to (n, out, V, t).
 
     `shift` (in,) is what its input lacks.
     """
@@ -50,7 +50,7 @@ class GraphConvolution(nn.Module):
     def __init__(self, block: Block, A: torch.Tensor, shift: torch.Tensor) -> None:  # noqa: N803
         super().__init__()
         kernel, bias = _graph_mix(block, A)
-        self.gather = _constant(A.permute(2, 0, 1).reshape(JOINTS * PARTITIONS, JOINTS))
+        self.gather = _constant(A.permute(2, 0, 1).reshape(-1, A.size(1)))
         self.mix = _constant(kernel.permute(1, 2, 0)[..., None])
         self.bias = _constant((bias + torch.einsum("koc,c,kvw->ow", kernel, shift, A))[..., None])
 
@@ -62,7 +62,7 @@ class GraphConvolution(nn.Module):
 class TemporalConvolution(nn.Module):
     """A block's, its batch norm, residual and ReLU.
 
-    (n, out, 18, t) and the block's input, (n, in, 18, t), to (n, out, 18, t / stride).
+    (n, out, V, t) and the block's input, (n, in, V, t), to (n, out, V, t / stride).
     """
 
     def __init__(self, block: Block) -> None:
@@ -92,7 +92,7 @@ class WinogradConvolution(nn.Module):
     lack `shift` as given, which matters where it is the residual.
     """
 
-    def __init__(self, block: Block, frames: int, shift: torch.Tensor) -> None:
+    def __init__(self, block: Block, joints: int, frames: int, shift: torch.Tensor) -> None:
         super().__init__()
         weight, bias = _temporal(block)
         stride, channels = cast(Any, block.tcn[2]).stride[0], weight.size(0)
@@ -100,8 +100,8 @@ class WinogradConvolution(nn.Module):
         self.mix = _constant(torch.einsum("pk,ock->poc", kernels, weight))
         self.spread, self.gather = _constant(spread[:, None, None]), _constant(gather.t()[:, None, None])
         outputs, self.step = len(gather), stride * len(gather)
-        self.flat, self.shape = (-1, 1, channels * JOINTS, frames), (-1, channels, JOINTS, frames // stride)
-        self.tiles = (-1, len(kernels), channels, JOINTS * frames // self.step)
+        self.flat, self.shape = (-1, 1, channels * joints, frames), (-1, channels, joints, frames // stride)
+        self.tiles = (-1, len(kernels), channels, joints * frames // self.step)
         self.stride, self.outputs = (1, stride), (1, outputs)
         self.residual = nn.ParameterList()
         if len(block.residual):
@@ -122,7 +122,7 @@ class WinogradConvolution(nn.Module):
 
 
 class FusedSTGCN(nn.Module):
-    """An ST_GCN_18 in evaluation mode: (n, 3, 300, 18, persons) to logits (n, 400), float32.
+    """An ST_GCN_18 in evaluation mode: (n, 3, 300, V, persons) to logits (n, classes), float32.
 
     The last `winograd` blocks have a WinogradConvolution.
     """
@@ -131,7 +131,7 @@ class FusedSTGCN(nn.Module):
         super().__init__()
         self.spatial, self.temporal = nn.ModuleList(), nn.ModuleList()
         with torch.no_grad():
-            frames, shift = FRAMES, torch.zeros(BLOCKS[0][1]).double()
+            frames, shift = model.frames, torch.zeros(BLOCKS[0][1]).double()
             for index, (block, (_, out_channels, stride)) in enumerate(
                 zip(cast(List[Block], model.st_gcn_networks), BLOCKS)
             ):
@@ -140,7 +140,7 @@ class FusedSTGCN(nn.Module):
                     GraphConvolution(block, A, shift) if index else FirstGraphConvolution(model, block, A)
                 )
                 if index >= len(BLOCKS) - winograd:
-                    self.temporal.append(WinogradConvolution(block, frames, shift))
+                    self.temporal.append(WinogradConvolution(block, model.joints, frames, shift))
                     shift = cast(torch.Tensor, self.temporal[-1].shift)
                 else:
                     self.temporal.append(TemporalConvolution(block))
@@ -148,19 +148,20 @@ class FusedSTGCN(nn.Module):
                 frames //= stride
             # The mean over persons is in the classifier: its weight shared out over them
             weight, bias = model.fcn.weight.flatten(1).double(), cast(torch.Tensor, model.fcn.bias).double()
+            self.flat = (-1, model.channels * model.joints, model.frames)
             self.features = model.persons * BLOCKS[-1][1]
             self.classifier = _constant(torch.cat([weight / model.persons] * model.persons, dim=1))
             self.bias = _constant(bias + torch.matmul(weight, shift))
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
-        x = clips.permute(0, 4, 1, 3, 2).reshape(-1, CHANNELS * JOINTS, FRAMES)
+        x = clips.permute(0, 4, 1, 3, 2).reshape(*self.flat)
         for spatial, temporal in zip(self.spatial, self.temporal):
             x = temporal(spatial(x), x)
         return functional.linear(x.mean(dim=(2, 3)).view(-1, self.features), self.classifier, self.bias)
 
 
 def _graph_mix(block: Block, A: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:  # noqa: N803
-    """Weight (k, out, in) and bias (out, 18) of a block's graph convolution and the batch norm behind it."""
+    """Weight (k, out, in) and bias (out, V) of a block's graph convolution and the batch norm behind it."""
     mix: Any = block.gcn.conv
     scale, shift = _affine(cast(Any, block.tcn)[0])
     kernel = mix.weight.double().view(PARTITIONS, -1, mix.in_channels) * scale[:, None]

@@ -1,6 +1,6 @@
 """What an exported model must be, checked in a process that has never exported:
 
-    python -m stgcn.onnx_model TRACED.onnx EXPECTED.npz TIDIED.onnx
+    python -m stgcn.onnx_model TRACED.onnx EXPECTED.npz TIDIED.onnx [--model NAME]
 
 writes TIDIED if TRACED, tidied, gives the logits in EXPECTED (see stgcn.export).
 """
@@ -15,11 +15,10 @@ from typing import Any, Iterator, List, Optional, Tuple
 
 import numpy as np
 
-from stgcn.dataset import CLASSES
+from stgcn.cards import INPUT, KINETICS, OUTPUT, Card, add_model_option, card_of
 from stgcn.errors import InputError, printable, run_main
 from stgcn.files import PathLike, open_regular
 
-INPUT, OUTPUT = "input1", "output1"
 OPSETS = range(9, 14)  # CANN 5.0.4 and 6.0
 CHECKED_BATCH_SIZES = (1, 3, 8)
 TOLERANCE = 1e-5  # of the largest logit, or of 1 where logits are small
@@ -123,9 +122,9 @@ def ends(model: Any) -> List[Tuple[str, Tuple[Any, ...]]]:
     return [(value.name, _shape(value)) for value in (*model.graph.input, *model.graph.output)]
 
 
-def network_ends(sample_shape: Tuple[int, ...]) -> List[Tuple[str, Tuple[Any, ...]]]:
-    """The `ends` of ST-GCN."""
-    return [(INPUT, ("batch", *sample_shape)), (OUTPUT, ("batch", CLASSES))]
+def network_ends(row_shape: Tuple[int, ...], card: Card = KINETICS) -> List[Tuple[str, Tuple[Any, ...]]]:
+    """The `ends` of a model whose rows are of `row_shape`."""
+    return [(INPUT, ("batch", *row_shape)), (OUTPUT, ("batch", card.classes))]
 
 
 def session(model: Any) -> Any:
@@ -139,7 +138,7 @@ def session(model: Any) -> Any:
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def check(model: Any, expected: Any) -> None:
+def check(model: Any, expected: Any, card: Card = KINETICS) -> None:
     """Print a checklist of what holds; raise InputError, after a line that says what, for the first that doesn't.
 
     `model` is an onnx ModelProto; `expected` maps `input1_<batch size>` and `output1_<batch size>` to arrays.
@@ -153,7 +152,10 @@ def check(model: Any, expected: Any) -> None:
     operators = {node.op_type for node in model.graph.node}
     _tell("Einsum" not in operators, f"no Einsum among its {len(model.graph.node)} nodes")
     found = ends(model)
-    _tell(found == network_ends(expected[f"{INPUT}_1"].shape[1:]), ", ".join(f"{name} {dims}" for name, dims in found))
+    _tell(
+        found == network_ends(expected[f"{INPUT}_1"].shape[1:], card),
+        ", ".join(f"{name} {dims}" for name, dims in found),
+    )
     running = session(model)
     for batch_size in CHECKED_BATCH_SIZES:
         reference = expected[f"{OUTPUT}_{batch_size}"]
@@ -182,6 +184,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m stgcn.onnx_model", description=main.__doc__)
     for name in ("traced", "expected", "tidied"):
         parser.add_argument(name, type=Path)
+    add_model_option(parser)
     options = parser.parse_args(argv)
     try:
         import onnx
@@ -193,7 +196,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     try:
         tidy(model)
         with np.load(options.expected) as expected:
-            check(model, expected)
+            check(model, expected, card_of(options.model))
     except InputError:
         raise
     except Exception as error:  # onnx's and ONNX Runtime's own errors have no common base

@@ -1,6 +1,6 @@
 """The logits that every other way of running the model is compared with, in float32 by torch:
 
-    python -m stgcn.reference --ckpt X.pth --data_path val_data.npy --output reference.npy [--device cpu]
+    python -m stgcn.reference --ckpt X.pth --data_path val_data.npy --output reference.npy [--model NAME] [--device cpu]
 
 A run that was cut short goes on where it was, if checkpoint, data, torch and device are the same.
 """
@@ -12,35 +12,39 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
-from typing import List, Optional
+from typing import Any, List, Optional
 
 import numpy as np
 import torch
 
+from stgcn.cards import KINETICS, Card, add_model_option, card_of
 from stgcn.checkpoint import load_model
-from stgcn.dataset import CLASSES, check_finite, open_clips, read_clips
+from stgcn.dataset import check_finite, open_clips, read_clips
 from stgcn.errors import InputError, run_main
 from stgcn.files import PathLike, atomic_write, remove, sha256_file, unwritable
-from stgcn.model import ST_GCN_18
 from stgcn.progress import Progress
 
 LOGITS_DTYPE = np.dtype("<f4")
-ROW_BYTES = CLASSES * LOGITS_DTYPE.itemsize
 BATCH_SIZE = 8
 
 
 def write_reference(
-    checkpoint: PathLike, data: PathLike, output: PathLike, batch_size: int = BATCH_SIZE, device: str = "cpu"
+    checkpoint: PathLike,
+    data: PathLike,
+    output: PathLike,
+    batch_size: int = BATCH_SIZE,
+    device: str = "cpu",
+    card: Card = KINETICS,
 ) -> None:
-    """Write the logits of all clips, float32 (N, 400), as .npy.
+    """Write the logits of all clips, float32 (N, classes), as .npy.
 
     Raises InputError for a bad checkpoint or array (see load_state_dict, open_clips), a clip or logits with NaN or
     infinity, a device that torch hasn't, or a place that can't be written.
     """
     if batch_size < 1:
         raise InputError(f"--batch_size {batch_size} takes no clips: give 1 or more")
-    model, clips = load_model(checkpoint).to(_device(device)), open_clips(data)
-    inputs = " ".join([sha256_file(checkpoint), sha256_file(data), torch.__version__, device])
+    model, clips = load_model(checkpoint, card).to(_device(device)), open_clips(data, card)
+    inputs = " ".join([card.name, sha256_file(checkpoint), sha256_file(data), torch.__version__, device])
     output = Path(output)
     part = output.with_name(f".{output.name}.{hashlib.sha256(inputs.encode()).hexdigest()[:16]}.part")
     try:
@@ -48,21 +52,22 @@ def write_reference(
         for other in output.parent.glob(f".{output.name}.*.part"):
             if other != part:
                 other.unlink()  # of other inputs
-        _infer(model, clips, part, batch_size, device)
+        _infer(model, clips, part, batch_size, device, card.classes)
     except OSError as error:
         raise unwritable(part, error) from error
     with atomic_write(output) as file, part.open("rb") as rows:
-        header = {"descr": LOGITS_DTYPE.str, "fortran_order": False, "shape": (len(clips), CLASSES)}
+        header = {"descr": LOGITS_DTYPE.str, "fortran_order": False, "shape": (len(clips), card.classes)}
         np.lib.format.write_array_header_1_0(file, header)
         shutil.copyfileobj(rows, file)
     remove(part)
 
 
-def _infer(model: ST_GCN_18, clips: np.memmap, part: Path, batch_size: int, device: str) -> None:
+def _infer(model: Any, clips: np.memmap, part: Path, batch_size: int, device: str, classes: int) -> None:
     """Append the logits that `part` misses to it: each batch is on disk before the next begins."""
+    row_bytes = classes * LOGITS_DTYPE.itemsize
     with part.open("ab") as file:
-        done = file.tell() // ROW_BYTES
-        file.truncate(done * ROW_BYTES)
+        done = file.tell() // row_bytes
+        file.truncate(done * row_bytes)
         progress = Progress("clips", len(clips), done)
         for first in range(done, len(clips), batch_size):
             block = read_clips(clips, first, batch_size)
@@ -94,13 +99,15 @@ def _device(name: str) -> torch.device:
 def main(argv: Optional[List[str]] = None) -> None:
     """Write the model's float32 logits for a dataset."""
     parser = argparse.ArgumentParser(prog="python -m stgcn.reference", description=main.__doc__)
-    parser.add_argument("--ckpt", required=True, help="checkpoint of ST_GCN_18")
-    parser.add_argument("--data_path", required=True, help="val_data.npy")
+    parser.add_argument("--ckpt", required=True, help="checkpoint of the model")
+    parser.add_argument("--data_path", required=True, help="val_data.npy, or the rows.npy of stgcn.index")
+    add_model_option(parser)
     parser.add_argument("--output", required=True, help=".npy file to write")
     parser.add_argument("--batch_size", type=int, default=BATCH_SIZE, help=f"clips at a time (default {BATCH_SIZE})")
     parser.add_argument("--device", default="cpu", help="torch's name of the device (default cpu)")
     options = parser.parse_args(argv)
-    write_reference(options.ckpt, options.data_path, options.output, options.batch_size, options.device)
+    card = card_of(options.model)
+    write_reference(options.ckpt, options.data_path, options.output, options.batch_size, options.device, card)
 
 
 if __name__ == "__main__":

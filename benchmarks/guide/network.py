@@ -18,10 +18,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from stgcn.cards import INPUT, OUTPUT
 from stgcn.checkpoint import load_model
 from stgcn.dataset import CLIP_SHAPE, JOINTS
 from stgcn.model import ST_GCN_18, Block
-from stgcn.onnx_model import INPUT, OUTPUT
 
 LAST_FRAMES = 75
 
