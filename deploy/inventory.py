@@ -83,7 +83,7 @@ class Npu(_Host):
     workspace: Text = "stgcn-work"
     devices: list[Device] | Literal["all"] = [0]
     vendor_runtime: bool = False  # docker: the vendor's container runtime (`ascend`) hands the devices in
-    chip: Text | None = None  # refuse the host unless its chips are these, e.g. 310P3
+    chip: Word | None = None  # what atc is given as --soc_version, e.g. 310P3; npu-smi is asked where it is left out
     tools: Tools = Tools()
 
     @field_validator("devices")

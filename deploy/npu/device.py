@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -81,11 +81,25 @@ class Smi:
     @cached_property
     def _logical(self) -> Mapping[tuple[int, int], int]:
         """(NPU id, chip id) -> logical device; empty where the release does not tell, as its table then does."""
-        listed = self._ask(smi.mapping_argv)
-        try:
-            return smi.parse_mapping(listed)
-        except KitError:
-            return {}  # the table itself fails alike, with the sentence for it
+        return smi.parse_mapping(self._ask(smi.mapping_argv))
+
+    def soc_version(self, chips: Sequence[smi.Chip]) -> str:
+        """What ATC calls these chips, which are of one name; where that is a family's, their boards say which it is.
+
+        Raises:
+            KitError: a board does not tell, or they differ.
+        """
+        if not smi.is_family(chips[0].name):
+            return smi.soc_version(chips[0].name)
+        found = {}
+        with naming(self.name):
+            for chip in {chip.npu_id: chip for chip in chips}.values():
+                listed = self._ask(lambda tool, chip=chip: smi.board_argv(tool, chip.npu_id, chip.chip_id))  # type: ignore[misc]
+                found[smi.board_soc_version(chip, smi.parse_board(listed))] = chip
+            if len(found) > 1:
+                kinds = ", ".join(f"{chip} is an {soc}" for soc, chip in found.items())
+                raise KitError(f"{kinds}: list devices of one kind in `devices`")
+        return next(iter(found))
 
     def _ask(self, argv: Callable[[str], list[str]]) -> str:
         done = self._runtime.run(argv(self._tool), timeout_s=PROBE_TIMEOUT_S)
@@ -131,7 +145,9 @@ class Facts:
             KitError: no such device or chip, an unhealthy one, chips of two kinds, or a Python that does not run.
         """
         with naming(section.name):
-            chips = smi.select(asked.chips(), section.devices, section.chip)
+            chips = smi.select(asked.chips(), section.devices)
+        for ailment in filter(None, map(smi.ailment_warning, chips)):
+            say(f"  {section.name}: {ailment}", "yellow")
         found = _probe(section, runtime)
         cann = _version(section, "CANN", found["cann"], versions.parse_cann)
         driver = _version(section, "driver", found["driver"], versions.parse_driver)
@@ -139,7 +155,7 @@ class Facts:
             say(f"  {section.name}: {warning}", "yellow")
         return cls(
             chips=tuple(chips),
-            soc_version=smi.soc_version(chips[0].name),
+            soc_version=smi.soc_version(section.chip) if section.chip else asked.soc_version(chips),
             cann=cann,
             driver=driver,
             ais_bench=found["ais_bench"],
@@ -214,8 +230,8 @@ class IdleWatch:
         """The device as it is now."""
         chip = self._smi.chip(self._device)
         busy = smi.busy_reason(chip, self.known.memory_mb)
-        if busy is None:
-            used = chip.model_memory_mb[0]
+        used = chip.model_memory_mb[0]
+        if busy is None and used is not None:
             self.known = dataclasses.replace(self.known, memory_mb=min(used, self.known.memory_mb or used))
         return IdleCheck(datetime.now(timezone.utc).isoformat(timespec="seconds"), busy, chip, self._smi.in_container)
 

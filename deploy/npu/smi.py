@@ -1,7 +1,8 @@
 """npu-smi: which chips a host has, how they are, and whether one is idle.
 
-Facts [npu-smi 1.x to 25.x]: a chip takes two rows of the `info` table; ais_bench wants the *logical device*, which is
-the second row's `Device`, else `Chip Logic ID` of `info -m`, else the chip's place in the table; it is not the NPU id.
+Facts [npu-smi 1.x to 26.x]: a chip takes two rows of the `info` table, whose headings say what stands where; ais_bench
+wants the *logical device*, which is the second row's `Device`, else `Chip Logic ID` of `info -m`, else the chip's place
+in the table. It is not the NPU id, but for a 950, whose NPUs are one chip each and have no other number.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from deploy.npu import transcript
 _HELD_FRACTION = 0.4
 # With one, this much of the whole above it is more than the jitter of an idle chip and less than one loaded model.
 _MARGIN_FRACTION = 0.01
+_NOT_TOLD = frozenset({"", "-", "--", "NA", "N/A", "NOT SUPPORT"})
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Chip:
     """One chip as `npu-smi info` shows it; None stands for what the release or the board does not tell."""
 
     npu_id: int
-    chip_id: int
+    chip_id: int | None  # None: an NPU of this kind is one chip, and npu-smi takes no chip id
     device: int  # logical: what ais_bench's --device and the inventory's `devices` mean
     name: str
     health: str
@@ -45,18 +47,28 @@ class Chip:
     power_w: float | None
     temperature_c: int | None
     aicore_percent: int | None
-    memory_used_mb: int
-    memory_total_mb: int
+    memory_used_mb: int | None
+    memory_total_mb: int | None
     hbm_used_mb: int | None = None
     hbm_total_mb: int | None = None
     processes: tuple[Process, ...] | None = None
 
     @property
-    def model_memory_mb(self) -> tuple[int, int]:
+    def model_memory_mb(self) -> tuple[int | None, int | None]:
         """(used, total) of the memory that models live in: HBM where the chip has it, else DDR."""
         if self.hbm_total_mb:
-            return self.hbm_used_mb or 0, self.hbm_total_mb
+            return self.hbm_used_mb, self.hbm_total_mb
         return self.memory_used_mb, self.memory_total_mb
+
+    @property
+    def shares_host_memory(self) -> bool:
+        """Whether the memory shown is the host's own RAM: a chip that is on no bus is the board's processor."""
+        return not self.hbm_total_mb and self.bus_id.upper() in _NOT_TOLD
+
+    @property
+    def ailment(self) -> str | None:
+        """What health says where it is not OK."""
+        return None if self.health.upper() == "OK" else self.health
 
     def __str__(self) -> str:
         return f"{self.device} ({self.name}, NPU {self.npu_id})"
@@ -70,8 +82,16 @@ def mapping_argv(smi: str) -> list[str]:
     return [smi, "info", "-m"]
 
 
-def proc_mem_argv(smi: str, npu_id: int, chip_id: int) -> list[str]:
-    return [smi, "info", "-t", "proc-mem", "-i", str(npu_id), "-c", str(chip_id)]
+def proc_mem_argv(smi: str, npu_id: int, chip_id: int | None) -> list[str]:
+    return _of_chip(smi, "proc-mem", npu_id, chip_id)
+
+
+def board_argv(smi: str, npu_id: int, chip_id: int | None) -> list[str]:
+    return _of_chip(smi, "board", npu_id, chip_id)
+
+
+def _of_chip(smi: str, kind: str, npu_id: int, chip_id: int | None) -> list[str]:
+    return [smi, "info", "-t", kind, "-i", str(npu_id), *(["-c", str(chip_id)] if chip_id is not None else [])]
 
 
 def parse_info(text: str, logical: Mapping[tuple[int, int], int] | None = None) -> list[Chip]:
@@ -80,14 +100,10 @@ def parse_info(text: str, logical: Mapping[tuple[int, int], int] | None = None) 
     `logical` is `parse_mapping`'s answer, used where the table has no Device column. Raises KitError where npu-smi
     failed, shows no chip, or prints a row that cannot be understood: a chip is never silently lost.
     """
-    _refuse_failure(text)
-    rows = _Rows(text)
-    chips = [_chip(index, first, second, rows, logical or {}) for index, (first, second) in enumerate(rows.pairs())]
+    table = _Table(text)
+    chips = [_chip(index, row, table.processes, logical or {}) for index, row in enumerate(table.chips)]
     if not chips:
-        raise KitError(
-            f"npu-smi info shows no chip (its first line: {transcript.first(text)}): check `tools.npu_smi` in the "
-            "inventory, and that the Ascend driver is installed and, in a container, mounted"
-        )
+        raise _failure(text)
     if len({chip.device for chip in chips}) != len(chips):
         raise KitError(f"npu-smi info shows a logical device twice: {_listed(chips)}; check the driver on this host")
     return chips
@@ -96,14 +112,13 @@ def parse_info(text: str, logical: Mapping[tuple[int, int], int] | None = None) 
 def parse_mapping(text: str) -> dict[tuple[int, int], int]:
     """(NPU id, chip id) -> logical device, from `npu-smi info -m`; Mcu rows, whose logic id is `-`, are no devices.
 
-    Empty where the release prints no `Chip Logic ID`. Raises KitError where npu-smi failed.
+    Empty where the release prints no `Chip Logic ID`, or fails: the table of `npu-smi info` then fails alike.
     """
-    _refuse_failure(text)
     mapping: dict[tuple[int, int], int] = {}
     columns: list[str] = []
     for line in transcript.lines(text):
-        if line.startswith("NPU ID"):
-            columns = re.findall(r"NPU ID|Slot ID|Chip ID|Chip Logic ID|Chip Phy-ID", line)
+        if re.match(r"NPU ID\b", line):
+            columns = re.findall(r"NPU ID|Slot ID|Chip ID|Chip Logic ID|Chip Phy-ID|Chip Name|\S+", line)
             continue
         row = dict(zip(columns, map(_integer, line.split()), strict=False))
         npu_id, chip_id, device = (row.get(name) for name in ("NPU ID", "Chip ID", "Chip Logic ID"))
@@ -113,14 +128,29 @@ def parse_mapping(text: str) -> dict[tuple[int, int], int]:
 
 
 def parse_proc_mem(text: str) -> tuple[Process, ...] | None:
-    """The processes of `npu-smi info -t proc-mem -i I -c C`, or None where the release does not tell."""
+    """The processes of `npu-smi info -t proc-mem -i I [-c C]`, or None where the release does not tell."""
     found = re.findall(
         r"Process id\s*:\s*([0-9]{1,9})\s+Process name\s*:[ \t]*([^\n]*?)\s+Process memory\(MB\)\s*:\s*([0-9]{1,9})",
         "\n".join(transcript.lines(text)),
     )
-    if not found and "No process in device" not in text:
+    if not found and not re.search(r"No (?:running )?process(?:es)? in device", text):
         return None
     return tuple(Process(int(pid), name.strip(), int(memory)) for pid, name, memory in found)
+
+
+def parse_board(text: str) -> dict[str, str]:
+    """The fields of `npu-smi info -t board`, of several blocks the first's; values not told are left out."""
+    fields: dict[str, str] = {}
+    for line in transcript.lines(text):
+        name, colon, value = (part.strip() for part in line.partition(":"))
+        if colon and value.upper() not in _NOT_TOLD:
+            fields.setdefault(name, value)
+    return fields
+
+
+def is_family(name: str) -> bool:
+    """Whether a name in the table is a family's (Ascend910 of an A3, Ascend950PR), so that the board names the SoC."""
+    return name.lower().startswith("ascend")
 
 
 def soc_version(name: str) -> str:
@@ -135,11 +165,28 @@ def soc_version(name: str) -> str:
     return f"Ascend{bare}"
 
 
-def select(chips: Sequence[Chip], wanted: Iterable[int] | Literal["all"], name: str | None = None) -> list[Chip]:
+def board_soc_version(chip: Chip, board: Mapping[str, str]) -> str:
+    """--soc_version of a chip whose table shows a family: `<Chip Name>_<NPU Name>` of its board, `Ascend910_9392`.
+
+    Raises KitError where the board does not tell it.
+    """
+    name, variant = board.get("Chip Name", chip.name), board.get("NPU Name", "")
+    if re.fullmatch(r"[A-Za-z0-9]{1,32}", variant):
+        return f"{soc_version(name)}_{variant}"
+    if soc_version(name) != soc_version(chip.name):
+        return soc_version(name)
+    command = " ".join(board_argv("npu-smi", chip.npu_id, chip.chip_id))
+    raise KitError(
+        f"device {chip} is of a family of several SoCs, and `{command}` names none (no `NPU Name`; run it as root to "
+        "see all of it): write what ATC calls it as `chip` in the inventory, such as Ascend910_9392"
+    )
+
+
+def select(chips: Sequence[Chip], wanted: Iterable[int] | Literal["all"]) -> list[Chip]:
     """The chips of the wanted logical devices, in the wanted order.
 
-    Raises KitError where the host lacks one, where one is not the chip named by the inventory, where they differ among
-    themselves (an OM is made for one SoC), or where one is not healthy.
+    Raises KitError where the host lacks one, where they differ among themselves (an OM is made for one SoC), or where
+    one is in a critical state or does not answer.
     """
     by_device = {chip.device: chip for chip in chips}
     devices = list(by_device) if wanted == "all" else list(wanted)
@@ -150,20 +197,29 @@ def select(chips: Sequence[Chip], wanted: Iterable[int] | Literal["all"], name: 
             "set `devices` in the inventory to some of these"
         )
     chosen = [by_device[device] for device in devices]
-    socs = {soc_version(chip.name) for chip in chosen}
-    if name is not None and socs - {soc_version(name)}:
-        raise KitError(
-            f"the inventory names the chip {name}, but the host has {_listed(chosen)}: correct `chip` or `devices`"
-        )
-    if len(socs) > 1:
+    if len({soc_version(chip.name) for chip in chosen}) > 1:
         raise KitError(f"devices {_listed(chosen)} are of different kinds: list devices of one kind in `devices`")
-    unhealthy = [chip for chip in chosen if chip.health.upper() != "OK"]
-    if unhealthy:
+    unfit = [chip for chip in chosen if chip.health.upper() in {"CRITICAL", "UNKNOWN", *_NOT_TOLD}]
+    if unfit:
         raise KitError(
-            f"device {unhealthy[0]} reports health {unhealthy[0].health!r}: see `npu-smi info -t health -i "
-            f"{unhealthy[0].npu_id}`, or leave it out of `devices` in the inventory"
+            f"device {unfit[0]} reports health {unfit[0].health!r}: see `{_health_command(unfit[0])}`, "
+            "or leave it out of `devices` in the inventory"
         )
     return chosen
+
+
+def ailment_warning(chip: Chip) -> str | None:
+    """What to tell of a chip that works, and whose health is not OK."""
+    if chip.ailment is None:
+        return None
+    return (
+        f"device {chip} reports health {chip.ailment!r}: its figures are marked; "
+        f"`{_health_command(chip)}` says what it is"
+    )
+
+
+def _health_command(chip: Chip) -> str:
+    return " ".join(_of_chip("npu-smi", "health", chip.npu_id, chip.chip_id))
 
 
 def busy_reason(chip: Chip, idle_memory_mb: int | None = None) -> str | None:
@@ -171,117 +227,297 @@ def busy_reason(chip: Chip, idle_memory_mb: int | None = None) -> str | None:
 
     Any process and any AICore use count. Memory is what betrays a process that npu-smi does not show (22.0.x has no
     process table, a container sees only its own): it counts when it exceeds the chip's own idle use, `idle_memory_mb`,
-    by 1 % of the whole, or, where that is not known, when 40 % of the whole is held.
+    by 1 % of the whole, or, where that is not known, when 40 % of the whole is held. Memory that is the host's says
+    nothing.
     """
     reasons = [str(process) for process in chip.processes or ()]
     if chip.aicore_percent:
         reasons.append(f"AICore at {chip.aicore_percent} %")
     used, total = chip.model_memory_mb
-    limit = _HELD_FRACTION * total if idle_memory_mb is None else idle_memory_mb + _MARGIN_FRACTION * total
-    if not chip.processes and used > limit:
-        idle = "" if idle_memory_mb is None else f", {idle_memory_mb} MB when idle"
-        reasons.append(f"{used} of {total} MB of memory held{idle}")
+    tells = used is not None and total and not chip.shares_host_memory
+    if tells and used and total and not chip.processes:
+        limit = _HELD_FRACTION * total if idle_memory_mb is None else idle_memory_mb + _MARGIN_FRACTION * total
+        if used > limit:
+            idle = "" if idle_memory_mb is None else f", {idle_memory_mb} MB when idle"
+            reasons.append(f"{used} of {total} MB of memory held{idle}")
+    if chip.aicore_percent is None and chip.processes is None and not tells:
+        reasons.append("npu-smi tells neither its processes nor its AICore use nor its memory")
     return ", ".join(reasons) or None
 
 
-class _Rows:
-    """The `|`-framed rows of `npu-smi info`, sorted into the chips' and the processes'."""
+# A heading -> what its column holds. A heading that is none of these is a column of its own, which is passed over.
+_COLUMNS = {
+    "util": r"NPU ?Util|AI ?Core",
+    "npu": r"NPU(?: ?ID)?\b",
+    "chip": r"Chip(?: ?ID)?\b",
+    "device": r"Device\b",
+    "place": r"Phy-?ID\b",
+    "name": r"Name\b",
+    "health": r"Health\b",
+    "bus": r"Bus-?Id\b",
+    "power": r"Power",
+    "temperature": r"Temp",
+    "hugepages": r"Huge",
+    "memory": r"Mem",
+    "hbm": r"HBM",
+    "container_pid": r"Process id in container",
+    "pid": r"Process id\b",
+    "process": r"Process name\b",
+    "process_memory": r"Process mem",
+}
+_HEADING = re.compile(
+    "|".join(rf"(?P<{name}>{pattern})\S*" for name, pattern in _COLUMNS.items()) + r"|\S+", re.IGNORECASE
+)
+_PAIRS = frozenset({"hugepages", "memory", "hbm"})  # used / total
+_PAIR = re.compile(r"(-?[0-9]{1,9}|NA|N/A|-)\s*/\s*([0-9]{1,9}|NA|N/A|-)")
+_VALUE = re.compile(rf"{_PAIR.pattern}|\S+")
+_HEALTH = re.compile(r"OK|Warning|Alarm|Critical|Unknown", re.IGNORECASE)
+_Headings = list[list[str]]  # by cell
+_FIRST: _Headings = [["npu", "name"], ["health"], ["power", "temperature", "hugepages"]]
+_FIRST_SPLIT: _Headings = [["npu"], ["name"], *_FIRST[1:]]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A chip's two rows: what stands in them by column, and the cells as printed."""
+
+    fields: Mapping[str, str]
+    cells: list[str]
+
+
+class _Table:
+    """The `|`-framed rows of `npu-smi info`, read by their headings: the chips' and the processes'."""
 
     def __init__(self, text: str) -> None:
-        self.chips: list[list[str]] = []
-        self.has_device_column = False
-        self.processes: dict[tuple[int, int], list[Process]] = {}
-        self.idle_npus: set[int] = set()
+        self.chips: list[_Row] = []
+        self.processes = _Processes()
+        self._headings: dict[str, _Headings] = {}
+        begun: list[str] | None = None  # the first row of a chip
         in_process_table = False
         for line in transcript.lines(text):
             if not line.startswith("|"):
                 continue
-            cells = [cell.strip() for cell in line.strip("|").split("|")]
-            if re.match(r"(NPU|Chip)\b", cells[0]):
-                in_process_table |= any("Process id" in cell for cell in cells)
-                self.has_device_column |= bool(re.fullmatch(r"Chip\s+Device", cells[0]))
+            cells = [cell.strip() for cell in line[1:].removesuffix("|").split("|")]
+            kind = _heading_kind(cells)
+            if kind is not None:
+                in_process_table = kind == "pid"
+                self._headings[kind] = [[str(m.lastgroup) for m in _HEADING.finditer(cell)] for cell in cells]
             elif in_process_table:
-                self._add_process(cells)
-            elif len(cells) == 3:
-                self.chips.append(cells)
-            elif len(cells) > 1:  # a single cell is the banner with npu-smi's version
-                raise _unknown_row(cells)
+                self.processes.add(self._headings["pid"], cells)
+            elif len(cells) == 1:
+                continue  # the banner, or a remark
+            elif begun is None:
+                begun = cells
+            elif _HEALTH.fullmatch(cells[-2]):
+                raise _unknown_row(begun)  # another chip begins, and this one has no second row
+            else:
+                self.chips.append(self._row(begun, cells))
+                begun = None
+        if begun is not None:
+            raise _unknown_row(begun)
 
-    def _add_process(self, cells: list[str]) -> None:
-        if free := re.match(r"No running processes found in NPU\s+([0-9]{1,9})", cells[0]):
-            self.idle_npus.add(int(free[1]))
+    def _row(self, first: list[str], second: list[str]) -> _Row:
+        headings = self._headings.get("health") or (_FIRST if len(first) == 3 else _FIRST_SPLIT)
+        below = self._headings.get("bus") or _second_headings(second)
+        found = _fields(headings, first), _fields(below, second)
+        if None in found or not {"npu", "name", "health"} <= (found[0] or {}).keys():
+            raise _unknown_row(first + second)
+        known = {column: "" for cell in below for column in cell}  # a column that is there, whatever stands in it
+        return _Row({**known, **(found[0] or {}), **(found[1] or {})}, first + second)
+
+
+def _heading_kind(cells: list[str]) -> str | None:
+    """Whether a row is a heading, and of what: of a chip's first row, of its second, or of the processes."""
+    for cell in cells:
+        for kind in ("health", "bus", "pid"):
+            if re.match(_COLUMNS[kind], cell, re.IGNORECASE):
+                return kind
+    return None
+
+
+def _second_headings(cells: list[str]) -> _Headings:
+    """Of a table whose headings are not there: a chip with HBM has no Device column."""
+    hbm = len(_PAIR.findall(cells[-1])) > 1
+    numbers = ["util", "memory", *(["hbm"] if hbm else [])]
+    return [["chip", "place" if hbm else "device"], ["bus"], numbers] if len(cells) == 3 else [[], [], ["bus"], numbers]
+
+
+def _fields(headings: _Headings, cells: list[str]) -> dict[str, str] | None:
+    """What stands in each column; None where the cells do not fit the headings."""
+    if len(headings) != len(cells):
+        return None
+    fields: dict[str, str] = {}
+    for columns, cell in zip(headings, cells, strict=True):
+        if not columns:
+            continue
+        if columns[-1] in ("name", "process", "health"):  # words, of which there may be several
+            values = cell.split(None, len(columns) - 1) or [""]
+            if len(values) != len(columns):
+                return None
+        else:
+            values = [found[0] for found in _VALUE.finditer(cell)]
+        if len(values) == len(columns):
+            fields.update(zip(columns, values, strict=True))
+            continue
+        pairs = [value for value in values if _PAIR.fullmatch(value)]
+        of_pairs = [column for column in columns if column in _PAIRS]
+        others = [column for column in columns if column not in _PAIRS]
+        rest = [value for value in values if not _PAIR.fullmatch(value)]
+        if pairs and of_pairs and len(pairs) != len(of_pairs):
+            return None  # which of the two is it?
+        fields.update(zip(others, rest, strict=False))
+        fields.update(zip(of_pairs, pairs, strict=False))
+    return fields
+
+
+class _Processes:
+    """The process table."""
+
+    def __init__(self) -> None:
+        self._by_chip: dict[tuple[int, int], list[Process]] = {}
+        self._mentioned: set[int] = set()
+
+    def add(self, headings: _Headings, cells: list[str]) -> None:
+        if free := re.match(r"No running process(?:es)? found in NPU\s+([0-9]{1,9})", cells[0]):
+            self._mentioned.add(int(free[1]))
             return
-        # Since 25.x a fifth column: the process's id in its container.
-        ids = [_integer(token) for token in cells[0].split()]
-        pid, memory = (_integer(cells[1]), _integer(cells[3])) if len(cells) in (4, 5) else (None, None)
-        if len(ids) != 2 or ids[0] is None or ids[1] is None or pid is None or memory is None:
+        if len(cells) == 1:
+            return
+        names = [columns[-1] if columns else "" for columns in headings]
+        if (extra := len(cells) - len(headings)) > 0 and "process" in names:  # a name that holds a bar
+            at = names.index("process")
+            cells = [*cells[:at], "|".join(cells[at : at + extra + 1]), *cells[at + extra + 1 :]]
+        fields = _fields(headings, cells) or {}
+        npu_id, chip_id = _integer(fields.get("npu", "")), _integer(fields.get("chip", "0"))
+        pid = _integer(fields.get("pid", ""))
+        memory = _integer(fields.get("process_memory", ""))
+        if npu_id is None or chip_id is None or pid is None or memory is None:
             raise _unknown_row(cells)
-        self.processes.setdefault((ids[0], ids[1]), []).append(Process(pid, cells[2], memory))
+        self._mentioned.add(npu_id)
+        self._by_chip.setdefault((npu_id, chip_id), []).append(Process(pid, fields.get("process", ""), memory))
 
-    def pairs(self) -> list[tuple[list[str], list[str]]]:
-        if len(self.chips) % 2:
-            raise _unknown_row(self.chips[-1])
-        return list(zip(self.chips[::2], self.chips[1::2], strict=True))
-
-    def processes_of(self, npu_id: int, chip_id: int) -> tuple[Process, ...] | None:
+    def of(self, npu_id: int, chip_id: int) -> tuple[Process, ...] | None:
         """None where there is no process table, or it does not mention the NPU at all."""
-        if npu_id not in self.idle_npus and npu_id not in {npu for npu, _ in self.processes}:
-            return None
-        return tuple(self.processes.get((npu_id, chip_id), ()))
+        return tuple(self._by_chip.get((npu_id, chip_id), ())) if npu_id in self._mentioned else None
 
 
-def _chip(index: int, first: list[str], second: list[str], rows: _Rows, logical: Mapping[tuple[int, int], int]) -> Chip:
-    """`| 0  310P3 | OK | 15.8  42  0 / 0 |` and `| 0  0 | 0000:82:00.0 | 0  1074 / 21534 [3401 / 65536] |`."""
-    who = re.fullmatch(r"([0-9]{1,9})\s+([A-Za-z0-9][A-Za-z0-9 ._+-]{0,63})", first[0])
-    where = re.fullmatch(r"([0-9]{1,9})(?:\s+(\S+))?", second[0])
-    vitals = first[2].split()
-    memories = re.findall(r"([0-9]{1,9})\s*/\s*([0-9]{1,9})", second[2])
-    if who is None or where is None or len(vitals) < 2 or not memories:
-        raise _unknown_row(first + second)
-    npu_id, chip_id, place = int(who[1]), int(where[1]), _integer(where[2] or "")
+def _chip(index: int, row: _Row, processes: _Processes, logical: Mapping[tuple[int, int], int]) -> Chip:
+    fields = row.fields
+    npu_id = _integer(fields["npu"])
+    chip_id = _integer(fields["chip"]) if "chip" in fields else None
+    util, memory, hbm = (fields.get(name, "") for name in ("util", "memory", "hbm"))
+    used_total = [_used_total(value) for value in (memory, hbm)]
+    if (
+        npu_id is None
+        or ("chip" in fields and chip_id is None)
+        or None in used_total
+        or (_integer(util) is None and util.upper() not in _NOT_TOLD)
+        or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}", fields["name"])
+    ):
+        raise _unknown_row(row.cells)
     # A `Phy-ID` column is not the logical device: a container that sees only the last chip calls it 0.
-    device = place if rows.has_device_column else logical.get((npu_id, chip_id)) if logical else index
+    device: int | None
+    if "device" in fields:
+        device = _integer(fields["device"])
+    elif chip_id is None:
+        device = logical.get((npu_id, 0), npu_id)
+    else:
+        device = logical.get((npu_id, chip_id)) if logical else index
     if device is None:
         raise KitError(
             f"`npu-smi info` and `npu-smi info -m` do not tell the logical device of NPU {npu_id} chip {chip_id}: "
             "check the Ascend driver on this host"
         )
-    ddr, hbm = memories[0], memories[1] if len(memories) > 1 else None
+    ddr, hbm_pair = (pair or (None, None) for pair in used_total)
     return Chip(
         npu_id=npu_id,
         chip_id=chip_id,
         device=device,
-        name=who[2],
-        health=first[1],
-        bus_id=second[1],
-        power_w=_decimal(vitals[0]),
-        temperature_c=_integer(vitals[1]),
-        aicore_percent=_integer(second[2].split()[0]),
-        memory_used_mb=int(ddr[0]),
-        memory_total_mb=int(ddr[1]),
-        hbm_used_mb=int(hbm[0]) if hbm else None,
-        hbm_total_mb=int(hbm[1]) if hbm else None,
-        processes=rows.processes_of(npu_id, chip_id),
+        name=fields["name"],
+        health=fields["health"],
+        bus_id=fields.get("bus", ""),
+        power_w=_decimal(fields.get("power", "")),
+        temperature_c=_integer(fields.get("temperature", "")),
+        aicore_percent=_integer(util),
+        memory_used_mb=ddr[0],
+        memory_total_mb=ddr[1],
+        hbm_used_mb=hbm_pair[0],
+        hbm_total_mb=hbm_pair[1],
+        processes=processes.of(npu_id, chip_id or 0),
     )
 
 
-def _refuse_failure(text: str) -> None:
-    failed = re.search(r"dcmi .*ret is (-[0-9]+)", "\n".join(transcript.lines(text)))
-    if failed is None:
-        return
-    if failed[1] == "-8020":
-        raise KitError(
+def _used_total(value: str) -> tuple[int | None, int | None] | None:
+    """`1074 / 21534`, either of which may be NA; None where the value is neither that nor NA."""
+    if value.upper() in _NOT_TOLD:
+        return None, None
+    pair = _PAIR.fullmatch(value)
+    return (_integer(pair[1]), _integer(pair[2])) if pair else None
+
+
+_DRIVER_LIBRARIES = (
+    "put the driver's lib64 on LD_LIBRARY_PATH there (/usr/local/Ascend/driver/lib64, with its common/ and driver/), "
+    "by `tools.env` or a script in `tools.env_scripts` of the inventory, and in a container mount it"
+)
+# What npu-smi prints instead of a table -> the cause and its cure. DCMI's codes are of its manual.
+_FAILURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), sentence)
+    for pattern, sentence in (
+        (
+            r"error while loading shared libraries: (lib[^:\s]+)",
+            "npu-smi is there, but lacks the driver's library {0}: " + _DRIVER_LIBRARIES,
+        ),
+        (
+            r"version `?(GLIBC\w*_[\d.]+)'? not found",
+            "npu-smi needs {0}, which this system does not have: use the npu-smi of the installed driver, or a newer "
+            "system",
+        ),
+        (
+            r"ret is -8020\b",
             "npu-smi failed with -8020, the device is in use: stop the other container or process that holds it, "
-            "or choose another device in the inventory's `devices`"
-        )
-    if failed[1] == "-8005":
-        raise KitError(
+            "or choose another device in the inventory's `devices`",
+        ),
+        (
+            r"ret is -8005\b",
             "npu-smi failed with -8005, no access to the device: source CANN's and the driver's set_env.sh "
-            "(`tools.env_scripts`), join the group HwHiAiUser, and in a container pass the device nodes and the "
-            "driver's mounts and hold no device that another container holds"
-        )
-    raise KitError(
-        f"npu-smi failed ({transcript.quote(failed[0])}): check the Ascend driver with `npu-smi info` on the host"
+            "(`tools.env_scripts`), join the group HwHiAiUser, restart the host after an upgrade of driver or "
+            "firmware, and in a container pass the device nodes and the driver's mounts and hold no device that "
+            "another container holds",
+        ),
+        (
+            r"ret is -8012\b",
+            "npu-smi failed with -8012, the device is not ready: it starts or is being reset, so try again in a minute",
+        ),
+        (
+            r"((?:dcmi|dsmi|drv)\b.*ret(?:urn)?(?: is|=|:)\s*-?\d+)",
+            "npu-smi failed ({0}): check the Ascend driver with `npu-smi info` on the host",
+        ),
+        (
+            r"(DrvMng\w+ failed.*)",
+            "npu-smi failed ({0}): the Ascend driver is not loaded, or this user may not use it; join the group "
+            "HwHiAiUser, and see `npu-smi info` as root",
+        ),
+        (
+            r"(There is no NPU card on this server|no npu (?:card|device)s?\b.*|can(?:'t|not) find any npu.*)",
+            "npu-smi sees no card ({0}): check that the card is in the machine (lspci), that its driver is installed, "
+            "and in a container that the device nodes are passed",
+        ),
+        (
+            r"(.*permission denied.*)",
+            "npu-smi may not be run or may not reach the device ({0}): join the group HwHiAiUser on that host",
+        ),
+    )
+)
+
+
+def _failure(text: str) -> KitError:
+    lines = transcript.lines(text)
+    for pattern, sentence in _FAILURES:
+        if found := next(filter(None, map(pattern.search, lines)), None):
+            return KitError(sentence.format(*(transcript.quote(group or "") for group in found.groups())))
+    return KitError(
+        f"npu-smi info shows no chip (its first line: {transcript.first(text)}): check `tools.npu_smi` in the "
+        "inventory, and that the Ascend driver is installed and, in a container, mounted"
     )
 
 
