@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stgcn.graph import BONES
+from stgcn.graph import OPENPOSE
 
 FRAMES_A_SECOND = 15  # the dataset's 30, every second one
 _ABSENT = 255  # in place of a coordinate
@@ -45,7 +45,7 @@ def skeleton() -> dict[str, Any]:
     """What the page needs to draw: joints, limbs (pairs of joints), sides, the head's joint, frames per second."""
     return {
         "joints": 18,
-        "limbs": [list(bone) for bone in BONES],
+        "limbs": [list(bone) for bone in OPENPOSE.edges],
         "left": [5, 6, 7, 11, 12, 13, 15, 17],
         "right": [2, 3, 4, 8, 9, 10, 14, 16],
         "head": 0,

@@ -92,7 +92,7 @@ def test_a_network_agrees_with_itself(tmp_path: Path) -> None:
     ("make", "fault"),
     [
         (lambda: network(classes=1), "aren't the same network"),
-        (lambda: network(classes=np.nan), "finite logits a sample"),
+        (lambda: network(classes=np.nan), "finite logits per row"),
         (lambda: with_ends(["batch", "\x1b[2J"]), "takes and gives input1"),
         (lambda: with_ends(["batch", 1 << 40]), "takes and gives input1"),
         (lambda: with_ends([]), "takes and gives input1"),
