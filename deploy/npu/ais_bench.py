@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Literal, TypeAlias
 
 from deploy.errors import KitError
-from deploy.npu import transcript
+from deploy.npu import cann_error, transcript
 
 # Generations of the front end, each named by a release; 2022-12 is the guide's.
 Era: TypeAlias = Literal["2022-06", "2022-12", "2023-06", "2024"]
@@ -88,7 +88,8 @@ _LATENCY = re.compile(
 # NPU_compute_time.mean(c): X`, since 2023-01-18 with `batchsize.mean(B)`.
 _THROUGHPUT = re.compile(
     rf"(?<!summary )throughput \(?1000\*batchsize(?:\.mean)?(?:\(({_NUMBER})\))?"
-    rf"/NPU_compute_time(?:\.mean\(({_NUMBER})\))?\)?: ({_NUMBER})"
+    rf"/NPU_compute_time(?:\.mean\(({_NUMBER})\))?\)?: ({_NUMBER})",
+    re.IGNORECASE,
 )
 
 
@@ -169,10 +170,17 @@ def _latency(values: Sequence[str]) -> Latency:
 
 _OWNER = "make its owner the user that runs ais_bench (uid 1000 in the image) and its mode at most 0750"
 _UNSOURCED = "name CANN's set_env.sh in `tools.env_scripts` of the inventory"
+_DRIVER = (
+    "put the driver's lib64 (/usr/local/Ascend/driver/lib64, with its common/ and driver/) on LD_LIBRARY_PATH by "
+    "`tools.env`, and in a container mount it"
+)
+_CONVERT = "convert again with --fresh, for this chip and with this host's CANN"
+# A loader of plug-ins tries each and tells at [INFO] which is not there: noise.
+_NOT_INFO = r"^(?!\[INFO\]).*"
 
 # What a line says -> what is wrong and what to do; {0}, {1} are the groups. The first that matches any line counts.
 _FAILURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern), sentence)
+    (re.compile(pattern, re.IGNORECASE), sentence)
     for pattern, sentence in (
         (
             r"ais_bench[/.]benchmark|ais_bench_benchmark|Not matched patterns|--datasets"
@@ -181,12 +189,40 @@ _FAILURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "pip uninstall it, and install the wheels aclruntime and ais_bench",
         ),
         (
-            r"No module named '?(aclruntime|ais_bench)\b",
+            _NOT_INFO + r"No module named '?(aclruntime|ais_bench)\b",
             "`tools.python` has no module {0}: install the wheels aclruntime and ais_bench for that Python, or name "
             "the Python that has them",
         ),
-        (r"ImportError: (lib\S+): cannot open shared object", "ais_bench finds no {0}: " + _UNSOURCED),
-        (r"No module named '?([\w.]+)", "`tools.python` has no module {0}: pip install it for that Python"),
+        (
+            r"(lib(?:ascend_hal|drv\w*|mmpa|dcmi|devmmap|c_sec)\.so\S*): cannot open shared object",
+            "ais_bench finds no {0}, which is the driver's: " + _DRIVER,
+        ),
+        (r"(lib\S+): cannot open shared object", "ais_bench finds no {0}: " + _UNSOURCED),
+        (
+            r"undefined symbol: (\S+)",
+            "the module aclruntime is of another CANN than the one that is sourced (it lacks {0}): install the "
+            "aclruntime of this CANN for `tools.python` (build it on this host from ais_bench's source), or source "
+            "that CANN in `tools.env_scripts`",
+        ),
+        (
+            r"version `?((?:GLIBC|GLIBCXX|CXXABI)_[\d.]+)'? not found",
+            "aclruntime was built for a newer C++ library than this Python finds ({0}; conda brings its own): build it "
+            "on this host from ais_bench's source, or name the system's Python as `tools.python`",
+        ),
+        (
+            r"(wrong ELF class|invalid ELF header|Exec format error)",
+            "aclruntime is for another architecture ({0}): install the wheel of this host's (uname -m)",
+        ),
+        (_NOT_INFO + r"No module named '?([\w.]+)", "`tools.python` has no module {0}: pip install it for that Python"),
+        (
+            r"((?:_ARRAY_API not found|numpy\.core\.multiarray failed to import|numpy\.dtype size changed"
+            r"|module 'numpy' has no attribute|np\.\w+. was removed).*)",
+            "ais_bench's modules need an older numpy ({0}): pip install 'numpy<2' for `tools.python`",
+        ),
+        (
+            r"module '?attrs?'? has no attribute '?(\w+)",
+            "the module attrs of `tools.python` is too old (no {0}): pip install --upgrade attrs for that Python",
+        ),
         (
             r"unrecognized arguments: (.+)",
             "this ais_bench does not know {0}: use a release of 2022-11 or later",
@@ -219,8 +255,17 @@ _FAILURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "ais_bench may not access {0}{1}: " + _OWNER,
         ),
         (
-            r"path:(.+) contains illegal char",
+            r"path ?:(.+) contains illegal char",
             "ais_bench refuses the path {0}: choose a `workspace` of letters, digits, `_`, `-`, `.` and `/`",
+        ),
+        (
+            r"(Invalid args\. ?\S.*)",
+            "ais_bench refuses its arguments ('{0}'): see that the path is there, and run again with --fresh",
+        ),
+        (
+            r"exception_cb.* opName: ?(\S+)",
+            "the operator {0} failed on the device in mid-run: convert again with --fresh; if it fails again, set "
+            "another `variant` or precision in the inventory, or another CANN",
         ),
         (
             r"ret is (-8005|-8020)",
@@ -228,21 +273,33 @@ _FAILURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "the driver's mounts, and hold no device that another container holds",
         ),
         (
+            r"(EL0004\b.*|\b207001\b.*|alloc\w*\b.*memory.*fail.*|fail\w* to m?alloc\w* .*memory.*|out of memory.*)",
+            "the device has too little memory free ('{0}'): free it (npu-smi info), or leave larger batch sizes out "
+            "of `batch_sizes`",
+        ),
+        (
             r"open device (\d+) failed",
-            "device {0} cannot be opened: check with `npu-smi info` that it is healthy and in `devices` of the "
+            "device {0} cannot be opened{cause}: check with `npu-smi info` that it is healthy and in `devices` of the "
             "inventory by its logical number, and that no other container holds it",
         ),
         (
-            r"load model from file failed, model file is (\S+)",
-            "the device cannot load {0}: convert again with --fresh, for this chip and with this host's CANN",
+            r"acl init failed|aclInit failed",
+            "the runtime does not start (acl init failed{cause}): check that the driver fits this CANN, that its "
+            "set_env.sh is sourced (`tools.env_scripts`), and that this user is in the group HwHiAiUser; in a "
+            "container, that the device nodes are passed",
         ),
+        (
+            r"load model from file failed, model file is (\S+)",
+            "the device cannot load {0}{cause}: " + _CONVERT,
+        ),
+        (r"(load model .*fail\w*)", "the device cannot load the OM ('{0}'{cause}): " + _CONVERT),
         (
             r"save out files error array shape: ?(\([^)]*\))",
             "the OM's output {0} cannot be split among the files of a batch: convert again with --fresh",
         ),
         (
             r"(execute model failed|Execute Infer failed|acl execute failed)",
-            "the device failed in mid-run ({0}): check it with `npu-smi info`, and run again",
+            "the device failed in mid-run ({0}{cause}): check it with `npu-smi info`, and run again",
         ),
     )
 )
@@ -258,8 +315,22 @@ def failure(output: str, status: int) -> KitError:
     lines = transcript.lines(output)
     for pattern, sentence in _FAILURES:
         if found := next(filter(None, map(pattern.search, lines)), None):
-            return KitError(sentence.format(*(transcript.quote(group or "") for group in found.groups())))
-    errors = [found[1] for pattern in _ERROR_LINES for line in reversed(lines) if (found := pattern.search(line))]
+            groups = (transcript.quote(group or "") for group in found.groups())
+            return KitError(sentence.format(*groups, cause=_cause(lines)))
+    errors = [found[1] for pattern in _ERROR_LINES for line in lines if (found := pattern.search(line))]
+    coded = next(iter(cann_error.errors(lines)), None)
     said = f"'{transcript.quote(errors[0])}'" if errors else transcript.last(output)
+    if coded:
+        said = f"'{coded.code}: {transcript.quote(coded.message)}'"
     how = transcript.ending(status) or ("ended without its figures" if status == 0 else "failed")
     return KitError(f"ais_bench {how} (exit status {status}, it last said {said}): see its log")
+
+
+def _cause(lines: Sequence[str]) -> str:
+    """`; E19999: words`, or what the runtime's exception says, or nothing."""
+    if coded := next(iter(cann_error.errors(lines)), None):
+        return f"; {coded.code}: {transcript.quote(coded.message)}"
+    raised = next(
+        filter(None, (re.search(r"RuntimeError: ?\[([0-9]+)\]\[(?:ACL: ?)?(.*?)\]", line) for line in lines)), None
+    )
+    return f"; {raised[1]}: {transcript.quote(raised[2])}" if raised else ""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from deploy.errors import KitError
-from deploy.npu import transcript
+from deploy.npu import cann_error, transcript
 
 SUCCESS = "ATC run success"
 AOE_SUCCESS = "Aoe process finished"
@@ -15,35 +14,107 @@ AOE_SUCCESS = "Aoe process finished"
 _OWN_FLAGS = frozenset({"model", "framework", "output", "input_format", "input_shape", "soc_version", "job_type"})
 _ONNX = "5"  # --framework; 0 is Caffe, 1 MindSpore, 3 TensorFlow
 
-# `E10001: Value [x] for parameter [y] is invalid.`, with `[PID: n] <time>` between since CANN 7.
-_ERROR = re.compile(r"^(?:\[ERROR\] *)?(E[0-9]{5}|E[A-Z][0-9]{4})\s*:\s*(?:\[PID:\s*[0-9]+\]\s*\S*)?\s*(.*)$")
 _UNSOURCED = "name CANN's set_env.sh in the inventory's `tools.env_scripts`"
+_SERIAL = 'set `TE_PARALLEL_COMPILER: "1"` under `tools.env` in the inventory, which compiles one operator at a time'
+_PACKAGES = "pip install 'numpy<2' decorator sympy cffi scipy attrs psutil protobuf absl-py for it"
+_UNKNOWN_CHIP = (
+    "this CANN does not know the chip: compare the Name in `npu-smi info` with `chip` in the inventory, or install a "
+    "CANN that has it"
+)
+_DRIVER = (
+    "put the driver's lib64 (/usr/local/Ascend/driver/lib64, with its common/ and driver/) on LD_LIBRARY_PATH by "
+    "`tools.env`, and in a container mount it; on a host without a driver, the toolkit's <arch>-linux/devlib has it"
+)
+_PYTHON = frozenset({"E40000", "E40020", "E20001", "EC0010"})  # what ATC's Python lacks; EC0010 was E40020 before 7
+_COMPILATION = frozenset({"E40021", "E40022", "E40023", "E40024", "EC0011"})
 
 _ADVICE = {
     "E10001": "correct that value, by its name under `atc` in the inventory if it is one of yours",
     "E10002": "the kit writes --input_shape as name:n,c,t,v,m, which this ATC does not take: use CANN 5.0.4 or later",
+    "E10003": "correct that value, by its name under `atc` in the inventory if it is one of yours",
     "E10004": "give that flag a value under `atc` in the inventory, or leave it out",
+    "E10005": "set it to true or false under `atc` in the inventory",
+    "E10006": "set it to 0 or 1 under `atc` in the inventory",
     "E10007": "the kit converts ONNX (--framework=5): make `tools.atc` the atc of a CANN toolkit that has ONNX",
     "E10010": "set `atc.log` in the inventory to debug, info, warning, error or null",
     "E10011": "every dimension must be above 0: check `batch_sizes` in the inventory",
+    "E10013": "correct that value under `atc` in the inventory",
+    "E10014": "correct that value under `atc` in the inventory",
     "E10016": "export the ONNX again with this kit, whose input is `input1`",
+    "E10021": "use a shorter `workspace` for that host in the inventory",
     "E10022": "the output must name a file: check the host's `workspace` in the inventory",
     "E10041": "the ONNX did not arrive whole or is none: export and copy it again with --fresh",
+    "E10047": "leave one of them out under `atc` in the inventory",
+    "E10049": "export the ONNX again with this kit, whose input has the dimensions that it converts with",
     "E10054": "use CANN 5.0.4 or later, or give the missing flag under `atc` in the inventory",
-    "EZ3003": "set `variant: reference` in the inventory, whose operators ATC supports, or install a newer CANN with "
-    "its operator package (opp, kernels) for this chip",
+    "E10055": "leave that flag out under `atc` in the inventory, or install a newer CANN",
+    "E10056": "leave one of them out under `atc` in the inventory",
+    "E10061": "correct that value under `atc` in the inventory",
+    "E10410": "that file is not on the NPU host: correct its path under `atc` in the inventory",
+    "E10501": f"CANN's operators are not found, so {_UNSOURCED}, or install a newer CANN",
+    "E11005": "export the ONNX again with this kit, whose one input is `input1`",
+    "E16002": "the ONNX did not arrive whole or is none: export and copy it again with --fresh",
+    "E16005": "the ONNX names more than one opset domain: export it again with this kit, which names one",
+    "E19000": "that path is not on the NPU host or may not be read: run again with --fresh",
     "E19010": "export with an opset that this CANN reads (CANN 5.0.4 and 6.0: 9 to 13, CANN 7.0: 9 to 18), or install "
     "a newer CANN",
-    "EC0010": "install what it lacks for the python3 that is first on PATH on the NPU host (pip install 'numpy<2' "
-    "decorator sympy cffi scipy attrs psutil protobuf absl-py)",
-    "EE1001": "this CANN does not know the chip: compare the Name in `npu-smi info`, or install a CANN that has it",
+    "E19021": "that file may not be read on the NPU host: check the owner and mode of its `workspace`",
+    "E20002": "that is not the toolkit's: source the toolkit's set_env.sh last (`tools.env_scripts`), not nnrt's or "
+    "nnae's alone, which cannot convert",
+    "E20001": "",
+    "E40000": "",
+    "E40020": "",
+    "E40021": "",
+    "E40022": "",
+    "E40023": "",
+    "E40024": "",
+    "EC0010": "",
+    "EC0011": "",
+    "EE1001": "check the devices and the flags under `atc` in the inventory: the runtime does not take one of them",
+    "EZ0501": "install a newer CANN with its operator package (opp, kernels, ops) for this chip",
+    "EZ3002": "set `variant: reference` in the inventory, whose operators ATC supports, or install a newer CANN with "
+    "its operator package (opp, kernels, ops) for this chip",
+    "EZ3003": "set `variant: reference` in the inventory, whose operators ATC supports, or install a newer CANN with "
+    "its operator package (opp, kernels, ops) for this chip",
 }
 
-
-@dataclass(frozen=True)
-class _Error:
-    code: str
-    message: str
+# What is printed without a code -> what to do.
+_COMPLAINTS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"lib(?:ascend_hal|drv\w*|mmpa|dcmi|devmmap|c_sec)\.so[.\d]*: cannot open shared object"), _DRIVER),
+    (
+        re.compile(r"error while loading shared libraries: \S+: cannot open shared object file"),
+        f"the toolkit's libraries are not found, so {_UNSOURCED}",
+    ),
+    (
+        re.compile(r"version `?GLIBC\w*_[\d.]+'? not found"),
+        "this CANN needs a newer system: use runtime: docker with an image of this CANN, or an older CANN",
+    ),
+    (
+        re.compile(r"unknown command line flag '[^']*'"),
+        "this ATC has no such flag: remove it under `atc` in the inventory, or install a newer CANN",
+    ),
+    (
+        re.compile(r"[Ee]xec format error|cannot execute binary file"),
+        "this toolkit is for another architecture: install the one of this host's (uname -m)",
+    ),
+    (re.compile(r"No space left on device"), "free some room on the NPU host (df -h), its /tmp and home included"),
+    (
+        re.compile(r"No module named '?(?:te|tbe|topi|hccl|opc_tool)\b.*"),
+        f"CANN's own Python modules are not found, so {_UNSOURCED}",
+    ),
+    (
+        re.compile(r"No module named '?[\w.]+'?"),
+        f"the python3 that is first on PATH on the NPU host lacks it: {_PACKAGES}",
+    ),
+    (
+        re.compile(r"np\.\w+. was removed|module 'numpy' has no attribute.*"),
+        "this CANN needs an older numpy: pip install 'numpy<2' for the python3 that is first on PATH there",
+    ),
+    (
+        re.compile(r"\bKilled\b|Cannot allocate memory|std::bad_alloc|MemoryError"),
+        f"the host ran out of memory: {_SERIAL}, or give it more",
+    ),
+)
 
 
 def argv(
@@ -123,31 +194,81 @@ def _passed_through(flags: Mapping[str, str]) -> list[str]:
 def _accept(tool: str, success: str, output: str, status: int) -> None:
     if status == 0 and success in output:
         return
-    if error := _first_error(output):
-        raise KitError(f"{tool} failed with {error.code} ({transcript.quote(error.message)}): {_advice(error)}")
-    last = transcript.last(output)
-    if status == 127 or "error while loading shared libraries" in output:
-        raise KitError(f"{tool} does not start (it last said {last}): {_UNSOURCED}, or its path in `tools.atc`")
-    if status == 0:
-        raise KitError(f"{tool} exits 0 without saying {success!r} (it last said {last}): see its log")
-    how = transcript.ending(status) or "failed without an error code"
-    raise KitError(f"{tool} {how} (exit status {status}, it last said {last}): see its log")
+    raise KitError(_refusal(tool, success, output, status))
 
 
-def _first_error(output: str) -> _Error | None:
-    """The first error with advice, else the first: ATC prints the cause first, but wrapping errors may precede it."""
+def _refusal(tool: str, success: str, output: str, status: int) -> str:
+    """What went wrong, from the best that the tool printed: a code, a known complaint without one, its first error."""
     lines = transcript.lines(output)
-    errors = [
-        _Error(found[1], found[2] or below)
-        for line, below in zip(lines, [*lines[1:], ""], strict=False)
-        if (found := _ERROR.match(line))
-    ]
-    return next((error for error in errors if error.code in _ADVICE), next(iter(errors), None))
+    errors = cann_error.errors(lines)
+    if error := next((error for error in errors if error.code in _ADVICE), next(iter(errors), None)):
+        return f"{tool} failed with {error.code} ({transcript.quote(error.message)}): {_advice(error)}"
+    for pattern, advice in _COMPLAINTS:
+        if found := next(filter(None, map(pattern.search, lines)), None):
+            return f"{tool} failed ({transcript.quote(found[0])}): {advice}"
+    last = transcript.last(output)
+    if status in (126, 127):
+        return f"{tool} does not start (it last said {last}): {_UNSOURCED}, or its path in `tools.atc`"
+    if status == 0:
+        return f"{tool} exits 0 without saying {success!r} (it last said {last}): see its log"
+    first = cann_error.first_logged(lines)
+    said = f"its first error is '{transcript.quote(first)}'" if first else f"it last said {last}"
+    if how := transcript.ending(status):
+        return f"{tool} {how} (exit status {status}, {said}): see its log"
+    advice = f"if the host was short of memory, {_SERIAL}; else see its log" if first and "ompile" in first else ""
+    return f"{tool} failed without an error code (exit status {status}, {said}): {advice or 'see its log'}"
 
 
-def _advice(error: _Error) -> str:
-    if error.code == "E10001" and "host_env_os" in error.message:
+def _advice(error: cann_error.CannError) -> str:
+    text = error.message
+    if error.code == "E10001" and "host_env_os" in text:
         return f"the environment is not set, so {_UNSOURCED}"
-    if error.code == "E10001" and "Value [-1]" in error.message:
+    if error.code == "E10001" and re.search(r"Value \[?-1\]? for", text):
         return "the ONNX has a dynamic dimension that --input_shape does not fix, so export it again with this kit"
+    if error.code in ("E10001", "E10003", "E10014", "EE1001") and re.search(r"soc_?\s?version", text, re.IGNORECASE):
+        return _UNKNOWN_CHIP
+    if error.code in _PYTHON:
+        return _python_advice(text + "\n" + error.detail)
+    if error.code in _COMPILATION:
+        return _compilation_advice(error)
+    if error.code == "EZ3003" and re.search(r"optype \[?(Conv2D|MatMul\w*|BatchNorm\w*|Relu|Add|Transpose\w*)\b", text):
+        return (
+            "every chip has this operator, so ATC was told another chip than its operator package is for: compare "
+            "`npu-smi info` with `chip` in the inventory, or install this chip's operator package (kernels, ops)"
+        )
+    if error.is_inner and "opp version" in text:
+        return f"the operators are of another CANN than its compiler: install both of one release, and {_UNSOURCED}"
+    if error.is_inner:
+        return "a fault inside CANN, in these words: see its log, export again with --fresh, or try another CANN"
     return _ADVICE.get(error.code, "look the code up in the ATC manual, and see its log")
+
+
+def _python_advice(text: str) -> str:
+    if found := re.search(r"No module named '?([\w.]+)|Failed to import (te\b[\w.]*|tbe\b[\w.]*)", text):
+        module = found[1] or found[2]
+        if module.split(".")[0] in ("te", "tbe", "topi", "auto_tune", "schedule_search"):
+            return (
+                f"{module} is CANN's own, so {_UNSOURCED}, and let the python3 that is first on PATH be one that this "
+                "CANN supports"
+            )
+        return f"the python3 that is first on PATH on the NPU host has no {module}: {_PACKAGES}"
+    if re.search(r"np\.|numpy", text, re.IGNORECASE):
+        return "this CANN needs an older numpy: pip install 'numpy<2' for the python3 that is first on PATH there"
+    return f"correct the python3 that is first on PATH on the NPU host: {_PACKAGES}"
+
+
+def _compilation_advice(error: cann_error.CannError) -> str:
+    """An operator did not compile: its name is in the error's own words, the reason behind them."""
+    text = error.message + "\n" + error.detail
+    if re.search(r"No module named|Failed to import", text):
+        return _python_advice(text)
+    if re.search(r"np\.\w+. was removed|module 'numpy' has no attribute|numpy\.dtype size changed", text):
+        return _python_advice("numpy")
+    if re.search(r"Killed|[Oo]ut of memory|Cannot allocate|MemoryError|signal 9|exit(?:ed)? code -9", text):
+        return f"the host ran out of memory: {_SERIAL}, or give it more"
+    if found := re.search(r"fatal error: '([^']+)' file not found", text):
+        return f"its compiler finds no {found[1]}: install g++ on the NPU host"
+    return (
+        f"if the host was short of memory, {_SERIAL}; if its python3 has numpy 2, pip install 'numpy<2'; else it is a "
+        "fault of this CANN: install another, or set another `variant` in the inventory"
+    )

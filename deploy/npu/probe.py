@@ -6,6 +6,7 @@ ais_bench and aclruntime that this Python would import. Python >= 3.7, no packag
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import importlib.util
 import json
@@ -15,6 +16,7 @@ import stat
 from typing import BinaryIO
 
 BLOCK = 1 << 20
+ROOTS = ("/usr/local/Ascend", "~/Ascend", "/opt/conda/Ascend", "/opt/Ascend")  # installed by root, a user, conda
 
 
 def opened(path: str) -> BinaryIO:
@@ -55,20 +57,51 @@ def digest_of(module: str) -> str | None:
     return sha.hexdigest()
 
 
-def main() -> None:
-    home = os.environ.get("ASCEND_HOME_PATH", "/usr/local/Ascend/ascend-toolkit/latest")
-    toolkit = os.environ.get("ASCEND_TOOLKIT_HOME", home)
-    driver = os.environ.get("ASCEND_DRIVER_PATH", "/usr/local/Ascend/driver")
+def homes() -> list[str]:
+    """Where a CANN may be, the likeliest first: what is sourced, what is above the modules, what is installed."""
+    names = ("ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH", "ASCEND_NNRT_HOME", "ASCEND_NNAE_HOME", "ASCEND_AICPU_PATH")
+    found = [os.environ[name] for name in names if os.environ.get(name)]
+    if os.environ.get("ASCEND_OPP_PATH"):
+        found.append(os.path.dirname(os.environ["ASCEND_OPP_PATH"].rstrip("/")))
+    for root in ROOTS:
+        top = os.path.expanduser(root)
+        found += [os.path.join(top, name) for name in ("cann", "ascend-toolkit/latest", "nnrt/latest", "nnae/latest")]
+        found += sorted(glob.glob(os.path.join(glob.escape(top), "cann-*")), reverse=True)
+        found.append(top)
+    return list(dict.fromkeys(os.path.normpath(home) for home in found))
+
+
+def cann_files() -> list[str]:
+    """The files that may tell CANN's version, the likeliest first."""
     system = platform.machine() + "-linux"
+    folders = (system, "arm64-linux", "") if platform.machine() == "aarch64" else (system, "")
+    names = [
+        "ascend_toolkit_install.info",
+        "ascend_nnrt_install.info",
+        "ascend_nnae_install.info",
+        "ascend_install.info",
+    ]
+    found = []
+    for home in homes():
+        found += [os.path.join(home, folder, name) for name in names for folder in folders]
+        found += [os.path.join(home, name) for name in ("version.cfg", "version.info", "compiler/version.info")]
+        found += [os.path.join(home, "runtime/version.info"), os.path.join(home, system, "version.info")]
+    return found
+
+
+def main() -> None:
+    driver = os.environ.get("ASCEND_DRIVER_PATH", "/usr/local/Ascend/driver")
     print(
         json.dumps(
             {
-                "cann": text_of(
-                    os.path.join(toolkit, system, "ascend_toolkit_install.info"),
-                    os.path.join(toolkit, "ascend_toolkit_install.info"),
-                    os.path.join(toolkit, "version.cfg"),
+                "cann": text_of(*cann_files()),
+                "driver": text_of(
+                    os.path.join(driver, "version.info"),
+                    "/usr/local/Ascend/driver/version.info",
+                    os.path.expanduser("~/Ascend/driver/version.info"),
+                    "/usr/lib64/davinci/version.info",
+                    "/var/davinci/driver/version.info",
                 ),
-                "driver": text_of(os.path.join(driver, "version.info")),
                 "ais_bench": digest_of("ais_bench"),
                 "aclruntime": digest_of("aclruntime"),
                 "python": platform.python_version(),

@@ -10,16 +10,25 @@ from deploy.npu import transcript
 SIMULATED = "-simulated"
 
 _LINES = re.MULTILINE | re.ASCII
-# `version=6.0.RC1`: <toolkit>/<arch>-linux/ascend_toolkit_install.info, since CANN 5.
-_INSTALL_INFO = re.compile(r"^[ \t]*version[ \t]*=[ \t]*([\w.+-]{1,64})\s*$", _LINES)
+# `version=6.0.RC1`: <toolkit>/<arch>-linux/ascend_toolkit_install.info since CANN 5; nnrt and nnae have theirs. A
+# component's version.info has the release as `version_dir=8.0.0` beside its own `Version=7.6.0.1.220`; since 9 in that.
+_CANN_FILES = (
+    re.compile(r"^[ \t]*version_dir[ \t]*[=:][ \t]*(?:cann-)?([\w.+-]{1,64})\s*$", _LINES),
+    re.compile(r"^[ \t]*version[ \t]*[=:][ \t]*([\w.+-]{1,64})\s*$", _LINES),
+    re.compile(r"^[ \t]*Version[ \t]*[=:][ \t]*([0-9]+\.[0-9]+(?:\.[A-Za-z0-9]+){0,2}(?:-[\w-]{1,32})?)\s*$", _LINES),
+)
 # `toolkit_running_version=[7.6.0.1.220:8.0.0]`: <toolkit>/version.cfg, [build:version], one pair of brackets for each
 # version installed, the latest last.
 _VERSION_CFG = re.compile(
-    r"^[ \t]*toolkit_(running|installed)_version[ \t]*=[ \t]*(\[\S+\])\s*$", re.MULTILINE | re.ASCII
+    r"^[ \t]*(?:toolkit|nnrt|nnae|runtime)_(running|installed)_version[ \t]*=[ \t]*(\[\S+\])\s*$", _LINES
 )
 _BRACKETS = re.compile(r"\[[^:\[\]]*:([\w.+-]{1,64})\]", re.ASCII)
-# `Version=22.0.2`: <driver>/version.info, among Innerversion=, ascendhal_version= and others.
-_DRIVER_INFO = re.compile(r"^[ \t]*Version[ \t]*=[ \t]*([\w.+-]{1,64})\s*$", _LINES)
+# `package_version=22.0.2`: <driver>/version.info, which is the release where there is one; since 26, `Version=` may be
+# the HAL's.
+_DRIVER_FILE = (
+    re.compile(r"^[ \t]*package_version[ \t]*=[ \t]*([\w.+-]{1,64})\s*$", _LINES),
+    re.compile(r"^[ \t]*[Vv]ersion[ \t]*=[ \t]*([\w.+-]{1,64})\s*$", _LINES),
+)
 _LINE = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})")
 
 # The lowest driver line (Ascend HDK) that the vendor's release notes list beside a CANN line; it holds for the CANN
@@ -28,12 +37,13 @@ _LOWEST_DRIVER = {(6, 0): (22, 0), (7, 0): (23, 0), (8, 1): (24, 1), (8, 5): (25
 
 
 def parse_cann(text: str) -> str:
-    """The CANN version in the text of `ascend_toolkit_install.info` or `version.cfg`, such as `6.0.RC1`.
+    """The CANN version in the text of an install.info, a component's version.info or `version.cfg`, such as `6.0.RC1`.
 
     Raises KitError where the text holds none.
     """
-    if found := _INSTALL_INFO.search(text):
-        return found[1]
+    for pattern in _CANN_FILES:
+        if found := pattern.search(text):
+            return found[1]
     by_kind = {kind: _BRACKETS.findall(value) for kind, value in _VERSION_CFG.findall(text)}
     for kind in ("running", "installed"):
         if by_kind.get(kind):
@@ -49,8 +59,9 @@ def parse_driver(text: str) -> str:
 
     Raises KitError where the text holds none.
     """
-    if found := _DRIVER_INFO.search(text):
-        return found[1]
+    for pattern in _DRIVER_FILE:
+        if found := pattern.search(text):
+            return found[1]
     raise KitError(
         f"the driver's version.info says no `Version=` (its first line: {transcript.first(text)}): mount or reinstall "
         "the Ascend driver"

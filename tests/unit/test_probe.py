@@ -64,3 +64,25 @@ def test_every_place_of_canns_version_is_looked_at(
     path.parent.mkdir(exist_ok=True)
     path.write_text("version=6.0.RC1")
     assert ask(tmp_path, **{variable: str(tmp_path)})["cann"] == "version=6.0.RC1"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Ascend/cann/{}-linux/ascend_toolkit_install.info",
+        "Ascend/cann-9.0.1/{}-linux/ascend_toolkit_install.info",
+        "Ascend/ascend-toolkit/latest/{}-linux/ascend_toolkit_install.info",
+        "Ascend/ascend-toolkit/latest/compiler/version.info",
+        "Ascend/nnrt/latest/{}-linux/ascend_nnrt_install.info",
+        "Ascend/nnae/latest/ascend_nnae_install.info",
+    ],
+)
+def test_a_cann_whose_environment_is_not_sourced_is_found_where_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for each in [variable for variable in os.environ if variable.startswith("ASCEND_")]:
+        monkeypatch.delenv(each)
+    path = tmp_path / name.format(os.uname().machine)
+    path.parent.mkdir(parents=True)
+    path.write_text("version=9.0.1")
+    assert ask(tmp_path, HOME=str(tmp_path))["cann"] == "version=9.0.1"

@@ -212,6 +212,34 @@ class TestFailure:
             ),
             ('  File "/x/site-packages/ais_bench/benchmark/cli/main.py", line 3', "unrelated PyPI package"),
             ("__main__.py: error: unrecognized arguments: --warmup_count 5", "does not know --warmup_count 5"),
+            (
+                "[INFO] import ais_bench.infer.backends.backend error: No module named 'attrs'\n"
+                "[ERROR] Load model from file failed, model file is a.om\nRuntimeError: [1][ACL: invalid parameter]",
+                "cannot load a.om; 1: invalid parameter: convert again",
+            ),
+            (
+                "E19999: Inner Error!\nE19999  index:0 > stream_list.size(): 0, check invalid[FUNC:SetStream]\n"
+                "[ERROR] load model from file failed, model file is a.om",
+                r"cannot load a.om; E19999: index:0 > stream_list.size\(\): 0, check invalid: convert again",
+            ),
+            ("ImportError: /x/aclruntime.so: undefined symbol: aclNew", "of another CANN .*lacks aclNew"),
+            (
+                "ImportError: /lib64/libstdc++.so.6: version `GLIBCXX_3.4.29' not found (required by /x/aclruntime.so)",
+                "newer C.. library .*GLIBCXX_3.4.29",
+            ),
+            (
+                "ImportError: libascend_hal.so: cannot open shared object file: No such",
+                "libascend_hal.so, .*driver's lib64",
+            ),
+            ("ImportError: numpy.core.multiarray failed to import", "pip install 'numpy<2'"),
+            (
+                "[INFO] exception_cb streamId:3 taskId:10 deviceId: 0 opName:conv1/Conv inputCnt:3 outputCnt:1\n"
+                "EZ9999: Inner Error!\n[ERROR] execute model failed, modelId is 1",
+                "the operator conv1/Conv failed on the device",
+            ),
+            ("[ERROR] acl init failed\nRuntimeError: [507899][ACL: driver error]", "507899: driver error.*HwHiAiUser"),
+            ("[ERROR] Invalid args. ./1.bin of --input is invalid", "'Invalid args. ./1.bin of --input is invalid'"),
+            ("EL0004: Failed to allocate memory.\n[ERROR] execute model failed", "too little memory free .'EL0004"),
         ],
     )
     def test_known_failures(self, output: str, says: str) -> None:
@@ -231,6 +259,12 @@ class TestFailure:
                 2,
                 "said 'argument --loop: 0 is invalid'",
             ),
+            (
+                "[INFO] import x error: No module named 'attrs'\n[ERROR] first\n[ERROR] second\n",
+                1,
+                "said 'first'",
+            ),
+            ("EE1001: The argument is invalid.\n[ERROR] aclmdl\n", 1, "said 'EE1001: The argument is invalid'"),
             ("Traceback\nValueError: cannot reshape {0}\n", 1, "said 'ValueError: cannot reshape {0}'"),
             (OPENED, 137, "was killed, most likely because the host ran out of memory"),
             (OPENED, -11, "crashed"),

@@ -63,6 +63,24 @@ def with_pid_above(code: str, message: str) -> str:
     return f"{FAILED}{code}: [PID: 28137] 2025-03-18-09:02:18.501.341\n        {message}\n        Solution: s\n{TRACE}"
 
 
+def with_title(code: str, message: str) -> str:
+    """CANN 8.5 and later."""
+    return (
+        f"{FAILED}[PID: 28137] 2026-03-18-09:02:18.501.341 Some_Title({code}): {message}\n        Solution: s\n{TRACE}"
+    )
+
+
+def with_title_alone(code: str, message: str) -> str:
+    return f"{FAILED}Some_Title({code}): {message}\r\n{TRACE}"
+
+
+def with_time_alone(code: str, message: str) -> str:
+    return f"{FAILED}\x1b[31m2026-03-18-09:02:18.501.341 ({code}): {message}\x1b[0m\n{TRACE}"
+
+
+FORMS = (plain, with_pid, with_pid_above, with_title, with_title_alone, with_time_alone)
+
+
 def test_the_command_that_converts() -> None:
     flags = {"precision_mode": "force_fp16", "op_select_implmode": "high_precision"}
     assert atc.argv("atc", "m/st_gcn.onnx", "npu/bs8/st_gcn", 8, "Ascend310P3", flags) == [
@@ -103,7 +121,7 @@ def test_no_flag_is_refused(flag: str) -> None:
         atc.argv("atc", "x.onnx", "x", 1, "Ascend310P3", {flag: "v"})
 
 
-@pytest.mark.parametrize("form", [plain, with_pid, with_pid_above])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("code", MESSAGES)
 def test_every_error_code_becomes_a_sentence(code: str, form: Callable[[str, str], str]) -> None:
     with pytest.raises(KitError) as caught:
@@ -132,9 +150,7 @@ def test_every_error_code_becomes_a_sentence(code: str, form: Callable[[str, str
             "a dynamic dimension that --input_shape does not fix",
             id="dynamic",
         ),
-        pytest.param(
-            plain("E40021", "Failed to compile Op [Conv_3]."), 255, r"E40021 \(Failed.*Conv_3.*manual", id="unknown"
-        ),
+        pytest.param(plain("E98765", "Words."), 255, r"E98765 \(Words\): look the code up.*manual", id="unknown"),
         pytest.param(
             f"{FAILED}E19999: Inner Error!\nEZ3003: No supported Ops kernel for [a], optype [Einsum].\n",
             255,
@@ -146,6 +162,69 @@ def test_every_error_code_becomes_a_sentence(code: str, form: Callable[[str, str
         pytest.param(START, -9, "ran out of memory", id="killed here"),
         pytest.param(START, 124, "ran past its deadline", id="deadline"),
         pytest.param(START, 139, "crashed", id="crash"),
+        *(
+            pytest.param(
+                f"{FAILED}{text}\n{TRACE}", 255, r"E19999 \(tensor has no data\): a fault inside CANN", id=name
+            )
+            for name, text in {
+                "inner, plain": "E19999: Inner Error!\nE19999  tensor has no data[FUNC:Parse][FILE:a.cc][LINE:84]",
+                "inner, pid": "E19999: Inner Error!\nE19999: [PID: 6] 2026-10-07-20:48:26 tensor has no data[FUNC: P]",
+                "inner, title": "E19999: Inner Error!\nE19999[PID: 6] 2026-10-07-20:48 T(E19999):  tensor has no data",
+                "inner, bare": "E19999: Inner Error!\n        tensor has no data[FUNC:Parse][FILE:a.cc][LINE:84]",
+                "inner, logged": "E19999: Inner Error!\n        Unknown error occurred. Please check the log.\n"
+                "[ERROR] GE(9,atc.bin):2026-03-18-14:35:48.620 [p.cc:143]9 tensor has no data\n[ERROR] GE(9,a):1 [b] c",
+            }.items()
+        ),
+        *(
+            pytest.param(
+                with_title("E40021", f"Failed to compile Op [Conv_3,]. (oppath: [x]) {why}"), 255, says, id=why
+            )
+            for why, says in {
+                "": r"E40021 \(Failed to compile Op \[Conv_3.*TE_PARALLEL_COMPILER",
+                "Killed": "Conv_3.*ran out of memory: set `TE_PARALLEL_COMPILER",
+                "AttributeError: `np.float_` was removed": r"Conv_3.*pip install 'numpy<2'",
+                "fatal error: 'type_traits' file not found": r"Conv_3.*no type_traits: install g\+\+",
+                "ModuleNotFoundError: No module named 'sympy'": "Conv_3.*has no sympy",
+            }.items()
+        ),
+        pytest.param(
+            plain("E40000", "Failed to import te.platform.log_util."), 255, "te.platform.*set_env", id="E40000"
+        ),
+        pytest.param(
+            plain("E40020", "Failed to import Python module [No module named 'attr'.]"), 255, "no attr", id="old"
+        ),
+        pytest.param(plain("EE1001", "The argument is invalid.Reason: rtSetDevice 9"), 255, "flags", id="not the chip"),
+        pytest.param(
+            with_title("E10001", "Value Ascend910_1 for parameter --soc_version is invalid. Reason: x"),
+            255,
+            "does not know the chip",
+            id="chip",
+        ),
+        pytest.param(
+            plain("EZ3003", "No supported Ops kernel and engine are found for [c], optype [Conv2D]."),
+            255,
+            "another chip",
+            id="a Conv2D without a kernel",
+        ),
+        pytest.param(
+            plain("E16005", "The model has [2] [--domain_version] fields"), 255, "one opset domain", id="domains"
+        ),
+        pytest.param(
+            plain("E20002", "Value [/x/nnrt/] for environment variable"), 255, "toolkit's set_env.sh", id="nnrt"
+        ),
+        pytest.param(
+            f"{START}[EVENT] x\nFailed to compile Op [Concat_110]. (oppath: [y])\n[EVENT] z\n",
+            255,
+            r"first error is 'Failed to compile Op \[Concat_110\].*TE_PARALLEL_COMPILER",
+            id="compilation without a code",
+        ),
+        pytest.param(
+            f"{START}[ERROR] AMCT(2,atc.bin):2023-04-14-14:43:17[a.cpp:133]input is not equal\n[ERROR] b\n{FAILED}",
+            255,
+            "its first error is 'input is not equal'",
+            id="the first logged error",
+        ),
+        pytest.param(f"{START}ERROR: unknown command line flag 'keep_dtype'", 1, "no such flag: remove it", id="flag"),
         pytest.param(FAILED, 255, "failed without an error code .exit status 255", id="no code"),
         pytest.param(
             "bash: atc: command not found", 127, r"atc does not start.*set_env\.sh.*`tools\.atc`", id="not found"
@@ -153,8 +232,14 @@ def test_every_error_code_becomes_a_sentence(code: str, form: Callable[[str, str
         pytest.param(
             "atc.bin: error while loading shared libraries: libascend_hal.so: cannot open shared object file",
             127,
-            "does not start.*libascend_hal",
-            id="library",
+            "libascend_hal.*the driver's lib64",
+            id="driver's library",
+        ),
+        pytest.param(
+            "atc.bin: error while loading shared libraries: libge_runner.so: cannot open shared object file",
+            127,
+            r"libge_runner.*set_env\.sh",
+            id="toolkit's library",
         ),
         pytest.param(SUCCESS, 1, "failed without an error code .exit status 1", id="success but status"),
         pytest.param(START, 0, "exits 0 without saying 'ATC run success'", id="status but no success"),
@@ -179,9 +264,7 @@ def test_a_tuner_that_fails() -> None:
         atc.parse_aoe("Start Tuning\n", 0)
 
 
-@given(
-    damaged([SUCCESS, *(form(c, m) for c, m in MESSAGES.items() for form in (plain, with_pid))]), st.integers(-64, 255)
-)
+@given(damaged([SUCCESS, *(form(c, m) for c, m in MESSAGES.items() for form in FORMS)]), st.integers(-64, 255))
 def test_only_a_kit_error_is_raised_on_any_text(output: str, status: int) -> None:
     with suppress(KitError):
         atc.parse(output, status)

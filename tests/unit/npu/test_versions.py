@@ -38,6 +38,11 @@ package_version=22.0.2
     [
         (INSTALL_INFO, "6.0.RC1"),
         ("version=8.5.0\r\n", "8.5.0"),
+        ("package_name=Ascend-cann-nnrt\nversion: 7.0.1\n", "7.0.1"),
+        ("Version=7.6.0.1.220\nversion_dir=8.0.0\n", "8.0.0"),
+        ("version_dir=cann-9.0.1\nVersion=9.0.1\n", "9.0.1"),
+        ("# runtime\nVersion=9.0.0\n", "9.0.0"),
+        ("# version: 1.0\nruntime_running_version=[7.5.0.1.129:8.0.RC3]\n", "8.0.RC3"),
         ("version=6.0.RC1-simulated\n", "6.0.RC1-simulated"),
         (VERSION_CFG, "8.0.0"),
         ("toolkit_installed_version=[7.0.0.5.242:7.0.RC1][7.3.0.1.231:8.0.RC2]\n", "8.0.RC2"),
@@ -53,6 +58,7 @@ def test_cann(text: str, version: str) -> None:
         (DRIVER_INFO, "22.0.2"),
         ("Version=24.1.rc1\nascendhal_version=7.35.19\n", "24.1.rc1"),
         ("Version=22.0.2-simulated\n", "22.0.2-simulated"),
+        ("Version=7.35.23\npackage_version=26.0.rc1\nascendhal_version=7.35.23\n", "26.0.rc1"),
     ],
 )
 def test_driver(text: str, version: str) -> None:

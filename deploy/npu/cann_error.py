@@ -1,0 +1,78 @@
+"""CANN's coded errors, as ATC, AOE and the runtime under ais_bench print them: the grammar of every age."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# An error's line in every age: `E10001: Value [x] ...`, with `[PID: n] <time>` behind the code since CANN 7 and, since
+# 8.5, before a title: `[PID: n] <time> Invalid_Argument(E10001): ...`; of an inner error `E19999[PID: n] <time> ...`.
+_ERROR = re.compile(
+    r"^(?:\[(?:ACL )?ERROR\] *)?(?:\[PID:\s*[0-9]+\]\s*)?(?:[0-9]{4}-[0-9]{2}-[0-9]{2}[-T ][0-9:.]+\s+)?"
+    r"(?:\w*\()?(?P<code>E[0-9]{5}|E[A-Z][0-9]{4})\b\)?(?P<text>\s*(?:[:\[]|  ).*|:?)$"
+)
+_HEADING = re.compile(r"Inner Error!?|Unknown error occurred.*", re.IGNORECASE)  # the cause is on the next line
+_FRAME = re.compile(r"Trace ?Back|Possible Cause|Solution|\[?W[0-9]{5}", re.IGNORECASE)
+# `[ERROR] GE(69,atc.bin):2025-03-18-14:35:48.620.302 [graph_loader.cc:143]69 words`, from the words on.
+_FIRST_ERROR = re.compile(
+    r"\[ERROR\]\s*(?:\w+\([0-9]+,[^)]*\):[0-9.:-]+\s*(?:\[[^\]]*\])?\s*(?:[0-9]+\s)?)?\s*(?P<logged>\S.*)"
+    r"|^(?P<compiling>(?:Failed to compile|Pre-compile op\[).*)"
+)
+_CAUSE_LINES = 60  # below a heading
+_INNER = re.compile(r"E[A-Z0-9]9999")
+
+
+@dataclass(frozen=True)
+class CannError:
+    code: str
+    message: str
+    detail: str = ""  # all that was printed
+
+    @property
+    def is_inner(self) -> bool:
+        """Whether the code says no more than that CANN failed inside."""
+        return _INNER.fullmatch(self.code) is not None
+
+
+def errors(lines: Sequence[str]) -> list[CannError]:
+    """The coded errors in the order printed, each with its cause: of a heading, what the next line says.
+
+    ATC prints the cause first, but wrapping errors may precede it.
+    """
+    found_errors: list[CannError] = []
+    for at, line in enumerate(lines):
+        if (found := _ERROR.search(line)) is None:
+            continue
+        code, message = found["code"], _message(found["text"])
+        if not message or _HEADING.fullmatch(message):
+            message = _below(code, lines[at + 1 :]) or first_logged(lines) or message
+        found_errors.append(CannError(code, message, "\n".join(lines)))
+    return found_errors
+
+
+def first_logged(lines: Sequence[str]) -> str | None:
+    """The words of the first `[ERROR]` or `Failed to compile` line: what follows it is its consequence."""
+    found = next(filter(None, map(_FIRST_ERROR.search, lines)), None)
+    return (found["logged"] or found["compiling"]) if found else None
+
+
+def _below(code: str, lines: Sequence[str]) -> str:
+    """The cause under a heading: the next line that carries the code again, else the line below it."""
+    for line in lines[:_CAUSE_LINES]:
+        if (found := re.match(rf"{code}\b[:\s]*(.+)", line)) and (text := _message(found[1])):
+            return text
+        if (found := _ERROR.search(line)) and found["code"] == code and (text := _message(found["text"])):
+            return text
+    below = _message(lines[0]) if lines and not _FRAME.match(lines[0]) and not _ERROR.search(lines[0]) else ""
+    return "" if _HEADING.fullmatch(below) else below
+
+
+def _message(text: str) -> str:
+    """An error's own words, without the process and time before them and the source places behind."""
+    text = re.sub(
+        r"^[:\s]*(?:\[PID:\s*[0-9]+\]\s*)?(?:[0-9]{4}-[0-9]{2}-[0-9]{2}[-T ][0-9:.]+)?[:\s]*(?:\w*\(E\w{5}\)[:\s]*)?",
+        "",
+        text,
+    )
+    return re.sub(r"(?:\s*\[(?:FUNC|FILE|LINE|THREAD): ?[^\]]*\])+\s*$", "", text).strip()
