@@ -22,7 +22,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: export INVENTORY = inventory.demo$(if $(RUNTIME),-$(RUNTIME)).yaml
-demo: $(VENV)/kit work/demo/sample/st_gcn.sample.pth ## the whole job on this machine: sample data, simulated NPU, verdict; RUNTIME=docker: in the images
+demo: $(VENV)/kit work/sample/st_gcn.sample.pth ## the whole job on this machine: sample data, simulated NPU, verdict; RUNTIME=docker: in the images
 	@$(FAB) gpu-stage npu-convert npu-bench score
 
 gpu-image: $(VENV)/kit ## build stgcn-gpu (settings: docs/images.md)
@@ -109,9 +109,9 @@ lock: $(VENV)/dev ## write the locks again from requirements/*.in
 	@docker/npu/lock.sh $(abspath $(BIN)/uv)
 
 clean: ## remove the workspace of the demo and every cache; inventories' workspaces stay
-	@rm -rf work/demo work/interrupted work/soak .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf work/demo work/sample work/interrupted work/soak .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-work/demo/sample/st_gcn.sample.pth: | $(VENV)/kit
+work/sample/st_gcn.sample.pth: | $(VENV)/kit
 	@$(BIN)/python -m stgcn.sample --output_dir $(@D)
 
 # The stamps are files in the environment itself: removing .venv removes them too. One that was moved with its clone, or

@@ -17,6 +17,7 @@ from benchmarks.data import Dataset
 from benchmarks.harness import LeftOutError, Scratch, Spread, Way, run
 from deploy.hosts.local import LocalHost
 from deploy.hosts.over_ssh import SSHHost
+from deploy.hosts.remote.folders import KIT
 from deploy.hosts.transfer import get, push_clips
 from deploy.inventory import ROOT, Npu
 from stgcn.index import Index, write_index
@@ -95,7 +96,7 @@ class Pair:
 
 def clips_of(workspace: Path) -> PurePosixPath:
     """Where `Pair.push` puts the clips of a workspace."""
-    return PurePosixPath(workspace / "npu" / "data" / "set")
+    return PurePosixPath(workspace / "npu" / KIT / "clips" / "set")
 
 
 def compare(place: Scratch) -> dict[str, Spread]:

@@ -8,10 +8,17 @@ from deploy.inventory import Gpu, Npu
 
 
 def run(context: Context) -> None:
-    """Remove the helper, jobs, clips and models on every host, and the workspace itself where nothing else is in it."""
+    """Remove the kit's own folder (clips, models, jobs) of every host's workspace, and nothing else.
+
+    Earlier layouts put folders of the same kind straight into the workspace: what their names and contents tell to be
+    the kit's goes too, what may be a user's stays and is named.
+    """
     sections: list[Gpu | Npu] = [context.inventory.gpu, *context.inventory.npu]
     for section in sections:
         host = context.connect(section)
-        paths = [str(host.workspace / name) for name in ("data", "files", ".kit")]
-        host.call("remove", {"paths": paths, "if_empty": [str(host.workspace)]})
+        cleaned = host.call("clean", {"workspace": str(host.workspace)})
+        for path in cleaned["removed"]:
+            say(f"  {host.name}: removed {path}")
+        for path in cleaned["left"]:
+            say(f"  {host.name}: left the rest of {path}, which the kit did not make", "yellow")
         say(f"  {host.name}: {host.workspace} is clean")

@@ -100,7 +100,7 @@ class Context:
         host = self.connect(section)
         if section.connection == "local" or section.runtime == "docker":
             return runtime.for_gpu(self.inventory, host, PurePosixPath(ROOT))
-        sources = host.workspace / ".kit" / f"stgcn-{sources_sha256()[:16]}"
+        sources = host.kit / f"stgcn-{sources_sha256()[:16]}"
         transfer.plant(host, list(source_files()), sources / "stgcn")
         return runtime.for_gpu(self.inventory, host, sources)
 
@@ -169,7 +169,7 @@ class Context:
         host = self.gpu.host
         if isinstance(host, LocalHost):
             return self.manifest.input_sha256(Path(path))
-        memo = str(host.workspace / ".kit" / "hashes.json")
+        memo = str(host.kit / "hashes.json")
         found = host.call("digest", {"paths": [str(path)], "memo": memo}).get(str(path))
         if found is None:
             raise KitError(f"{host.name}: {path} is not there; correct its path in the inventory")
@@ -267,7 +267,7 @@ class Job:
     @property
     def folder(self) -> PurePosixPath:
         """What the run reads and writes there."""
-        return self.host.workspace / ".kit" / "runs" / self.name
+        return self.host.kit / "runs" / self.name
 
     @contextmanager
     def begun(self, fresh: bool = False) -> Iterator[bool]:

@@ -125,7 +125,7 @@ def _disk(context: Context, host: Host, facts: Mapping[str, Any], section: Gpu |
             need += samples.samples * samples.sample_bytes
         except KitError:
             need += context.inventory.reference.samples * CLIP_BYTES  # not indexed yet: the whole set
-        need -= sum(host.call("listing", {"folder": str(host.workspace / "data")}).values())
+        need -= sum(host.call("listing", {"folder": str(host.kit / "clips")}).values())
     detail = f"{free / 1e9:.1f} GB free, {max(need, 0) / 1e9:.1f} GB needed"
     return Check(host.name, "disk", free >= need, detail, f"df -h {shlex.quote(str(host.workspace))}; free some there")
 

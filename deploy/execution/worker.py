@@ -59,7 +59,7 @@ class Copy:
         return cls(path.name, sha256_file(path))
 
     def on(self, host: Host) -> PurePosixPath:
-        return host.workspace / "files" / self.sha256[:16] / self.name
+        return host.kit / "files" / self.sha256[:16] / self.name
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Clips:
     sample_bytes: int = 0
 
     def folder(self, host: Host) -> PurePosixPath:
-        return host.workspace / "data" / self.index
+        return host.kit / "clips" / self.index
 
     def path(self, host: Host, sample: int) -> PurePosixPath:
         return transfer.clip_path(self.shards, self.folder(host), sample)

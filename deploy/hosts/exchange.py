@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from deploy.errors import KitError
+from deploy.errors import KitError, LinkLost
 from deploy.hosts.remote.protocol import BLOCK, MAGIC
 from deploy.hosts.replies import checked
 from stgcn import plain_json
 
-OPERATION_TIMEOUT_S = 600.0  # without a byte from a file operation
+OPERATION_TIMEOUT_S = 600.0  # without a byte from a file operation, however alive its process is
+SILENCE_S = 60.0  # without a sign of life: the process at the other end is stopped, or its host is
 HEARTBEAT_S = 5.0
-if TYPE_CHECKING:
-    from deploy.hosts.host import Host
-
 FRAME_BYTES = 4 * BLOCK
 NOISE_BYTES = 1 << 20  # of a login's start-up files, before an operation's own output
 COMPLAINT_BYTES = 1 << 16  # of standard error
@@ -25,15 +22,11 @@ LINE_SHOWN = 500
 REPLY_BYTES = 64 << 20  # more in one line is no reply; the longest names every clip of a dataset
 
 
-class Writer(Protocol):
-    def write(self, block: bytes, /) -> object: ...
-
-
 class Pipe(Protocol):
     """The ends of a program that runs on a host."""
 
     def write(self, block: bytes) -> None:
-        """Raises OSError when the program or the link is gone."""
+        """Raises OSError when the program or the link is gone, or nothing of `block` is taken for SILENCE_S."""
 
     def end_input(self) -> None: ...
 
@@ -50,24 +43,30 @@ class Pipe(Protocol):
 
 
 class Exchange:
-    """The reply of one operation, as its bytes come."""
+    """The reply of one operation of host `name`, as its bytes come. `broken` makes the error for what is no reply."""
 
-    def __init__(self, host: Host, pipe: Pipe, operation: str, live: bool) -> None:
-        self._host, self._pipe, self._operation, self._live = host, pipe, operation, live
-        self._buffer, self._told = bytearray(), time.monotonic()
+    def __init__(
+        self, name: str, pipe: Pipe, operation: str, live: bool, broken: Callable[[str, str], KitError]
+    ) -> None:
+        self._name, self._pipe, self._operation, self._live, self._broken = name, pipe, operation, live, broken
+        self._buffer = bytearray()
+        self._told = self._heard = self._moved = time.monotonic()  # when each end last spoke, and last said something
 
     def frames(self) -> Generator[bytes, None, Any]:
         noise = 0
         while (line := self._line()) != MAGIC:
             noise += len(line)
             if noise > NOISE_BYTES:
-                raise self._host.broken(self._operation, "it prints without end")
+                raise self._broken(self._operation, "it prints without end")
         while True:
             line = self._line()
             try:
                 answer = plain_json.loads(line)
             except ValueError:
                 answer = None
+            if answer == {"alive": True}:
+                continue
+            self._moved = time.monotonic()
             match answer:
                 case {"bytes": int(size)} if 0 < size <= FRAME_BYTES:
                     yield self._exactly(size)
@@ -75,19 +74,19 @@ class Exchange:
                     try:
                         return checked(self._operation, value)
                     except ValueError as error:
-                        raise self._host.broken(self._operation, str(error)) from None
+                        raise self._broken(self._operation, str(error)) from None
                 case {"error": str(sentence)}:
-                    raise KitError(f"{self._host.name}: {self._operation}: {sentence}")
+                    raise KitError(f"{self._name}: {self._operation}: {sentence}")
                 case _:
                     said = line[:LINE_SHOWN].decode("utf-8", "replace").strip()
-                    raise self._host.broken(self._operation, said)
+                    raise self._broken(self._operation, said)
 
     def _line(self) -> bytes:
         searched = 0
         while (end := self._buffer.find(b"\n", searched)) < 0:
             searched = len(self._buffer)
             if searched > REPLY_BYTES:
-                raise self._host.broken(self._operation, "it prints without end")
+                raise self._broken(self._operation, "it prints without end")
             self._fill()
         return self._take(end + 1)
 
@@ -102,46 +101,26 @@ class Exchange:
         return taken
 
     def _fill(self) -> None:
-        waited = 0.0
         while True:
             if self._live and time.monotonic() - self._told >= HEARTBEAT_S:
                 with suppress(OSError):
                     self._pipe.write(b"\n")
                 self._told = time.monotonic()
             block = self._pipe.read(HEARTBEAT_S)
+            now = time.monotonic()
+            if block is not None and not block:
+                raise self._broken(self._operation, self._pipe.complaint())
+            if now - (now if block else self._heard) >= SILENCE_S:
+                raise self._silent(SILENCE_S)
+            if not self._live and now - self._moved >= OPERATION_TIMEOUT_S:
+                raise self._silent(OPERATION_TIMEOUT_S)
             if block:
+                self._heard = now
                 self._buffer += block
                 return
-            if block is not None:
-                raise self._host.broken(self._operation, self._pipe.complaint())
-            waited += HEARTBEAT_S
-            if not self._live and waited >= OPERATION_TIMEOUT_S:
-                raise KitError(
-                    f"{self._host.name}: {self._operation} said nothing for {OPERATION_TIMEOUT_S:g} s; "
-                    "look after the host, then run the command again"
-                )
 
-
-class Holder:
-    """A `hold` that was granted, kept alive."""
-
-    def __init__(self, pipe: Pipe) -> None:
-        self.pipe, self._end = pipe, threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True)
-        self._thread.start()
-
-    def _beat(self) -> None:
-        while not self._end.wait(HEARTBEAT_S):
-            try:
-                self.pipe.write(b"\n")
-            except OSError:
-                return
-
-    def release(self) -> None:
-        """Let go, and see the lock gone."""
-        self._end.set()
-        self._thread.join()
-        with suppress(OSError):
-            self.pipe.end_input()
-            while self.pipe.read(HEARTBEAT_S):
-                pass
+    def _silent(self, seconds: float) -> LinkLost:
+        return LinkLost(
+            f"{self._name}: {self._operation} said nothing for {seconds:g} s, so it is stopped or the host is; look "
+            "after the host, then run the command again: what runs there goes on"
+        )

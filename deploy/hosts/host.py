@@ -1,25 +1,35 @@
-"""A host: somewhere that runs argument lists and the kit's own operations (`remote/`).
+"""A host: somewhere that runs argument lists and does the kit's own operations (`remote/`).
 
-`LocalHost` and `SSHHost` differ in how a program's ends are reached, and in nothing else.
+This machine does them in this process (local.py), any other in a process of its own (piped.py).
 """
 
 from __future__ import annotations
 
-import json
-import secrets
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
-from deploy.errors import KitError, LinkLost, OverrunError
+from deploy.errors import KitError, OverrunError
 from deploy.hosts.capture import Capture
-from deploy.hosts.exchange import HEARTBEAT_S, Exchange, Holder, Pipe, Writer
 from deploy.hosts.owner import Owner
-from deploy.hosts.remote.launch import payload
+from deploy.hosts.remote.folders import KIT
+
+
+class Writer(Protocol):
+    def write(self, block: bytes, /) -> object: ...
+
+
+class WorkspaceLock(Protocol):
+    """A workspace that is held."""
+
+    def verify(self) -> None:
+        """Raises KitError where it is not held any more."""
+
+    def release(self) -> None:
+        """Let go, and see the lock gone."""
 
 
 @dataclass(frozen=True)
@@ -31,36 +41,43 @@ class Completed:
 
 
 class Host(ABC):
-    """Where things run. `workspace` is absolute; the kit writes nowhere else."""
+    """Where things run. `workspace` is absolute; of it the kit writes in the folder `kit` alone."""
 
     name: str
     workspace: PurePosixPath
-    operations: Sequence[str]  # the argument list of a Python there that runs remote/
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._holder: Holder | None = None
-        self._open: set[Pipe] = set()
-        self._beginning: set[object] = set()  # what is about to be in `_open`
-        self._closed = False
+        self._held: WorkspaceLock | None = None
 
-    @abstractmethod
-    def start(self, argv: Sequence[str]) -> Pipe:
-        """Start a program.
-
-        Raises:
-            KitError: it cannot be started.
-            LinkLost: the host is not reached any more.
-        """
+    @property
+    def kit(self) -> PurePosixPath:
+        return self.workspace / KIT
 
     @abstractmethod
     def path(self, text: str) -> PurePosixPath:
         """A path of the inventory on this host, absolute."""
 
-    def broken(self, operation: str, complaint: str) -> KitError:
-        """The error for an operation that ended without a reply."""
-        detail = f" ({complaint.splitlines()[-1]})" if complaint else ""
-        return KitError(f"{self.name}: {operation} broke off without an answer{detail}; run the command again")
+    @abstractmethod
+    def stream(
+        self, operation: str, request: Mapping[str, Any], body: Iterable[bytes] = (), live: bool = False
+    ) -> Generator[bytes, None, Any]:
+        """Do one operation of `remote/`, `body` following the request: its frames one by one, its reply as the value.
+
+        `live`: it lasts as long as it lasts, and is told that this process still waits.
+
+        Raises:
+            KitError: the host's own sentence.
+            LinkLost: the host is not reached any more.
+        """
+
+    @abstractmethod
+    def close(self, interrupted: bool = False) -> None:
+        """Let go of the host; after an interrupt, stop all that runs there and remove all that is half done."""
+
+    @abstractmethod
+    def _try_to_hold(self, request: Mapping[str, Any]) -> WorkspaceLock | Mapping[str, Any]:
+        """The workspace's lock, or what is known of who holds it."""
 
     def run(
         self,
@@ -73,21 +90,21 @@ class Host(ABC):
     ) -> Completed:
         """Run a program to its end, its output also into `log` and, with `echo`, onto the console as it comes.
 
-        It runs detached, so that a lost link costs nothing: the next call with the same `job` attaches to it or
-        collects its end, until `forget`. Without `job` it leaves nothing. A status that is not 0 is the caller's to
-        judge.
+        A `job` runs detached, so that a lost link costs nothing: the next call with the same name attaches to it or
+        collects its end, until `forget`. Any other program ends with this call. A status that is not 0 is the caller's
+        to judge.
 
         Raises:
             KitError: the program cannot be started, or left no trace.
             OverrunError: it did not end in `timeout_s` and was stopped.
         """
-        folder = str(self._job(job or f"once-{secrets.token_hex(6)}"))
-        request = {"folder": folder, "argv": list(argv), "timeout_s": timeout_s}
+        request: dict[str, Any] = {"argv": list(argv), "timeout_s": timeout_s}
         with _open_log(log) as stream:
             capture = Capture(stream, echo)
-            outcome = self.call("job", request, sink=capture, live=True)
-        if job is None:
-            self.call("remove", {"paths": [folder]})
+            if job is None:
+                outcome = self.call("exec", request, sink=capture, live=True)
+            else:
+                outcome = self.call("job", {**request, "folder": str(self._job(job))}, sink=capture, live=True)
         if "refused" in outcome:
             raise KitError(f"{self.name}: {argv[0]} cannot be started ({outcome['refused']}); is it installed?")
         if "timed_out" in outcome:
@@ -124,27 +141,10 @@ class Host(ABC):
             except StopIteration as end:
                 return end.value
             if sink is None:
-                raise self.broken(operation, "it sends what was not asked for")
+                raise KitError(
+                    f"{self.name}: {operation} broke off without an answer (it sends what was not asked for)"
+                )
             sink.write(block)
-
-    def stream(
-        self, operation: str, request: Mapping[str, Any], body: Iterable[bytes] = (), live: bool = False
-    ) -> Generator[bytes, None, Any]:
-        """`call`, its frames one by one."""
-        pipe = self._begin(operation)
-        exchange = Exchange(self, pipe, operation, live)
-        try:
-            try:
-                pipe.write(payload() + json.dumps(dict(request)).encode() + b"\n")
-                for block in body:
-                    pipe.write(block)
-                if not live:
-                    pipe.end_input()
-            except OSError:
-                pass  # it refused the request, and its reply says why; or the link is gone, and reading tells
-            return (yield from exchange.frames())
-        finally:
-            self._end(pipe)
 
     def hold(self) -> None:
         """Hold the workspace until `close`.
@@ -155,64 +155,32 @@ class Host(ABC):
         mine = Owner.this_process()
         stale: Owner | None = None
         while True:
-            pipe = self._begin("hold")
-            frames = Exchange(self, pipe, "hold", live=True).frames()
-            try:
-                request = {"workspace": str(self.workspace), "owner": asdict(mine), "stale": stale and asdict(stale)}
-                pipe.write(payload() + json.dumps(request).encode() + b"\n")
-                next(frames)
-                self._holder = Holder(pipe)
+            request = {"workspace": str(self.workspace), "owner": asdict(mine), "stale": stale and asdict(stale)}
+            lock = self._try_to_hold(request)
+            if not isinstance(lock, Mapping):
+                self._held = lock
                 return
-            except StopIteration as refusal:
-                self._end(pipe)
-                holder = Owner.read(refusal.value)
-            except BaseException:
-                self._end(pipe)
-                raise
+            holder = Owner.read(lock)
             if holder.is_process_of(mine):
                 return  # two hosts of the inventory share a workspace
             if holder == stale or not holder.is_dead():
                 raise KitError(f"{self.name}: {self.workspace} is in use by {holder}; wait for it, or end it there")
             stale = holder
 
-    def close(self, interrupted: bool = False) -> None:
-        """Let go of the host; after an interrupt, stop all that runs there and remove all that is half done."""
-        self._closed = True
-        if interrupted and self._holder:
-            with suppress(KitError):
-                self._abandon(self._holder)
-        if self._holder:
-            self._holder.release()
-            self._end(self._holder.pipe)
-            self._holder = None
-        for pipe in list(self._open):
-            pipe.abort()
-
-    def _abandon(self, holder: Holder) -> None:
-        """Again while other threads' operations are under way: one may just have been about to begin a job."""
-        deadline = time.monotonic() + HEARTBEAT_S
-        while self.call("abandon", {"workspace": str(self.workspace)}):
-            if not (self._beginning or self._open - {holder.pipe}) or time.monotonic() > deadline:
-                return
-
-    def _begin(self, operation: str) -> Pipe:
-        ticket = object()
-        self._beginning.add(ticket)
-        try:
-            if self._closed and operation != "abandon":
-                raise LinkLost(f"{self.name}: {operation} was not begun: the command is ending")
-            pipe = self.start([*self.operations, operation])
-            self._open.add(pipe)
-            return pipe
-        finally:
-            self._beginning.discard(ticket)
-
-    def _end(self, pipe: Pipe) -> None:
-        self._open.discard(pipe)
-        pipe.close()
+    def verify_hold(self) -> None:
+        """Raises KitError where the workspace was held and is not any more: another command may work in it now."""
+        if self._held:
+            self._held.verify()
 
     def _job(self, job: str) -> PurePosixPath:
-        return self.workspace / ".kit" / "jobs" / job
+        return self.kit / "jobs" / job
+
+
+def hold_lost(name: str, workspace: PurePosixPath, reason: object) -> KitError:
+    return KitError(
+        f"{name}: {workspace} is not held by this command any more ({reason}); nothing more was recorded, for another "
+        "may work there now: run the command again"
+    )
 
 
 def _open_log(log: Path | None) -> AbstractContextManager[IO[bytes] | None]:

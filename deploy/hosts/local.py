@@ -1,24 +1,22 @@
-"""This machine as a host."""
+"""This machine as a host: the operations are plain calls in this process."""
 
 from __future__ import annotations
 
-import os
-import select
-import subprocess
-import sys
-from collections.abc import Sequence
+import inspect
+import threading
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from deploy.hosts import forks
-from deploy.hosts.exchange import COMPLAINT_BYTES, Pipe
-from deploy.hosts.host import Host
-from deploy.hosts.remote.jobs import STOP_S
-from deploy.hosts.remote.launch import ARGUMENTS
-from deploy.hosts.remote.protocol import BLOCK, widen
+from deploy.errors import KitError, LinkLost
+from deploy.hosts.host import Host, WorkspaceLock, hold_lost
+from deploy.hosts.remote.operations import OPERATIONS, sentence
 from deploy.inventory import local_path
+from stgcn.errors import InputError
 
-_HELPER = [sys.executable, *ARGUMENTS]
+ABANDON_S = 5.0  # for other threads to see that the command ends
 
 
 class LocalHost(Host):
@@ -27,65 +25,112 @@ class LocalHost(Host):
     def __init__(self, name: str, workspace: Path) -> None:
         super().__init__(name)
         self.workspace = PurePosixPath(workspace)
-        self.operations = _HELPER
-
-    def start(self, argv: Sequence[str]) -> Pipe:
-        if list(argv[:-1]) == _HELPER:
-            with suppress(OSError):  # then it takes longer
-                return _LocalPipe(forks.fork(argv[-1]))
-        return _LocalPipe(_program(argv))
+        self._ended = threading.Event()
+        self._under_way = 0  # operations that may begin something
+        self._counting = threading.Lock()
 
     def path(self, text: str) -> PurePosixPath:
         return PurePosixPath(local_path(text))
 
-
-def _program(argv: Sequence[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        list(argv),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        bufsize=0,
-        start_new_session=True,  # an interrupt at the terminal is the control process's to pass on
-    )
-
-
-class _LocalPipe:
-    def __init__(self, process: subprocess.Popen[bytes] | forks.Fork) -> None:
-        self._process = process
-        assert self._process.stdin
-        assert self._process.stdout
-        assert self._process.stderr
-        self._input, self._output, self._errors = self._process.stdin, self._process.stdout, self._process.stderr
-        widen(self._input.fileno())
-        widen(self._output.fileno())
-
-    def write(self, block: bytes) -> None:
-        view = memoryview(block)
-        while view:
-            view = view[self._input.write(view) :]
-
-    def end_input(self) -> None:
-        self._input.close()
-
-    def read(self, timeout_s: float) -> bytes | None:
-        if not select.select([self._output], [], [], timeout_s)[0]:
-            return None
-        return os.read(self._output.fileno(), BLOCK)
-
-    def complaint(self) -> str:
-        return self._errors.read(COMPLAINT_BYTES).decode("utf-8", "replace").strip()
-
-    def abort(self) -> None:
-        self._process.kill()
-
-    def close(self) -> None:
-        with suppress(OSError):
-            self._input.close()
-        self._output.close()  # before the wait: it may be stuck writing what nobody wants any more
+    def stream(
+        self, operation: str, request: Mapping[str, Any], body: Iterable[bytes] = (), live: bool = False
+    ) -> Generator[bytes, None, Any]:
+        del live  # who waits is in this process
+        with self._counting:
+            self._under_way += 1
         try:
-            self._process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._errors.close()
+            return (yield from self._do(operation, request, _Here(self, iter(body))))
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:  # a compression package has some of its own
+            raise KitError(f"{self.name}: {operation}: {sentence(error)}") from None
+        finally:
+            with self._counting:
+                self._under_way -= 1
+
+    def _do(self, operation: str, request: Mapping[str, Any], operator: _Here) -> Generator[bytes, None, Any]:
+        if operation != "abandon":
+            operator.wait(0)
+        reply = OPERATIONS[operation](dict(request), operator)
+        if inspect.isgenerator(reply):
+            return (yield from reply)
+        return reply
+
+    def close(self, interrupted: bool = False) -> None:
+        self._ended.set()
+        if self._held and interrupted:
+            with suppress(KitError):
+                self._abandon()
+        if self._held:
+            self._held.release()
+            self._held = None
+
+    def _abandon(self) -> None:
+        """Again while other threads' operations are under way: one may just have been about to begin a job."""
+        deadline = time.monotonic() + ABANDON_S
+        while self.call("abandon", {"workspace": str(self.workspace)}):
+            if not self._under_way or time.monotonic() > deadline:
+                return
+            time.sleep(0.05)
+
+    def _try_to_hold(self, request: Mapping[str, Any]) -> WorkspaceLock | Mapping[str, Any]:
+        frames = OPERATIONS["hold"](dict(request), _Alive())
+        try:
+            next(frames)
+        except StopIteration as refusal:
+            holder: Mapping[str, Any] = refusal.value
+            return holder
+        except (OSError, ValueError) as error:
+            raise KitError(f"{self.name}: {sentence(error)}") from None
+        return _HeldHere(self.name, self.workspace, frames)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the command's end, at most so long; whether it has come."""
+        return self._ended.wait(seconds)
+
+
+class _HeldHere:
+    """A `hold` in this process."""
+
+    def __init__(self, name: str, workspace: PurePosixPath, frames: Generator[bytes, None, Any]) -> None:
+        self._name, self._workspace, self._frames, self._turn = name, workspace, frames, threading.Lock()
+
+    def verify(self) -> None:
+        with self._turn:
+            try:
+                next(self._frames)
+            except (StopIteration, ValueError) as error:
+                raise hold_lost(self._name, self._workspace, str(error) or "its lock is gone") from None
+
+    def release(self) -> None:
+        self._frames.close()
+
+
+class _Alive:
+    """The operator of a `hold` in this process: it is there for as long as the process."""
+
+    def wait(self, _seconds: float) -> int:
+        return 1
+
+
+class _Here:
+    """The operator of an operation in this process (see remote/operations.py)."""
+
+    def __init__(self, host: LocalHost, body: Iterator[bytes]) -> None:
+        self._host, self._body, self._left = host, body, memoryview(b"")
+
+    def read(self, size: int = -1) -> bytes:
+        self.wait(0)
+        while not self._left:
+            block = next(self._body, None)
+            if block is None:
+                return b""
+            self._left = memoryview(block)
+        end = len(self._left) if size < 0 else size
+        taken, self._left = bytes(self._left[:end]), self._left[end:]
+        return taken
+
+    def wait(self, seconds: float) -> int:
+        if self._host.wait(seconds):
+            raise LinkLost(f"{self._host.name}: the command is ending")
+        return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -13,20 +13,23 @@ import paramiko
 from deploy.errors import KitError, LinkLost
 from deploy.hosts import ssh
 from deploy.hosts.exchange import COMPLAINT_BYTES, OPERATION_TIMEOUT_S, Pipe
-from deploy.hosts.host import Host
+from deploy.hosts.piped import PipedHost
 from deploy.hosts.remote.launch import ARGUMENTS
 from deploy.hosts.remote.protocol import BLOCK
 from deploy.inventory import Gpu, Npu
 
 
-class SSHHost(Host):
-    """Another machine, over SSH; connected when it is made.
+class SSHHost(PipedHost):
+    """Another machine, over SSH; connected when it is made. `inputs` {key of the inventory: path} lie there too, and
+    not in its workspace.
 
     Raises:
         KitError: it cannot be reached, is not known, takes none of our keys, or has no Python.
     """
 
-    def __init__(self, section: Gpu | Npu, known_hosts: Path, link_timeout_s: float) -> None:
+    def __init__(
+        self, section: Gpu | Npu, known_hosts: Path, link_timeout_s: float, inputs: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(section.name)
         self._section, self._known_hosts, self._timeout_s = section, known_hosts, link_timeout_s
         self._links: list[ssh.Link] = []
@@ -34,7 +37,7 @@ class SSHHost(Host):
         self._lost = False
         self.operations = ["python3", *ARGUMENTS]
         try:
-            there = self.call("contact", {"workspace": section.workspace})
+            there = self.call("contact", {"workspace": section.workspace, "inputs": dict(inputs or {})})
         except BaseException:
             self.close()
             raise

@@ -57,6 +57,11 @@ class Facts(TypedDict):
     devices: dict[str, Annotated[list[Mode], Field(min_length=3, max_length=3)]]
 
 
+class Cleaned(TypedDict):
+    removed: list[str]
+    left: list[str]
+
+
 class Contact(TypedDict):
     home: AbsolutePath
     workspace: AbsolutePath
@@ -64,9 +69,11 @@ class Contact(TypedDict):
 
 _FORMS: Mapping[str, Any] = {
     "abandon": Done,
+    "clean": Cleaned,
     "clips": Packed,
     "contact": Contact,
     "digest": dict[str, Digest | None],
+    "exec": Ended | TimedOut | NotStarted,
     "facts": Facts,
     "hold": dict[str, Any],  # its owner reads it field by field
     "job": Ended | TimedOut | NotStarted | Lost,

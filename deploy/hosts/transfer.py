@@ -15,8 +15,7 @@ import numpy as np
 
 from deploy.console import progress, say
 from deploy.errors import KitError
-from deploy.hosts.exchange import Writer
-from deploy.hosts.host import Host
+from deploy.hosts.host import Host, Writer
 from deploy.hosts.remote import compression
 from deploy.hosts.remote.protocol import BLOCK
 from deploy.workqueue import in_parallel

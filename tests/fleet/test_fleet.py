@@ -95,7 +95,7 @@ def once_inferring(job: NpuJob, name: str, does: Callable[[], object]) -> thread
     """Do something once a unit's logits are kept, and `name` is at work on another."""
 
     def wait() -> None:
-        kept, begun = (job.workspace / "npu/bs8").glob, (job.folder / name / ".kit/runs").glob
+        kept, begun = (job.workspace / "npu/bs8").glob, (job.folder / name / ".stgcn-kit/runs").glob
         while not (list(kept(".units-*/*.npy")) and list(begun("*/output"))):
             time.sleep(0.05)
         does()
@@ -139,7 +139,7 @@ def test_an_interrupt_leaves_nothing_running_and_the_next_run_goes_on(cluster: C
     )
     assert "goes to another" not in output
     for name in DEVICES:
-        assert not list((job.folder / name / ".kit").glob("[jr][ou]*/*"))
+        assert not list((job.folder / name / ".stgcn-kit").glob("[jr][ou]*/*"))
     assert subprocess.run(["pgrep", "-f", str(job.folder)], stdout=subprocess.DEVNULL).returncode == 1
     with job.context() as context:
         accuracy.perform(context, context.build(8), context.index())

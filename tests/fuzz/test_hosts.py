@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,8 +21,11 @@ from deploy.errors import KitError
 from deploy.hosts import transfer
 from deploy.hosts.capture import HEAD_BYTES, LOG_BYTES, TAIL_BYTES, Capture
 from deploy.hosts.local import LocalHost
+from deploy.hosts.local_pipe import LocalPipe
 from deploy.hosts.owner import Owner
-from deploy.hosts.remote.launch import payload
+from deploy.hosts.piped import PipedHost
+from deploy.hosts.remote.folders import KIT, MARKER, MARKER_TEXT
+from deploy.hosts.remote.launch import ARGUMENTS, payload
 from deploy.hosts.remote.operations import OPERATIONS
 from deploy.hosts.remote.protocol import MAGIC
 from deploy.hosts.replies import REPLIES
@@ -33,14 +36,21 @@ ESCAPES = "\x1b[2J\x1b]0;owned\x07\x9b31m\x1bP1$r\x1b\\"
 DIGEST = {"bytes": 1, "sha256": "0" * 64}
 
 
-class Liar(LocalHost):
+class Liar(PipedHost):
     """A host whose helper says what it is told to, whatever it is asked."""
 
     def __init__(self, folder: Path, said: bytes, end: str = "") -> None:
-        super().__init__("npu-a", folder)
+        super().__init__("npu-a")
+        self.workspace = PurePosixPath(folder)
         (folder / "said").write_bytes(said)
         script = "import sys; sys.stdout.buffer.write(open(sys.argv[1], 'rb').read()); sys.stdout.flush();" + end
         self.operations = [sys.executable, "-I", "-c", script, str(folder / "said")]
+
+    def start(self, argv: Sequence[str]) -> LocalPipe:
+        return LocalPipe(argv)
+
+    def path(self, text: str) -> PurePosixPath:
+        return PurePosixPath(text)
 
 
 def lie(folder: Path, reply: Any) -> Liar:
@@ -192,42 +202,50 @@ def test_a_step_that_claims_success_without_its_files_fails(left: bytes | None, 
     assert Manifest(tmp_path).steps["convert/bs1"]["state"] == "FAILED"
 
 
+@pytest.fixture
+def kit(tmp_path: Path) -> Path:
+    """The kit's folder of a workspace."""
+    (tmp_path / KIT).mkdir(mode=0o700)
+    (tmp_path / KIT / MARKER).write_bytes(MARKER_TEXT)
+    return tmp_path / KIT
+
+
 @pytest.mark.parametrize("name", ["../beside", "/tmp/beside", "a/b", "..", "."])
-def test_no_operation_leaves_its_folder(name: str, tmp_path: Path) -> None:
-    (tmp_path / "one").write_bytes(b"1")
-    (tmp_path / "folder").mkdir()
-    folder, host = str(tmp_path / "folder"), LocalHost("a", tmp_path)
+def test_no_operation_leaves_its_folder(name: str, kit: Path) -> None:
+    (kit / "one").write_bytes(b"1")
+    (kit / "folder").mkdir()
+    folder, host = str(kit / "folder"), LocalHost("a", kit.parent)
     for operation, request, body in (
         ("plant", {"folder": folder + "/new", "files": {name: 1}}, [b"1"]),
-        ("link", {"folder": folder, "files": {name: str(tmp_path / "one")}}, []),
-        ("pack", {"folder": folder, "names": [name], "path": str(tmp_path / "packed")}, []),
+        ("link", {"folder": folder, "files": {name: str(kit / "one")}}, []),
+        ("pack", {"folder": folder, "names": [name], "path": str(kit / "packed")}, []),
     ):
         with pytest.raises(KitError, match="no name of a file in"):
             host.call(operation, request, body)
-    assert not (tmp_path / "packed").exists()
+    assert not (kit / "packed").exists()
     assert not Path("/tmp/beside").exists()
 
 
-def test_a_pipe_in_place_of_a_result_is_refused(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    path = str(tmp_path / "pipe")
+def test_a_pipe_in_place_of_a_result_is_refused(kit: Path) -> None:
+    os.mkfifo(kit / "pipe")
+    path = str(kit / "pipe")
     for operation, request in (
         ("send", {"path": path}),
-        ("pack", {"folder": str(tmp_path), "names": ["pipe"], "path": path + ".packed"}),
+        ("pack", {"folder": str(kit), "names": ["pipe"], "path": path + ".packed"}),
         ("clips", {"path": path, "clip_bytes": 1, "first": 0, "count": 1, "codecs": []}),
     ):
         with pytest.raises(KitError, match="pipe is no regular file"):
-            LocalHost("a", tmp_path).call(operation, request)
+            LocalHost("a", kit.parent).call(operation, request)
 
 
-def test_a_link_in_place_of_a_result_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to("/etc/passwd")
+def test_a_link_in_place_of_a_result_is_refused(kit: Path) -> None:
+    (kit / "link").symlink_to("/etc/passwd")
     for operation, request in (
-        ("send", {"path": str(tmp_path / "link")}),
-        ("pack", {"folder": str(tmp_path), "names": ["link"], "path": str(tmp_path / "packed")}),
+        ("send", {"path": str(kit / "link")}),
+        ("pack", {"folder": str(kit), "names": ["link"], "path": str(kit / "packed")}),
     ):
         with pytest.raises(KitError, match="link is a link and no regular file"):
-            LocalHost("a", tmp_path).call(operation, request)
+            LocalHost("a", kit.parent).call(operation, request)
 
 
 def test_a_name_that_is_no_text_is_listed_as_text(tmp_path: Path) -> None:
@@ -235,9 +253,9 @@ def test_a_name_that_is_no_text_is_listed_as_text(tmp_path: Path) -> None:
     assert LocalHost("a", tmp_path).call("listing", {"folder": str(tmp_path)}) == {"\ufffd": 1}
 
 
-def test_no_host_is_needed_to_refuse_an_unknown_operation(tmp_path: Path) -> None:
+def test_no_host_is_needed_to_refuse_an_unknown_operation() -> None:
     done = subprocess.run(
-        [*LocalHost("a", tmp_path).operations, "nonsense"],
+        [sys.executable, *ARGUMENTS, "nonsense"],
         input=payload() + b"{}\n",
         capture_output=True,
         timeout=60,

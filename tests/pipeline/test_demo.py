@@ -70,8 +70,14 @@ def test_a_second_run_is_all_cached(copy: Job) -> None:
 
 def test_nothing_stays_on_the_npu_host_but_inputs(finished: tuple[Job, str]) -> None:
     host = finished[0].folder / "npu-host"
-    assert {path.name for path in host.iterdir()} == {".kit", "data", "files"}
-    assert not [path for path in host.glob(".kit/**/*") if not path.is_dir()]
+    assert [path.name for path in host.iterdir()] == [".stgcn-kit"]
+    assert {
+        path.name for path in (host / ".stgcn-kit").iterdir() if list(path.iterdir() if path.is_dir() else [path])
+    } == {
+        "CACHEDIR.TAG",
+        "clips",
+        "files",
+    }
 
 
 @pytest.mark.full

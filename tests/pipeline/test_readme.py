@@ -34,7 +34,7 @@ def clone(finished: tuple[Job, str], sample: Path, tmp_path_factory: pytest.Temp
         os.utime(lock, (0, 0))  # older than the environment that was made of it, as after a first `make`
     shutil.copytree(finished[0].workspace, folder / "work/demo", copy_function=shutil.copy2)
     shutil.copytree(finished[0].folder / "npu-host", folder / "work/demo/npu-host", copy_function=shutil.copy2)
-    shutil.copytree(sample, folder / "work/demo/sample")
+    shutil.copytree(sample, folder / "work/sample")
     return folder
 
 

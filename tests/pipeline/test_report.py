@@ -158,13 +158,13 @@ def test_reproduce_gives_the_same_om_and_logits(copy: Job, finished: tuple[Job, 
     script = job.workspace / "npu/bs4/reproduce.sh"
     try:
         subprocess.run(["bash", str(script)], check=True, stdout=subprocess.DEVNULL, timeout=600)
-        (om,) = host.glob(".kit/runs/convert-bs4-*/*.om")
+        (om,) = host.glob(".stgcn-kit/runs/convert-bs4-*/*.om")
         assert om.read_bytes() == (job.workspace / "npu/bs4/st_gcn_bs4.om").read_bytes()
-        (results,) = host.glob(".kit/runs/accuracy-bs4-*/output/results")
+        (results,) = host.glob(".stgcn-kit/runs/accuracy-bs4-*/output/results")
         again = np.stack([np.fromfile(results / f"{i}_0.bin", np.float32) for i in range(SAMPLES)])
         assert again.tobytes() == np.load(job.workspace / "npu/bs4/logits.npy").tobytes()
     finally:
-        for folder in (host / ".kit/runs").iterdir():
+        for folder in (host / ".stgcn-kit/runs").iterdir():
             shutil.rmtree(folder)
 
 

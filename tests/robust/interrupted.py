@@ -147,7 +147,7 @@ class Story:
 def left_aside(folder: Path) -> list[str]:
     """What was written aside and is nobody's any more, once a run has ended well."""
     paths = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
-    return [path for path in paths if re.search(r"\.(part|tmp|new|raw)$|/\.units|/\.kit/(jobs|runs)/.", path)]
+    return [path for path in paths if re.search(r"\.(part|tmp|new|raw)$|/\.units|/\.stgcn-kit/(jobs|runs)/.", path)]
 
 
 def _complaints(ran: Ran) -> Iterator[str]:

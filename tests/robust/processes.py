@@ -33,10 +33,6 @@ def argv(pid: int) -> list[str]:
     return [word.decode() for word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]]
 
 
-def name(pid: int) -> str:
-    return Path(f"/proc/{pid}/comm").read_text().strip()
-
-
 def resident_bytes(pid: int) -> int:
     """proc(5), statm: the second number is of resident pages."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

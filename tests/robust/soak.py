@@ -101,20 +101,20 @@ def watch(stage: str, inventory: Path, needs: dict[str, Need]) -> float:
 
 def _note(pid: int, kind: str, needs: dict[str, Need]) -> None:
     try:
-        need = needs.setdefault(kind or _kind(processes.argv(pid), processes.name(pid)), Need())
+        need = needs.setdefault(kind or _kind(processes.argv(pid)), Need())
         need.resident_mb = max(need.resident_mb, round(processes.resident_bytes(pid) / 1e6, 1))
         need.open_files = max(need.open_files, processes.open_files(pid))
     except (OSError, IndexError):
         pass  # it has just ended, or just begun
 
 
-def _kind(argv: Sequence[str], name: str) -> str:
+def _kind(argv: Sequence[str]) -> str:
     """What a process does: a module that Python runs, an operation on a host, a program's name."""
     for option, module in itertools.pairwise(argv):
         if option == "-m":
             return f"python -m {module}"
     if argv[1:2] == ["-I"]:
-        return f"host: {name if argv[4] == 'serve' else argv[4]}"
+        return f"host: {argv[4]}"
     return Path(argv[0]).name
 
 

@@ -41,7 +41,7 @@ def test_the_points_are_of_every_program_that_writes(story: Story) -> None:
         r"work/\.manifest\.json\..*",
         r"npu-host/data/.*/0\.part/0\.bin",
         r"work/gpu/\..*\.npy\..*\.tmp",
-        r"npu-host/\.kit/runs/convert-.*/.*\.om",
-        r"npu-host/\.kit/runs/accuracy-.*/output/results/.*",
+        r"npu-host/\.stgcn-kit/runs/convert-.*/.*\.om",
+        r"npu-host/\.stgcn-kit/runs/accuracy-.*/output/results/.*",
     ):
         assert any(re.fullmatch(wanted, name) for name in names), wanted

@@ -42,7 +42,7 @@ def waited_for(condition: Callable[[], object]) -> None:
 
 
 def job_log(host: Host, name: str) -> Path:
-    return Path(host.workspace / ".kit" / "jobs" / name / "log")
+    return Path(host.workspace / ".stgcn-kit" / "jobs" / name / "log")
 
 
 def in_background(host: Host, job: str, folder: Path) -> threading.Thread:
@@ -68,7 +68,7 @@ def test_output_and_status(host: Host, tmp_path: Path) -> None:
     log = tmp_path / "log"
     done = host.run(["sh", "-c", "echo out; echo err >&2; exit 3"], log=log)
     assert (done.status, done.output, log.read_text()) == (3, "out\nerr\n", "out\nerr\n")
-    assert not list(Path(host.workspace / ".kit" / "jobs").iterdir())
+    assert not list(Path(host.workspace).glob(".stgcn-kit/jobs/*"))
 
 
 def test_a_program_that_is_not_there(host: Host) -> None:
@@ -76,10 +76,10 @@ def test_a_program_that_is_not_there(host: Host) -> None:
         host.run(["no-such-program"])
 
 
-def test_a_deadline_ends_a_program_and_all_that_it_started(host: Host) -> None:
+def test_a_deadline_ends_a_program_and_all_that_it_started(host: Host, tmp_path: Path) -> None:
     with pytest.raises(KitError, match="did not end within 1 s"):
-        host.run(["sh", "-c", 'sleep 60 & echo $! > "$0"; wait', str(host.workspace / "child")], timeout_s=1)
-    child = int(Path(host.workspace / "child").read_text())
+        host.run(["sh", "-c", 'sleep 60 & echo $! > "$0"; wait', str(tmp_path / "child")], timeout_s=1)
+    child = int((tmp_path / "child").read_text())
     waited_for(lambda: gone(child))
 
 
@@ -174,8 +174,8 @@ def test_a_second_operator_is_told_who_holds_the_workspace(host: Host, request: 
         time.sleep(60)
         os._exit(0)
     try:
-        waited_for((Path(host.workspace) / ".kit" / "lock").exists)
-        waited_for((Path(host.workspace) / ".kit" / "lock").read_text)
+        waited_for((Path(host.workspace) / ".stgcn-kit" / "lock").exists)
+        waited_for((Path(host.workspace) / ".stgcn-kit" / "lock").read_text)
         with pytest.raises(KitError, match=rf"is in use by .*@.* \(process {pid}, since"):
             host.hold()
     finally:
@@ -183,7 +183,7 @@ def test_a_second_operator_is_told_who_holds_the_workspace(host: Host, request: 
         os.waitpid(pid, 0)
     host.hold()  # a dead holder's lock is taken over
     host.close()
-    assert not (Path(host.workspace) / ".kit" / "lock").exists()
+    assert not (Path(host.workspace) / ".stgcn-kit" / "lock").exists()
 
 
 def test_the_lock_of_a_dead_operator_behind_a_dead_link_is_taken_over(

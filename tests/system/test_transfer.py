@@ -46,7 +46,7 @@ class Dataset:
             for first in range(0, CLIPS, SHARD)
         ]
         self.index = Index(CLIPS, list(map(str, range(CLIPS))), shards)
-        self.there = host.workspace / "data" / "set"
+        self.there = host.kit / "clips" / "set"
 
     def push(self, source: Host, host: Host) -> transfer.Pushed:
         return transfer.push_clips(source, PurePosixPath(self.path), self.index, host, self.there)
@@ -179,7 +179,7 @@ def test_a_killed_sshd(
 def test_a_full_disk(network: Network, control: LocalHost, connect: Connect, npu_section: Npu, tmp_path: Path) -> None:
     disk = Path(npu_section.workspace)
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs", str(disk)], check=True)
     try:
         network.npu.restart_sshd()  # it sees the mounts of its start
         host = connect(npu_section)
@@ -254,9 +254,9 @@ def test_a_workspace_by_any_name_harms_nothing(
     before = set(network.npu.home.iterdir())
     source = tmp_path / "model.onnx"
     source.write_bytes(b"weights" * 1000)
-    transfer.put(host, source, host.workspace / "files" / name)
-    transfer.get(host, host.workspace / "files" / name, tmp_path / "back")
+    transfer.put(host, source, host.kit / "files" / name)
+    transfer.get(host, host.kit / "files" / name, tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == source.read_bytes()
-    assert host.run(["cat", str(host.workspace / "files" / name)]).output == "weights" * 1000
+    assert host.run(["cat", str(host.kit / "files" / name)]).output == "weights" * 1000
     assert set(network.npu.home.iterdir()) == before
     assert not list(tmp_path.rglob("harmed"))

@@ -59,7 +59,7 @@ def remote(kit: Kit) -> Path:
 def same_clips(kit: Kit, sample: Path) -> bool:
     """Whether the NPU host has the dataset's bytes."""
     data = np.load(sample / "val_data.npy")
-    there = clips_of(next((remote(kit) / "data").iterdir()))
+    there = clips_of(next((remote(kit) / ".stgcn-kit/clips").iterdir()))
     return np.array_equal(there, data.reshape(len(data), -1).view(np.uint8))
 
 
@@ -67,17 +67,17 @@ def nothing_left(kit: Kit, network: Network) -> None:
     """No process, lock, job or half file on either host."""
     waited_for(lambda: not [p for p in network.npu.processes() if p not in network.npu.processes("sshd")])
     for workspace in (kit.workspace, remote(kit)):
-        assert not (workspace / ".kit" / "lock").exists()
-        assert not list(workspace.glob(".kit/jobs/*")) + list(workspace.glob(".kit/runs/*"))
+        assert not (workspace / ".stgcn-kit" / "lock").exists()
+        assert not list(workspace.glob(".stgcn-kit/jobs/*")) + list(workspace.glob(".stgcn-kit/runs/*"))
         assert not list(workspace.rglob("*.part")) + list(workspace.rglob("*.tmp"))
 
 
 def test_the_two_hosts_have_the_same_bytes(undisturbed: Kit, sample: Path, network: Network) -> None:
     data = np.load(sample / "val_data.npy")
     assert np.array_equal(
-        clips_of(next((remote(undisturbed) / "data").iterdir())), data.reshape(len(data), -1).view(np.uint8)
+        clips_of(next((remote(undisturbed) / ".stgcn-kit/clips").iterdir())), data.reshape(len(data), -1).view(np.uint8)
     )
-    there = {path.name: sha256_file(path) for path in (remote(undisturbed) / "files").glob("*/*")}
+    there = {path.name: sha256_file(path) for path in (remote(undisturbed) / ".stgcn-kit/files").glob("*/*")}
     here = [undisturbed.workspace / "gpu" / "st_gcn.onnx", *undisturbed.workspace.glob("npu/bs*/*.om")]
     assert there == {path.name: sha256_file(path) for path in here}
     assert undisturbed.summary()["device"]["simulated"]
@@ -124,11 +124,11 @@ def test_the_control_process_killed_in_each_stage(
         "gpu-stage": [lambda: "export" in jobs(kit.workspace), lambda: "reference" in jobs(kit.workspace)],
         "npu-convert": [lambda: "convert" in jobs(remote(kit))],
         "npu-bench": [
-            lambda: bool(list((remote(kit) / "data").glob("*"))),
+            lambda: bool(list((remote(kit) / ".stgcn-kit/clips").glob("*"))),
             lambda: "accuracy" in jobs(remote(kit)),
             lambda: "throughput" in jobs(remote(kit)),
         ],
-        "score": [(kit.workspace / ".kit" / "lock").exists],
+        "score": [(kit.workspace / ".stgcn-kit" / "lock").exists],
     }
     output = ""
     for stage in STAGES:
@@ -146,7 +146,7 @@ def test_the_control_process_killed_in_each_stage(
 
 
 def jobs(workspace: Path) -> str:
-    return " ".join(path.parent.name for path in workspace.glob(".kit/jobs/*/log"))
+    return " ".join(path.parent.name for path in workspace.glob(".stgcn-kit/jobs/*/log"))
 
 
 def test_a_killed_bench_process(undisturbed: Kit, after_gpu_stage: Kit, network: Network) -> None:
@@ -154,7 +154,7 @@ def test_a_killed_bench_process(undisturbed: Kit, after_gpu_stage: Kit, network:
     kit.run("npu-convert")
     process = kit.start("npu-bench")
     waited_for(lambda: network.npu.processes("-m ais_bench --model"))
-    clips = next((remote(kit) / "data").iterdir()) / "0"
+    clips = next((remote(kit) / ".stgcn-kit/clips").iterdir()) / "0"
     arrived = clips.stat().st_ino
     for pid in network.npu.processes("-m ais_bench --model"):
         os.kill(pid, signal.SIGKILL)
@@ -200,7 +200,7 @@ def test_a_link_lost_in_a_job_costs_nothing(undisturbed: Kit, after_gpu_stage: K
 def test_a_second_operator_is_told(after_gpu_stage: Kit, network: Network) -> None:
     kit = after_gpu_stage
     first = kit.start("npu-convert")
-    waited_for((kit.workspace / ".kit" / "lock").exists)
+    waited_for((kit.workspace / ".stgcn-kit" / "lock").exists)
     assert "is in use by " in kit.run("npu-bench", status=1)
     kit.run("status")
     assert first.wait() == 0

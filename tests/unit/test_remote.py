@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -22,9 +22,9 @@ import numpy as np
 import pytest
 
 from deploy.errors import KitError
-from deploy.hosts.exchange import Pipe
 from deploy.hosts.local import LocalHost
 from deploy.hosts.remote import compression, files, jobs, machine, shards
+from deploy.hosts.remote.folders import KIT, MARKER, MARKER_TEXT
 from deploy.hosts.remote.launch import ARGUMENTS, payload
 from deploy.hosts.remote.operations import OPERATIONS
 from deploy.hosts.remote.protocol import MAGIC
@@ -62,7 +62,7 @@ def test_clips_travel_in_any_compression(codec: str, version: tuple[int, int], h
     request = {"path": str(source), "clip_bytes": SIZE, "first": 3, "count": 6}
     sent = io.BytesIO()
     assert host.call("clips", {**request, "codecs": [codec]}, sink=sent) == {"codec": codec}
-    folder = tmp_path / "3"
+    folder = tmp_path / KIT / "3"
     host.call("unpack", shard(folder), [sent.getvalue()])
     assert b"".join((folder / f"{i}.bin").read_bytes() for i in range(3, 9)) == RAW
     assert landed(host, folder) == 6
@@ -114,7 +114,7 @@ def test_what_follows_a_deflated_stream_is_not_waited_through() -> None:
 
 
 def test_a_cut_leaves_what_had_landed(host: LocalHost, tmp_path: Path) -> None:
-    folder = tmp_path / "3"
+    folder = tmp_path / KIT / "3"
     with pytest.raises(KitError, match="broke off at clip 2"):
         host.call("unpack", shard(folder), [b"r" + RAW[: 2 * SIZE + 500]])
     assert not folder.exists()
@@ -136,12 +136,12 @@ def test_a_cut_leaves_what_had_landed(host: LocalHost, tmp_path: Path) -> None:
 )
 def test_a_shard_that_is_not_what_was_announced(body: bytes, sentence: str, host: LocalHost, tmp_path: Path) -> None:
     with pytest.raises(KitError, match=sentence):
-        host.call("unpack", shard(tmp_path / "3"), [body])
-    assert not (tmp_path / "3").exists()
+        host.call("unpack", shard(tmp_path / KIT / "3"), [body])
+    assert not (tmp_path / KIT / "3").exists()
 
 
 def test_a_file_is_whole_or_not_there(host: LocalHost, tmp_path: Path) -> None:
-    there = tmp_path / "folder" / "model.onnx"
+    there = tmp_path / KIT / "folder" / "model.onnx"
     request = {"path": str(there), "bytes": 6, "sha256": hashlib.sha256(b"abcdef").hexdigest()}
     for wrong in (b"abcde", b"abcdeX"):
         with pytest.raises(KitError, match="arrived damaged"):
@@ -152,7 +152,7 @@ def test_a_file_is_whole_or_not_there(host: LocalHost, tmp_path: Path) -> None:
 
 
 def test_digests_are_remembered_while_a_file_stays(host: LocalHost, tmp_path: Path) -> None:
-    path, memo = tmp_path / "data", tmp_path / "memo.json"
+    path, memo = tmp_path / "data", tmp_path / KIT / "memo.json"
     request = {"paths": [str(path), str(tmp_path / "none")], "memo": str(memo)}
     path.write_bytes(b"one")
     first = host.call("digest", request)
@@ -174,11 +174,13 @@ def test_digests_are_remembered_while_a_file_stays(host: LocalHost, tmp_path: Pa
     ],
 )
 def test_a_memo_that_others_wrote_is_not_believed(entry: Any, host: LocalHost, tmp_path: Path) -> None:
-    path, memo = tmp_path / "data", tmp_path / "memo.json"
+    path, memo = tmp_path / "data", tmp_path / KIT / "memo.json"
     path.write_bytes(b"one")
     found = path.stat()
     identity = [found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns]
     entry = [identity, *entry[1:]] if isinstance(entry, list) and entry[:1] == ["identity"] else entry
+    memo.parent.mkdir(mode=0o700)
+    (memo.parent / MARKER).write_bytes(MARKER_TEXT)
     memo.write_text(json.dumps({str(path): entry}))
     reply = host.call("digest", {"paths": [str(path)], "memo": str(memo)})
     assert reply[str(path)]["sha256"] == hashlib.sha256(b"one").hexdigest()
@@ -211,14 +213,14 @@ def test_a_bad_request_gets_a_sentence(operation: str, request_line: bytes) -> N
 
 
 def test_who_holds_a_workspace_first_removes_what_was_left_aside_but_no_job_to_collect(tmp_path: Path) -> None:
-    earlier, kit = LocalHost("here", tmp_path), tmp_path / ".kit"
+    earlier, kit = LocalHost("here", tmp_path), tmp_path / KIT
     earlier.run(["true"], job="ended")
     earlier.run(["false"], job="failed")
     for job in ("ended", "failed", "never-begun"):
         (kit / "runs" / job).mkdir(parents=True)
-    for part in ("files/sha/model.om.12.part", ".kit/remote.12.part"):
-        (tmp_path / part).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / part).touch()
+    for part in ("files/sha/model.om.12.part", "stgcn-1.12.part"):
+        (kit / part).parent.mkdir(parents=True, exist_ok=True)
+        (kit / part).touch()
     host = LocalHost("here", tmp_path)
     host.hold()
     host.close()
@@ -230,13 +232,13 @@ def test_who_holds_a_workspace_first_removes_what_was_left_aside_but_no_job_to_c
 def test_a_job_whose_removal_was_cut_short_has_not_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host = LocalHost("here", tmp_path)
     host.run(["true"], job="ended")
-    folder = tmp_path / ".kit/jobs/ended"
+    folder = tmp_path / f"{KIT}/jobs/ended"
     assert jobs.state(str(folder)) == "ended"
 
-    def cut(_folder: str, **_: Any) -> None:
+    def cut(_folder: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(jobs.shutil, "rmtree", cut)
+    monkeypatch.setattr(jobs.folders, "remove", cut)
     with pytest.raises(KeyboardInterrupt):
         jobs.stop({"folders": [str(folder)]}, io.BytesIO())
     assert jobs.state(str(folder)) is None
@@ -248,13 +250,13 @@ def test_an_interrupt_ends_also_a_job_that_was_about_to_begin(tmp_path: Path) ->
     class Late(LocalHost):
         """Its job starts once the others were stopped."""
 
-        def start(self, argv: Sequence[str]) -> Pipe:
-            if argv[-1] != "job":
-                return super().start(argv)
-            starting.set()
-            abandoned.wait(5)
-            time.sleep(0.3)
-            return super().start(argv)
+        def _do(self, operation: str, *arguments: Any) -> Any:
+            if operation == "job":
+                starting.set()
+                abandoned.wait(5)
+                time.sleep(0.3)
+                self._ended.clear()  # it had looked before the command began to end
+            return super()._do(operation, *arguments)
 
         def call(self, operation: str, *arguments: Any, **options: Any) -> Any:
             try:
@@ -271,4 +273,4 @@ def test_an_interrupt_ends_also_a_job_that_was_about_to_begin(tmp_path: Path) ->
         host.close(interrupted=True)
         with suppress(KitError):  # its folder may be gone before anybody has read how it ended
             assert running.result().status == -signal.SIGTERM
-    assert not list((tmp_path / ".kit/jobs").glob("*"))
+    assert not list((tmp_path / f"{KIT}/jobs").glob("*"))

@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from deploy.errors import KitError, LinkLost
 from deploy.execution.fleet.node import TASKS, Keeper
 from deploy.hosts.exchange import Pipe
-from deploy.hosts.host import Host
+from deploy.hosts.piped import PipedHost
 from deploy.inventory import ROOT, Npu
 
 TIMEOUT_S = 60.0  # for an answer of a node that is there
@@ -64,7 +64,7 @@ class Cluster:
         ray.shutdown()
 
 
-class RayHost(Host):
+class RayHost(PipedHost):
     """A node, reached through its keeper."""
 
     def __init__(self, section: Npu, node: dict[str, Any]) -> None:
@@ -101,7 +101,7 @@ class RayHost(Host):
 
     def hold(self) -> None:
         super().hold()
-        self.call("remove", {"paths": [str(self.workspace / TASKS)]})  # what killed tasks left
+        self.call("remove", {"paths": [str(self.kit / TASKS)]})  # what killed tasks left
 
     def close(self, interrupted: bool = False) -> None:
         super().close(interrupted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,12 +19,14 @@ from deploy.errors import KitError
 from deploy.execution.worker import Clips, Copy, NpuHost, Work, Worker
 from deploy.hosts.exchange import Pipe
 from deploy.hosts.local import LocalHost
+from deploy.hosts.local_pipe import LocalPipe
+from deploy.hosts.remote.launch import ARGUMENTS
 from deploy.inventory import Inventory, Npu
 from deploy.npu.device import Facts, Smi
 from stgcn.errors import InputError
 from stgcn.index import Shard
 
-TASKS = ".kit/tasks"  # of a host's workspace
+TASKS = "tasks"  # of a host's kit folder
 VISIBLE = "ASCEND_RT_VISIBLE_DEVICES"  # Ray sets it, and CANN would number what is visible anew
 
 
@@ -52,8 +55,8 @@ class Member:
 
     def folder(self) -> TemporaryDirectory[str]:
         """Where a task keeps its files until they are sent back."""
-        tasks = Path(NodeHost(self.name, self._section.workspace).workspace / TASKS)
-        tasks.mkdir(parents=True, exist_ok=True)
+        tasks = Path(NodeHost(self.name, self._section.workspace).kit / TASKS)
+        tasks.mkdir(mode=0o700, parents=True, exist_ok=True)
         return TemporaryDirectory(dir=tasks)
 
     def worker(self, assigned: Sequence[str]) -> Worker:
@@ -87,10 +90,10 @@ class Keeper:
 
     def place(self) -> tuple[str, str, list[str]]:
         """Home, workspace, and the argument list of the host's operations."""
-        return str(Path.home()), str(self._host.workspace), list(self._host.operations)
+        return str(Path.home()), str(self._host.workspace), [sys.executable, *ARGUMENTS]
 
     def start(self, argv: Sequence[str]) -> int:
-        pipe = self._host.start(argv)
+        pipe = LocalPipe(argv)
         self._pipes[id(pipe)] = pipe
         return id(pipe)
 

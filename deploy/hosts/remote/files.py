@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import hashlib
 import json
 import os
 import shutil
 import stat
-from typing import IO, Any, Dict, Iterator, List
+from typing import IO, Any, Dict, List
 
-from . import protocol
-from .protocol import BLOCK, Body, Request
+from . import folders, protocol
+from .protocol import BLOCK, Request
 
 RECORD_BYTES = 64 << 20  # of a file of the kit's own; none is a hundredth of it
 
 
-def digest(request: Request, _body: Body) -> Dict[str, Any]:
+def digest(request: Request, _operator: Any) -> Dict[str, Any]:
     """`paths` -> {path: {"bytes", "sha256"}, or null where there is no such file}.
 
     With `memo`, a file of the host, digests are remembered while size, inode and times stay: a dataset is 2.57 GB.
@@ -34,7 +33,7 @@ def digest(request: Request, _body: Body) -> Dict[str, Any]:
             known[path] = [identity, _digest(path)]
         found[path] = known[path][1]
     if "memo" in request:
-        write_json(request["memo"], known)
+        write_json(request["memo"], known, make=True)
     return found
 
 
@@ -45,27 +44,32 @@ def _is_remembered(entry: Any, identity: List[int]) -> bool:
     return entry[1].get("bytes") == identity[0] and isinstance(entry[1].get("sha256"), str)
 
 
-def opened(path: str, flags: int = 0) -> IO[bytes]:
+def opened(path: str) -> IO[bytes]:
     """A file for reading; a pipe, whose other end may never come, or a device is refused."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | flags)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
     raise ValueError("%s is no regular file" % path)
 
 
-def _made(path: str) -> IO[bytes]:
-    """What a tool has made, for reading: a link would lead to what its container may not see, and this process may."""
-    if os.path.islink(path):
+def _made(folder: int, name: str, path: str) -> IO[bytes]:
+    """What a tool has made in an open folder, for reading: a link would lead to what its container may not see, and
+    this process may."""
+    if stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
         raise ValueError("%s is a link and no regular file" % path)
-    return opened(path, os.O_NOFOLLOW)
+    descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise ValueError("%s is no regular file" % path)
 
 
 def _member(folder: str, name: str) -> str:
-    """The path of `name` directly in `folder`, refused where it leads elsewhere."""
+    """`name`, refused where it leads elsewhere than to a file directly in `folder`."""
     if os.path.basename(name) != name or name in ("", ".", ".."):
         raise ValueError("%r is no name of a file in %s" % (name, folder))
-    return os.path.join(folder, name)
+    return name
 
 
 def _digest(path: str) -> Dict[str, Any]:
@@ -77,13 +81,11 @@ def _digest(path: str) -> Dict[str, Any]:
     return {"bytes": size, "sha256": sha.hexdigest()}
 
 
-def receive(request: Request, body: Body) -> bool:
+def receive(request: Request, operator: Any) -> bool:
     """Write the body's `bytes` to `path`, refused unless their digest is `sha256`."""
-    path = request["path"]
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    sha = hashlib.sha256()
-    with _aside(path) as stream:
-        for block in protocol.upto(request["bytes"], body):
+    path, sha = request["path"], hashlib.sha256()
+    with folders.written_aside(path, make=True) as stream:
+        for block in protocol.upto(request["bytes"], operator):
             sha.update(block)
             stream.write(block)
         if sha.hexdigest() != request["sha256"]:
@@ -91,53 +93,62 @@ def receive(request: Request, body: Body) -> bool:
     return True
 
 
-def send(request: Request, _body: Body) -> Dict[str, Any]:
+def send(request: Request, _operator: Any) -> Any:
     """`path`'s bytes as frames; the reply is their digest."""
-    sha, size = hashlib.sha256(), 0
-    with _made(request["path"]) as stream:
+    sha, size, path = hashlib.sha256(), 0, request["path"]
+    with folders.placed(path) as (folder, name), _made(folder, name, path) as stream:
         for block in iter(lambda: stream.read(BLOCK), b""):
             sha.update(block)
             size += len(block)
-            protocol.frame(block)
+            yield block
     return {"bytes": size, "sha256": sha.hexdigest()}
 
 
-def plant(request: Request, body: Body) -> bool:
+def plant(request: Request, operator: Any) -> bool:
     """Make `folder` with `files` {name: bytes}, whose contents follow in that order. One that is there stays."""
-    folder = request["folder"]
-    if os.path.isdir(folder):
-        return True
-    part = "%s.%d.part" % (folder, os.getpid())
-    os.makedirs(part)
-    for name, size in request["files"].items():
-        with open(_member(part, name), "wb") as stream:
-            for block in protocol.upto(size, body):
-                stream.write(block)
-            if stream.tell() != size:
-                raise ValueError("%s broke off at %s" % (folder, name))
-    os.rename(part, folder)
-    return True
-
-
-def link(request: Request, _body: Body) -> bool:
-    """Make `folder` anew with the hard links `{name: source}` of `files` (copies where links are refused)."""
-    folder = request["folder"]
-    part = folder + ".part"
-    shutil.rmtree(part, ignore_errors=True)
-    os.makedirs(part)
-    for name, source in request["files"].items():
-        target = _member(part, name)
+    path = request["folder"]
+    with folders.placed(path, make=True) as (above, name):
         try:
-            os.link(source, target)
-        except (FileExistsError, FileNotFoundError):
-            raise
-        except OSError:
-            shutil.copyfile(source, target)
-    replace_folder(part, folder)
+            os.stat(name, dir_fd=above, follow_symlinks=False)
+        except FileNotFoundError:
+            pass
+        else:
+            return True
+        part = "%s.%s.part" % (name, os.urandom(4).hex())
+        with folders.opened(os.path.join(os.path.dirname(path), part), make=True) as folder:
+            for file, size in request["files"].items():
+                with os.fdopen(folders.create(folder, _member(path, file)), "wb") as stream:
+                    for block in protocol.upto(size, operator):
+                        stream.write(block)
+                    if stream.tell() != size:
+                        raise ValueError("%s broke off at %s" % (path, file))
+                    stream.flush()
+                    os.fsync(stream.fileno())
+        os.rename(part, name, src_dir_fd=above, dst_dir_fd=above)
     return True
 
 
-def listing(request: Request, _body: Body) -> Dict[str, int]:
+def link(request: Request, _operator: Any) -> bool:
+    """Make `folder` anew with the hard links `{name: source}` of `files` (copies where links are refused)."""
+    path = request["folder"]
+    with folders.placed(path, make=True) as (above, name):
+        part = name + ".part"
+        folders.remove_in(above, part)
+        with folders.opened(path + ".part", make=True) as folder:
+            for file, source in request["files"].items():
+                target = _member(path, file)
+                try:
+                    os.link(source, target, dst_dir_fd=folder, follow_symlinks=False)
+                except (FileExistsError, FileNotFoundError):
+                    raise
+                except OSError:
+                    with opened(source) as whole, os.fdopen(folders.create(folder, target, os.O_EXCL), "wb") as copy:
+                        shutil.copyfileobj(whole, copy)
+        folders.replace(above, part, name)
+    return True
+
+
+def listing(request: Request, _operator: Any) -> Dict[str, int]:
     """`folder` -> {path below it: bytes} of every regular file."""
     top = request["folder"]
     found = {}
@@ -150,43 +161,21 @@ def listing(request: Request, _body: Body) -> Dict[str, int]:
     return found
 
 
-def pack(request: Request, _body: Body) -> Dict[str, Any]:
+def pack(request: Request, _operator: Any) -> Dict[str, Any]:
     """Concatenate `folder`'s `names`, in that order, into `path`; the reply is its digest."""
-    with _aside(request["path"]) as packed:
+    top = request["folder"]
+    with folders.opened(top) as folder, folders.written_aside(request["path"]) as packed:
         for name in request["names"]:
-            with _made(_member(request["folder"], name)) as stream:
+            with _made(folder, _member(top, name), os.path.join(top, name)) as stream:
                 shutil.copyfileobj(stream, packed)
     return _digest(request["path"])
 
 
-def remove(request: Request, _body: Body) -> bool:
-    """Remove every file or folder of `paths`; what is not there is fine. `if_empty` folders go if nothing is left."""
+def remove(request: Request, _operator: Any) -> bool:
+    """Remove every file or folder of `paths`; what is not there is fine."""
     for path in request["paths"]:
-        if os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path)
-        elif os.path.lexists(path):
-            os.remove(path)
-    for path in request.get("if_empty", []):
-        with contextlib.suppress(OSError):
-            os.rmdir(path)
+        folders.remove(path)
     return True
-
-
-@contextlib.contextmanager
-def _aside(path: str) -> Iterator[IO[bytes]]:
-    """Open `path` for writing aside: synced and renamed at the end, removed on failure."""
-    part = "%s.%d.part" % (path, os.getpid())
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(part)
-        with open(part, "xb") as stream:  # never through a link that somebody left there
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(part, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(part)
 
 
 def read_json(path: str) -> Any:
@@ -204,16 +193,9 @@ def read_mapping(path: str) -> Dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def write_json(path: str, value: Any) -> None:
-    part = path + ".new"
-    with open(part, "w", encoding="utf-8") as stream:
-        json.dump(value, stream)
-    os.replace(part, path)
-
-
-def replace_folder(part: str, folder: str) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    os.rename(part, folder)
+def write_json(path: str, value: Any, make: bool = False) -> None:
+    with folders.written_aside(path, make) as stream:
+        stream.write(json.dumps(value).encode())
 
 
 def lock(descriptor: int) -> bool:

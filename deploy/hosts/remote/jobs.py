@@ -8,20 +8,66 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
+import select
 import signal
 import subprocess
 import sys
 import time
-from typing import Any, Dict
+from typing import Any, Dict, Iterator
 
-from . import files, launch, machine, protocol
-from .protocol import BLOCK, Body, Request
+from . import files, folders, launch, machine
+from .protocol import BLOCK, Request
 
+POLL_S = 0.2
 STOP_S = 5.0  # what a program gets between SIGTERM and SIGKILL
 
 
-def job(request: Request, _body: Body) -> Dict[str, Any]:
+def execute(request: Request, operator: Any) -> Any:
+    """Run `argv` to its end, its output as frames; it ends with its operator. The reply is as a job's."""
+    limit, start = request.get("timeout_s"), time.monotonic()
+    try:
+        process = subprocess.Popen(
+            request["argv"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        return {"refused": os.strerror(error.errno or 0)}
+    assert process.stdout
+    try:
+        with process.stdout as output:
+            for block in _until_end(process, output.fileno()):
+                yield block
+                operator.wait(0)
+                if limit is not None and time.monotonic() - start > limit:
+                    return {"timed_out": True}
+    finally:
+        _signal_group(process.pid, signal.SIGKILL)
+        process.wait()
+    return {"status": process.returncode}
+
+
+def _until_end(process: Any, output: int) -> Iterator[bytes]:
+    """What a program prints until it ends, in turns of at most POLL_S; what it left may hold its output open."""
+    is_open = True
+    while True:
+        has_ended = process.poll() is not None
+        if has_ended:
+            _signal_group(process.pid, signal.SIGKILL)  # what it left behind may print for ever
+        block = b""
+        if is_open and select.select([output], [], [], 0 if has_ended else POLL_S)[0]:
+            block = os.read(output, BLOCK)
+            is_open = bool(block)
+        elif has_ended:
+            return
+        elif not is_open:
+            time.sleep(0.01)
+        yield block
+
+
+def job(request: Request, operator: Any) -> Any:
     """Start `argv` detached in job folder `folder`, or attach to it; its output as frames, its end as the reply.
 
     The reply is {"status": exit status, negative for a signal}, or {"timed_out": true} after `timeout_s`, or
@@ -30,11 +76,11 @@ def job(request: Request, _body: Body) -> Dict[str, Any]:
     folder = request["folder"]
     if state(folder) is None:
         _start(folder, request)
-    _follow(folder)
+    yield from _follow(folder, operator)
     return _outcome(folder) or {"lost": True}
 
 
-def job_state(request: Request, _body: Body) -> str | None:
+def job_state(request: Request, _operator: Any) -> str | None:
     """The state of the job in `folder`."""
     return state(request["folder"])
 
@@ -54,11 +100,11 @@ def _outcome(folder: str) -> Dict[str, Any] | None:
 
 
 def _start(folder: str, request: Request) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    os.makedirs(folder)
-    alive = os.open(os.path.join(folder, "alive"), os.O_RDWR | os.O_CREAT, 0o640)
-    fcntl.flock(alive, fcntl.LOCK_EX)
-    open(os.path.join(folder, "log"), "wb").close()
+    folders.remove(folder)
+    with folders.opened(folder, make=True) as made:
+        alive = folders.create(made, "alive")
+        fcntl.flock(alive, fcntl.LOCK_EX)
+        os.close(folders.create(made, "log"))
     files.write_json(os.path.join(folder, "request.json"), request)
     supervisor = subprocess.Popen(
         [sys.executable, *launch.ARGUMENTS, "supervise", folder, str(alive)],
@@ -102,23 +148,23 @@ def supervise(folder: str, alive: int) -> None:
     files.write_json(os.path.join(folder, "status.json"), outcome)
 
 
-def _follow(folder: str) -> None:
+def _follow(folder: str, operator: Any) -> Iterator[bytes]:
     pause = 0.01
     with open(os.path.join(folder, "log"), "rb") as log:
         while True:
             ended = _outcome(folder) is not None or not is_alive(folder)
             block = log.read(BLOCK)
             if block:
-                protocol.frame(block)
+                yield block
                 pause = 0.01
             elif ended:
                 return
             else:
-                protocol.listen(pause)
-                pause = min(pause * 1.5, 0.2)
+                operator.wait(pause)
+                pause = min(pause * 1.5, POLL_S)
 
 
-def stop(request: Request, _body: Body) -> bool:
+def stop(request: Request, _operator: Any) -> bool:
     """End the jobs of `folders`, programs and all that they started, and remove the folders."""
     for folder in request["folders"]:
         pid = os.path.join(folder, "pid")
@@ -130,7 +176,7 @@ def stop(request: Request, _body: Body) -> bool:
                 time.sleep(0.05)
         with contextlib.suppress(FileNotFoundError):  # first, or a removal cut short would leave a job that ended well
             os.remove(os.path.join(folder, "status.json"))
-        shutil.rmtree(folder, ignore_errors=True)
+        folders.remove(folder)
     return True
 
 

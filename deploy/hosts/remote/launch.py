@@ -16,16 +16,8 @@ from .protocol import MAGIC
 
 ARGUMENTS = ("-I", "-c", "import sys; exec(sys.stdin.buffer.readline())")
 MODULES = (
-    "compression",
-    "files",
-    "forks",
-    "jobs",
-    "launch",
-    "machine",
-    "operations",
-    "protocol",
-    "shards",
-    "workspace",
+    *("compression", "files", "folders", "jobs", "launch", "machine"),
+    *("old_layout", "operations", "protocol", "shards", "workspace"),
 )
 _PACKAGE = "remote"
 

@@ -10,10 +10,10 @@ import time
 from typing import Any, Dict
 
 from .compression import codecs
-from .protocol import Body, Request
+from .protocol import Request
 
 
-def facts(request: Request, _body: Body) -> Dict[str, Any]:
+def facts(request: Request, _operator: Any) -> Dict[str, Any]:
     """What `fab doctor` asks of a host, and what a push needs to know."""
     workspace = request["workspace"]
     there = workspace

@@ -1,4 +1,4 @@
-"""An operation's ends: its body as it comes, its frames, and the operator's signs of life."""
+"""An operation's ends: its body as it comes, its frames, and signs of life both ways."""
 
 from __future__ import annotations
 
@@ -8,33 +8,87 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 from typing import Any, Dict, Iterator
 
 MAGIC = b"stgcn-kit\n"  # a login's start-up files may print: what comes before this line is theirs
 BLOCK = 1 << 20
 LEASE_S = 60
+ALIVE_S = 5.0  # how often this process says that it lives
+ALIVE = b'{"alive": true}\n'
 _F_SETPIPE_SZ = 1031  # fcntl.h; Python names it from 3.10 on
 
 Request = Dict[str, Any]
 
-_heard = time.monotonic()
-_stdin: Any = sys.stdin.buffer if sys.stdin else None
 
+class Operator:
+    """Who asked for an operation, at the other end of this process's standard input and output."""
 
-class Body:
-    """The body, in short reads as it comes; none is waited for longer than LEASE_S."""
+    def __init__(self) -> None:
+        self._heard = time.monotonic()
+        self._input: Any = sys.stdin.buffer
+
+    def request_line(self) -> bytes:
+        line: bytes = self._input.readline()
+        return line
 
     def read(self, size: int = -1) -> bytes:
+        """The body, in short reads as it comes; none is waited for longer than LEASE_S."""
         signal.alarm(LEASE_S)
-        block: bytes = _stdin.read1(BLOCK if size < 0 else size) if size else b""
+        block: bytes = self._input.read1(BLOCK if size < 0 else size) if size else b""
         signal.alarm(0)
         return block
 
+    def wait(self, seconds: float) -> int:
+        """Wait, at most `seconds`, for signs of life; how many came. None in LEASE_S, or the end, ends this process."""
+        if select.select([0], [], [], seconds)[0]:
+            self._heard = time.monotonic()
+            heard = os.read(0, 4096)
+            if not heard:
+                raise SystemExit(0)
+            return len(heard)
+        if time.monotonic() - self._heard > LEASE_S:
+            raise SystemExit(1)
+        return 0
 
-def request_line() -> bytes:
-    line: bytes = _stdin.readline()
-    return line
+
+class Output:
+    """The reply as it is written; while it is not done, a sign of life every ALIVE_S, whatever the operation is at: a
+    process that is stopped gives none."""
+
+    def __init__(self) -> None:
+        self._lock, self._done = threading.Lock(), threading.Event()
+        self.put(MAGIC)
+        threading.Thread(target=self._live, daemon=True).start()
+
+    def frame(self, block: bytes) -> None:
+        if block:
+            self.put(b'{"bytes": %d}\n' % len(block), block)
+
+    def put(self, *parts: bytes) -> None:
+        """Raises TimeoutError where the operator takes nothing for LEASE_S."""
+        signal.alarm(LEASE_S)
+        with self._lock:
+            for part in parts:
+                _write(part)
+        signal.alarm(0)
+
+    def end(self, reply: bytes) -> None:
+        self._done.set()
+        self.put(reply)
+
+    def _live(self) -> None:
+        while not self._done.wait(ALIVE_S):
+            with self._lock, contextlib.suppress(OSError):
+                if not self._done.is_set():
+                    _write(ALIVE)
+
+
+def _write(data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(1, view) :]
 
 
 def upto(size: int, body: Any) -> Iterator[bytes]:
@@ -47,33 +101,8 @@ def upto(size: int, body: Any) -> Iterator[bytes]:
         yield block
 
 
-def frame(block: bytes) -> None:
-    if block:
-        put(b'{"bytes": %d}\n' % len(block) + block)
-
-
-def put(data: bytes) -> None:
-    signal.alarm(LEASE_S)
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
-    signal.alarm(0)
-
-
-def listen(seconds: float) -> None:
-    """Wait, at most `seconds`, for a sign of life of the operator: none for LEASE_S, or the end, ends this process."""
-    global _heard
-    if select.select([0], [], [], seconds)[0]:
-        _heard = time.monotonic()
-        if not os.read(0, 4096):
-            raise SystemExit(0)
-    elif time.monotonic() - _heard > LEASE_S:
-        raise SystemExit(1)
-
-
-def begin() -> None:
-    """The operator is there now; from here on a read or write of more than LEASE_S fails, in a sentence."""
-    global _heard
-    _heard = time.monotonic()
+def end_when_late() -> None:
+    """A read or write of more than LEASE_S fails, in a sentence."""
     signal.signal(signal.SIGALRM, _late)
 
 

@@ -10,23 +10,21 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import shutil
 import signal
 import struct
 import sys
 from array import array
 from typing import IO, Any, Dict, Iterator, List
 
-from . import compression, files, protocol
-from .machine import boot, is_pid
-from .protocol import BLOCK, Body, Request
+from . import compression, files, folders, machine, protocol
+from .protocol import BLOCK, Request
 
 MARKER = ".shard"  # in a shard's folder: what it holds, written last
 PID = ".pid"  # in a shard's `.part`: who writes it
 RAW_RATIO = 0.9  # a shard that compresses no better than this is sent as it is
 
 
-def clips(request: Request, _body: Body) -> Dict[str, Any]:
+def clips(request: Request, _operator: Any) -> Any:
     """`count` clips of `clip_bytes` from sample `first` of the .npy at `path`, or the single persons at `places`, as
     frames.
 
@@ -42,11 +40,11 @@ def clips(request: Request, _body: Body) -> Dict[str, Any]:
             if len(compress(block) + flush()) > RAW_RATIO * len(block):
                 codec = "raw"
         compress, flush = compression.encoder(codec)
-        protocol.frame(next(tag for tag, name in compression.TAGS.items() if name == codec))
+        yield next(tag for tag, name in compression.TAGS.items() if name == codec)
         while block:
-            protocol.frame(compress(block))
+            yield compress(block)
             block = next(blocks, b"")
-        protocol.frame(flush())
+        yield flush()
     return {"codec": codec}
 
 
@@ -78,7 +76,7 @@ def _array_offset(stream: IO[bytes], path: str) -> int:
     return 8 + struct.calcsize(form) + int(struct.unpack_from(form, head, 8)[0])
 
 
-def landed(request: Request, _body: Body) -> Dict[str, Any]:
+def landed(request: Request, _operator: Any) -> Dict[str, Any]:
     """For each of `shards` (`first`, `count`, `sha256`), how many of its clips are in `folder` already, `count` only
     of a shard that is whole, its bytes checked; and the codecs that may be sent."""
     found = []
@@ -100,36 +98,35 @@ def _leading(paths: Iterator[str], size: int) -> int:
     return sys.maxsize
 
 
-def unpack(request: Request, body: Body) -> bool:
+def unpack(request: Request, operator: Any) -> bool:
     """Write a shard as files: `first`..`first + count - 1`, a clip of `clip_bytes` each, as `folder`/<i>.bin.
 
     The body has the clips from the `landed`-th on; refused unless the digest of all is `sha256`.
     """
-    folder, size = request["folder"], request["clip_bytes"]
-    part = folder + ".part"
-    with _only_writer(part):
+    path, size = request["folder"], request["clip_bytes"]
+    with folders.placed(path, make=True) as (above, name), _only_writer(path + ".part") as part:
         sha, written = hashlib.sha256(), 0
         names = _clip_names(request)
-        for name in names[: request["landed"]]:
-            with open(os.path.join(part, name), "rb") as file:
+        for clip_name in names[: request["landed"]]:
+            with os.fdopen(os.open(clip_name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=part), "rb") as file:
                 sha.update(file.read())
             written += 1
-        read_into, clip = compression.decoder(body), memoryview(bytearray(size))
-        for name in names[written:]:
+        read_into, clip = compression.decoder(operator), memoryview(bytearray(size))
+        for clip_name in names[written:]:
             if read_into(clip) < size:
                 raise ValueError("the shard at sample %d broke off at clip %d" % (request["first"], written))
-            with open(os.path.join(part, name), "wb") as file:
+            with os.fdopen(folders.create(part, clip_name), "wb") as file:
                 file.write(clip)
             sha.update(clip)
             written += 1
         if read_into(clip[:1]):
             raise ValueError("the shard at sample %d holds more than it announced" % request["first"])
         if sha.hexdigest() != request["sha256"]:
-            shutil.rmtree(part)
+            folders.remove_in(above, name + ".part")
             raise ValueError("the shard at sample %d arrived damaged, and was thrown away" % request["first"])
-        os.remove(os.path.join(part, PID))
-        _mark(part, request)
-        files.replace_folder(part, folder)
+        os.remove(PID, dir_fd=part)
+        _mark(path + ".part", request)
+        folders.replace(above, name + ".part", name)
     return True
 
 
@@ -164,26 +161,22 @@ def _marker(folder: str, shard: Request) -> Dict[str, str]:
     for name in _clip_names(shard):
         status = os.stat(os.path.join(folder, name))
         sha.update(b"%d %d %d\n" % (status.st_size, status.st_mtime_ns, status.st_ino))
-    return {"sha256": shard["sha256"], "files": sha.hexdigest(), "boot": boot()}
+    return {"sha256": shard["sha256"], "files": sha.hexdigest(), "boot": machine.boot()}
 
 
 @contextlib.contextmanager
-def _only_writer(part: str) -> Iterator[None]:
-    """Hold a shard's `.part`. Its last writer may still wait on a link that is dead: it is ended."""
-    os.makedirs(part, exist_ok=True)
-    descriptor = os.open(part, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        if not files.lock(descriptor):
+def _only_writer(part: str) -> Iterator[int]:
+    """Hold a shard's `.part`, an open folder. Its last writer may still wait on a link that is dead: it is ended."""
+    with folders.opened(part, make=True) as folder:
+        if not files.lock(folder):
             end_writer(part)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            fcntl.flock(folder, fcntl.LOCK_EX)
         files.write_json(os.path.join(part, PID), os.getpid())
-        yield
-    finally:
-        os.close(descriptor)
+        yield folder
 
 
 def end_writer(part: str) -> None:
     pid = files.read_json(os.path.join(part, PID))
-    if is_pid(pid):
+    if machine.is_pid(pid) and pid != os.getpid():
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)

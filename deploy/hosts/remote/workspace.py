@@ -1,4 +1,4 @@
-"""The workspace: one operator at a time, and nothing half done left behind."""
+"""The workspace: where it may be, one operator at a time, and nothing half done left behind."""
 
 from __future__ import annotations
 
@@ -6,85 +6,173 @@ import contextlib
 import glob
 import json
 import os
-import shutil
+import pwd
 import signal
 import time
-from typing import Any, Dict
+from typing import Any, Dict, List
 
-from . import files, jobs, machine, protocol, shards
-from .protocol import LEASE_S, Body, Request
+from . import files, folders, jobs, machine, old_layout, shards
+from .protocol import LEASE_S, Request
+
+LOCK = "lock"
+_CHECKOUT = ("fabfile.py", "deploy/hosts/remote")  # what the kit's own folder has
 
 
-def contact(request: Request, _body: Body) -> Dict[str, str]:
-    """Where `workspace`, as the inventory has it, lies here, and the home that it is relative to."""
+def contact(request: Request, _operator: Any) -> Dict[str, str]:
+    """Where `workspace`, as the inventory has it, lies here, and the home that it is relative to.
+
+    Raises:
+        ValueError: it is no place for a workspace (see `refuse_place`), or other logins may write there.
+    """
     home = os.path.expanduser("~")
-    workspace = os.path.normpath(os.path.join(home, os.path.expanduser(request["workspace"])))
-    os.makedirs(os.path.join(workspace, ".kit"), exist_ok=True)
+    workspace = resolved(home, request["workspace"])
+    inputs = {key: resolved(home, path) for key, path in request["inputs"].items()}
+    refuse_place(workspace, inputs)
+    folders.refuse_shared(workspace)
     return {"home": home, "workspace": workspace}
 
 
-def hold(request: Request, _body: Body) -> Any:
-    """Hold `workspace` for `owner` until the operator is gone: a frame once it is held, or its holder as the reply.
+def resolved(home: str, path: str) -> str:
+    return os.path.normpath(os.path.join(home, os.path.expanduser(path)))
+
+
+def refuse_place(workspace: str, inputs: Dict[str, str]) -> None:
+    """Raises ValueError where `workspace` is the root, somebody's home or above one, the kit's own folder, or holds one
+    of `inputs` {key of the inventory: path}."""
+    real = os.path.realpath(workspace)
+    what = None
+    if real == "/":
+        what = "it is the root of the file system"
+    elif any(_holds(real, home) for home in _homes()):
+        what = "it is a home folder, or holds one"
+    elif all(os.path.exists(os.path.join(real, name)) for name in _CHECKOUT):
+        what = "it is the kit's own folder"
+    for key, path in inputs.items():
+        if _holds(real, os.path.realpath(path)):
+            what = "it holds %s (%s)" % (key, path)
+    if what:
+        raise ValueError("%s is no workspace: %s; name a folder that is the kit's alone" % (workspace, what))
+
+
+def _holds(folder: str, path: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _homes() -> List[str]:
+    """Of everybody who logs in here; programs' own logins have a home such as /, /bin or /nonexistent."""
+    named = [os.path.expanduser("~")]
+    with contextlib.suppress(OSError):
+        named += [entry.pw_dir for entry in pwd.getpwall() if entry.pw_uid == 0 or entry.pw_uid >= 1000]
+    return [real for real in map(os.path.realpath, named) if real not in ("/", "/nonexistent")]
+
+
+def hold(request: Request, operator: Any) -> Any:
+    """Hold `workspace` for `owner` until the operator is gone: a frame once it is held, or its holder as the reply;
+    then a byte for each of the operator's signs of life, while it is still held.
 
     `stale` is a holder that the operator knows to be dead: its process here, which waits on a dead link, is ended.
     """
-    kit = os.path.join(request["workspace"], ".kit")
-    os.makedirs(kit, exist_ok=True)
-    path = os.path.join(kit, "lock")
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o640)
-        if not files.lock(descriptor):
-            os.close(descriptor)
-            held = files.read_mapping(path)
-            if request.get("stale") is None or held.get("owner") != request["stale"]:
-                return held.get("owner") or {}
-            if machine.is_pid(held.get("pid")):
-                with contextlib.suppress(OSError):
-                    os.kill(held["pid"], signal.SIGKILL)
-            time.sleep(0.05)
-            continue
-        if os.path.exists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path)):
-            break
-        os.close(descriptor)  # its last holder removed it in between
-    record = json.dumps({"owner": request["owner"], "pid": os.getpid()}).encode()
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, record, 0)
-    sweep(request["workspace"])
-    protocol.frame(b"\n")
-    try:
+    with folders.opened(folders.kit_of(request["workspace"]), make=True) as kit:
         while True:
-            protocol.listen(LEASE_S)
-    finally:
-        with contextlib.suppress(FileNotFoundError):  # `fab clean` removes all
-            os.remove(path)
+            descriptor = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=kit)
+            if not files.lock(descriptor):
+                held = _record(descriptor)
+                os.close(descriptor)
+                if request.get("stale") is None or held.get("owner") != request["stale"]:
+                    return held.get("owner") or {}
+                if machine.is_pid(held.get("pid")) and held["pid"] != os.getpid():
+                    with contextlib.suppress(OSError):
+                        os.kill(held["pid"], signal.SIGKILL)
+                time.sleep(0.05)
+                continue
+            if _is_lock(descriptor, kit):
+                break
+            os.close(descriptor)  # its last holder removed it in between
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps({"owner": request["owner"], "pid": os.getpid()}).encode(), 0)
+            sweep(request["workspace"])
+            yield b"\n"
+            while True:
+                heard = operator.wait(LEASE_S)
+                if not _is_lock(descriptor, kit):
+                    raise ValueError("its lock is gone")
+                yield b"\n" * heard
+        finally:
+            if _is_lock(descriptor, kit):
+                os.unlink(LOCK, dir_fd=kit)
+            os.close(descriptor)
+
+
+def _record(descriptor: int) -> Dict[str, Any]:
+    """What a lock says of its holder; {} where it is torn."""
+    try:
+        found = json.loads(os.pread(descriptor, files.RECORD_BYTES, 0))
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _is_lock(descriptor: int, kit: int) -> bool:
+    """Whether an open file is the lock of the open folder `kit`, and not one that was removed."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(LOCK, dir_fd=kit, follow_symlinks=False))
+    except OSError:
+        return False
 
 
 def sweep(workspace: str) -> None:
     """Remove what a killed operator left aside, and the jobs that nobody will collect: nobody else writes here now."""
-    here = glob.escape(workspace)
-    for part in glob.glob(os.path.join(here, "files", "*", "*.part")) + glob.glob(os.path.join(here, ".kit", "*.part")):
-        with contextlib.suppress(OSError):
-            os.remove(part)
+    kit = folders.kit_of(workspace)
+    for part in _found(kit, "files", "*", "*.part") + _found(kit, "*.part"):
+        folders.remove(part)
     wanted = set()
-    for folder in glob.glob(os.path.join(here, ".kit", "jobs", "*")):
+    for folder in _found(kit, "jobs", "*"):
         name = os.path.basename(folder)
-        state = jobs.state(folder)
-        if state == "running" or (state == "ended" and not name.startswith("once-")):
-            wanted.add(name)
+        if jobs.state(folder) is None:
+            folders.remove(folder)
         else:
-            shutil.rmtree(folder, ignore_errors=True)
-    for folder in glob.glob(os.path.join(here, ".kit", "runs", "*")):
+            wanted.add(name)
+    for folder in _found(kit, "runs", "*"):
         if os.path.basename(folder) not in wanted:
-            shutil.rmtree(folder, ignore_errors=True)
+            folders.remove(folder)
 
 
-def abandon(request: Request, body: Body) -> bool:
+def abandon(request: Request, operator: Any) -> bool:
     """After an interrupt: end every job in `workspace`, every receiver of a shard, and remove all that is half done."""
-    workspace = glob.escape(request["workspace"])
-    jobs.stop({"folders": glob.glob(os.path.join(workspace, ".kit", "jobs", "*"))}, body)
-    shutil.rmtree(os.path.join(request["workspace"], ".kit", "runs"), ignore_errors=True)
-    for part in glob.glob(os.path.join(workspace, "data", "*", "*.part")):
+    kit = folders.kit_of(request["workspace"])
+    jobs.stop({"folders": _found(kit, "jobs", "*")}, operator)
+    folders.remove(os.path.join(kit, "runs"))
+    for part in _found(kit, "clips", "*", "*.part"):
         shards.end_writer(part)
-        shutil.rmtree(part, ignore_errors=True)
+        folders.remove(part)
     sweep(request["workspace"])
     return True
+
+
+def _found(kit: str, *pattern: str) -> List[str]:
+    return sorted(glob.glob(os.path.join(glob.escape(kit), *pattern)))
+
+
+def clean(request: Request, operator: Any) -> Dict[str, List[str]]:
+    """Remove the kit's folder of `workspace`, and of what older layouts put beside it what their own names and contents
+    tell; the reply says what was `removed`, and what was `left` because it may be somebody's."""
+    workspace = request["workspace"]
+    kit = folders.kit_of(workspace)
+    removed = []
+    with contextlib.suppress(FileNotFoundError), folders.opened(kit):
+        jobs.stop({"folders": _found(kit, "jobs", "*")}, operator)
+        removed.append(kit)
+    if removed:
+        _remove_kit(workspace)
+    old_removed, left = old_layout.clean(workspace)
+    return {"removed": removed + old_removed, "left": left}
+
+
+def _remove_kit(workspace: str) -> None:
+    """The marker last: a removal that is cut short leaves a folder that is still known for the kit's."""
+    kit = folders.kit_of(workspace)
+    with folders.opened(kit) as descriptor:
+        for name in sorted(os.listdir(descriptor), key=lambda name: name == folders.MARKER):
+            folders.remove_in(descriptor, name)
+    os.rmdir(kit)

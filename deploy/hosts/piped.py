@@ -1,0 +1,159 @@
+"""A host whose operations run in a process of their own, which is reached through a pipe."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from abc import abstractmethod
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import PurePosixPath
+from typing import Any
+
+from deploy.errors import KitError, LinkLost
+from deploy.hosts.exchange import HEARTBEAT_S, Exchange, Pipe
+from deploy.hosts.host import Host, WorkspaceLock, hold_lost
+from deploy.hosts.remote.launch import payload
+
+
+class PipedHost(Host):
+    """Each operation is a Python there, whose source goes before its request."""
+
+    operations: Sequence[str]  # the argument list of a Python there that takes launch.payload()
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._open: set[Pipe] = set()
+        self._beginning: set[object] = set()  # what is about to be in `_open`
+        self._closed = False
+
+    @abstractmethod
+    def start(self, argv: Sequence[str]) -> Pipe:
+        """Start a program.
+
+        Raises:
+            KitError: it cannot be started.
+            LinkLost: the host is not reached any more.
+        """
+
+    def broken(self, operation: str, complaint: str) -> KitError:
+        """The error for an operation that ended without a reply."""
+        detail = f" ({complaint.splitlines()[-1]})" if complaint else ""
+        return KitError(f"{self.name}: {operation} broke off without an answer{detail}; run the command again")
+
+    def stream(
+        self, operation: str, request: Mapping[str, Any], body: Iterable[bytes] = (), live: bool = False
+    ) -> Generator[bytes, None, Any]:
+        pipe = self._begin(operation)
+        try:
+            with suppress(OSError):  # it refused the request, and its reply says why; or the link is gone
+                pipe.write(payload() + json.dumps(dict(request)).encode() + b"\n")
+                for block in body:
+                    pipe.write(block)
+                if not live:
+                    pipe.end_input()
+            return (yield from Exchange(self.name, pipe, operation, live, self.broken).frames())
+        finally:
+            self._end(pipe)
+
+    def close(self, interrupted: bool = False) -> None:
+        self._closed = True
+        if self._held:
+            if interrupted:
+                with suppress(KitError):
+                    self._abandon()
+            self._held.release()
+            self._held = None
+        for pipe in list(self._open):
+            pipe.abort()
+
+    def _abandon(self) -> None:
+        """Again while other threads' operations are under way: one may just have been about to begin a job."""
+        deadline = time.monotonic() + HEARTBEAT_S
+        while self.call("abandon", {"workspace": str(self.workspace)}):
+            if not (self._beginning or self._open) or time.monotonic() > deadline:
+                return
+
+    def _try_to_hold(self, request: Mapping[str, Any]) -> WorkspaceLock | Mapping[str, Any]:
+        pipe = self._begin("hold")
+        self._open.discard(pipe)
+        frames = Exchange(self.name, pipe, "hold", False, self.broken).frames()
+        try:
+            pipe.write(payload() + json.dumps(dict(request)).encode() + b"\n")
+            next(frames)
+        except StopIteration as refusal:
+            pipe.close()
+            holder: Mapping[str, Any] = refusal.value
+            return holder
+        except OSError:
+            pipe.close()
+            raise self.broken("hold", pipe.complaint()) from None
+        except BaseException:
+            pipe.close()
+            raise
+        return _HeldThere(self.name, self.workspace, pipe, frames)
+
+    def _begin(self, operation: str) -> Pipe:
+        ticket = object()
+        self._beginning.add(ticket)
+        try:
+            if self._closed and operation != "abandon":
+                raise LinkLost(f"{self.name}: {operation} was not begun: the command is ending")
+            pipe = self.start([*self.operations, operation])
+            self._open.add(pipe)
+            return pipe
+        finally:
+            self._beginning.discard(ticket)
+
+    def _end(self, pipe: Pipe) -> None:
+        self._open.discard(pipe)
+        pipe.close()
+
+
+class _HeldThere:
+    """A `hold` that was granted: the process that has the lock answers each byte while it has it."""
+
+    def __init__(self, name: str, workspace: PurePosixPath, pipe: Pipe, frames: Generator[bytes, None, Any]) -> None:
+        self._name, self._workspace, self._pipe, self._frames = name, workspace, pipe, frames
+        self._turn, self._end = threading.Lock(), threading.Event()
+        self._lost: KitError | None = None
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
+
+    def verify(self) -> None:
+        with self._turn:
+            if self._lost is None:
+                self._lost = self._ask()
+            if self._lost:
+                raise hold_lost(self._name, self._workspace, self._lost)
+
+    def release(self) -> None:
+        self._end.set()
+        with suppress(OSError):
+            self._pipe.end_input()
+        self._thread.join(HEARTBEAT_S)  # one that waits for an answer that never comes is left
+        if not self._thread.is_alive():
+            with suppress(OSError):
+                while self._pipe.read(HEARTBEAT_S):
+                    pass
+        self._pipe.close()
+
+    def _beat(self) -> None:
+        """Verify every few seconds: the lock is given up where its process hears nothing."""
+        while not self._end.wait(HEARTBEAT_S):
+            try:
+                self.verify()
+            except KitError:
+                return
+
+    def _ask(self) -> KitError | None:
+        """Why it is not held any more; None while it is."""
+        try:
+            self._pipe.write(b"\n")
+            next(self._frames)
+        except KitError as error:
+            return error
+        except (OSError, StopIteration):
+            return KitError("its process there has ended")
+        return None
