@@ -40,7 +40,7 @@ SHIELD: Mapping[str, Any] = {
     "network_mode": "none",
     "read_only": True,
     "security_opt": ["no-new-privileges"],
-    "tmpfs": {"/tmp": ""},  # noqa: S108 (a container's own)
+    "tmpfs": {"/tmp": "exec"},  # noqa: S108 (a container's own; ATC loads libraries that it has compiled there)
 }
 
 
@@ -139,6 +139,28 @@ class Engine:
                 f"{self.host.name}: {hidden} is not readable by uid {CONTAINER_USER[0]}, which runs in the container; "
                 f"chmod o+r {shlex.quote(hidden)}"
             )
+
+    def groups(self, nodes: Sequence[str]) -> list[int]:
+        """The gids that `nodes` of the host give their rights to: their own, whatever was free when they were made."""
+        found = self.host.run(["stat", "-L", "-c", "%g", *nodes]).output.split()
+        return sorted({int(gid) for gid in found if gid.isdigit()} - {self.user[1]})
+
+    @property
+    def passwd(self) -> PurePosixPath:
+        """A file on the host that names the container's user, for an image knows no user of the host's uid."""
+        uid, gid = self.user
+        return self.host.workspace / ".kit" / f"passwd-{uid}-{gid}"
+
+    @cached_property
+    def written_passwd(self) -> PurePosixPath:
+        """`passwd`, once it is there."""
+        uid, gid = self.user
+        lines = ["root:x:0:0:root:/root:/bin/sh", f"stgcn:x:{uid}:{gid}::/tmp:/bin/sh"]
+        script = 'path=$1; shift; mkdir -p "${path%/*}" && printf "%s\\n" "$@" >"$path" && chmod 644 "$path"'
+        done = self.host.run(["sh", "-c", script, "sh", str(self.passwd), *lines])
+        if done.status != 0:
+            raise KitError(f"{self.host.name}: {self.passwd} cannot be written ({done.output.strip()})")
+        return self.passwd
 
     @property
     def user(self) -> tuple[int, int]:

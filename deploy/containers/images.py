@@ -130,9 +130,8 @@ def _cann_packages(folder: Path) -> list[Path]:
 def _check_sums(folder: Path, files: Sequence[Path]) -> None:
     """Raises KitError for one of `files` that SHA256SUMS beside them lacks, or knows with another sum."""
     lines = (folder / SUMS).read_text(errors="replace").splitlines()
-    sums = {
-        found[2]: found[1] for line in lines if (found := re.fullmatch(r"\\?([0-9a-f]{64}) [ *](?:\./)?(.+)", line))
-    }
+    entries = (re.fullmatch(r"\\?([0-9a-f]{64}) [ *](?:\./)?(.+)", line) for line in lines)
+    sums = {entry[2]: entry[1] for entry in entries if entry}
     for path in files:
         if path.name not in sums:
             raise KitError(f"{folder / SUMS} does not list {path.name}; add its sum, from a source that you trust")

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import docker
 
-from deploy.containers.engine import CONTAINER_USER, Engine
+from deploy.containers.engine import Engine
 from deploy.errors import KitError, OverrunError
 from deploy.hosts.capture import Capture
 from deploy.hosts.host import Completed, Host
@@ -81,7 +81,7 @@ class Native:
     env: Mapping[str, str] = field(default_factory=dict)
 
     def argv(self, command: Sequence[str], folder: PurePosixPath | None = None) -> list[str]:
-        variables = [f"{name}={value}" for name, value in sorted(self.env.items())]
+        variables = [f"{name}={value}" for name, value in sorted({**_logs(folder), **self.env}.items())]
         scripts = [str(len(self.env_scripts)), *self.env_scripts]
         return ["env", *variables, "bash", "-c", _PRELUDE, "bash", str(folder or "."), *scripts, *command]
 
@@ -113,14 +113,15 @@ class Native:
 
 
 NPU_NODES = ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc")
+VERSION_FILES = ("/usr/local/Ascend/driver/version.info", "/etc/ascend_install.info")
 DRIVER_FILES = (
     "/usr/local/dcmi",
     "/usr/local/bin/npu-smi",
     "/usr/local/sbin/npu-smi",
     "/usr/local/Ascend/driver/lib64",
-    "/usr/local/Ascend/driver/version.info",
-    "/etc/ascend_install.info",
+    *VERSION_FILES,
 )
+LOGS = "ascend-log"  # in a run's folder: what CANN's tools write beside what they print
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ class Npus:
 
     npu_smi: str
     vendor_runtime: bool = False  # the vendor's container runtime hands the devices in, not the kit
+    first: int = 0  # the device that the vendor's runtime shows a command that uses none
     device: int | None = None  # the one logical device that is handed in: a device serves one container at a time
 
 
@@ -156,7 +158,7 @@ class Container:
         options = self._options(command, folder)
         uid, gid = self.engine.user
         flags = ["--rm", "--init", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
-        flags += ["--network=none", "--tmpfs=/tmp", f"--user={uid}:{gid}"]
+        flags += ["--network=none", "--tmpfs=/tmp:exec", f"--user={uid}:{gid}"]
         flags += [f"--group-add={group}" for group in options["group_add"]]
         flags += [f"--mount={_csv(mount)}" for mount in options["mounts"]]
         flags += [f"--device={node}" for node in options["devices"]]
@@ -176,7 +178,8 @@ class Container:
     ) -> Completed:
         options = self._options(command, folder)
         with ExitStack() as stack:
-            if options["mounts"]:
+            _ = self.engine.written_passwd  # it is mounted
+            if self._mounts([*command, str(folder or "")]):
                 self.engine.refuse_unreadable(self._named([*command, str(folder or "")]))
                 stack.enter_context(self.engine.lent())
             if log:
@@ -210,8 +213,11 @@ class Container:
         options: dict[str, Any] = {
             "image": self.image,
             "command": ["-c", _PRELUDE, "bash", str(folder or "/"), *scripts, *command],
-            "environment": dict(self.env),
-            "mounts": self._mounts([*command, str(folder or "")]),
+            "environment": {"HOME": "/tmp", **_logs(folder), **self.env},  # noqa: S108 (a container's own)
+            "mounts": [
+                _bind(self.engine.passwd, read_only=True, target="/etc/passwd"),
+                *self._mounts([*command, str(folder or "")]),
+            ],
             "devices": [],
             "group_add": [],
             "runtime": None,
@@ -229,16 +235,19 @@ class Container:
 
     def _with_npu(self, options: dict[str, Any], npus: Npus) -> dict[str, Any]:
         """`options`, the driver's files and one device added."""
-        if npus.vendor_runtime:
-            visible = {} if npus.device is None else {"ASCEND_VISIBLE_DEVICES": str(npus.device)}
-            return {**options, "runtime": "ascend", "environment": {**visible, **self.env}}
-        driver = [_bind(PurePosixPath(path), read_only=True) for path in self.engine.present(DRIVER_FILES)]
-        nodes = [] if npus.device is None else [f"/dev/davinci{npus.device}", *NPU_NODES]
+        device, vendor = npus.device, npus.vendor_runtime
+        if vendor and device is None:
+            device = npus.first  # used or not: the driver's libraries come in with a device alone
+        nodes = [] if device is None else [f"/dev/davinci{device}", *NPU_NODES]
+        files = self.engine.present(VERSION_FILES if vendor else DRIVER_FILES)
+        visible = {"ASCEND_VISIBLE_DEVICES": str(device)} if vendor else {}
         return {
             **options,
-            "mounts": [*driver, *options["mounts"]],
-            "devices": [f"{node}:{node}:rw" for node in nodes],
-            "group_add": [CONTAINER_USER[1]] if nodes else [],
+            "runtime": "ascend" if vendor else None,
+            "environment": {**visible, **options["environment"]},
+            "mounts": [*(_bind(PurePosixPath(path), read_only=True) for path in files), *options["mounts"]],
+            "devices": [] if vendor else [f"{node}:{node}:rw" for node in nodes],
+            "group_add": self.engine.groups(nodes) if nodes else [],
         }
 
 
@@ -260,7 +269,7 @@ def for_npu(inventory: Inventory, section: Npu, host: Host) -> Runtime:
         section.image,
         env_scripts=tools.env_scripts,
         env=tools.env,
-        npus=Npus(tools.npu_smi, section.vendor_runtime),
+        npus=Npus(tools.npu_smi, section.vendor_runtime, 0 if section.devices == "all" else min(section.devices)),
     )
 
 
@@ -284,8 +293,13 @@ def _refuse_wrong_tools(done: Completed, program: str, where: str, env_scripts: 
         )
 
 
-def _bind(path: PurePosixPath, read_only: bool = False) -> docker.types.Mount:
-    return docker.types.Mount(str(path), str(path), type="bind", read_only=read_only)
+def _logs(folder: PurePosixPath | None) -> dict[str, str]:
+    """Where CANN's tools write their detailed logs: not to $HOME, which is gone with a container."""
+    return {} if folder is None else {"ASCEND_PROCESS_LOG_PATH": str(folder / LOGS)}
+
+
+def _bind(path: PurePosixPath, read_only: bool = False, target: str | None = None) -> docker.types.Mount:
+    return docker.types.Mount(target or str(path), str(path), type="bind", read_only=read_only)
 
 
 def _csv(mount: docker.types.Mount) -> str:

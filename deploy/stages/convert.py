@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deploy.console import say
+from deploy.containers.runtime import LOGS
 from deploy.context import Context, Job, job_name
 from deploy.errors import KitError, LinkLost
 from deploy.execution.worker import NO_CLIPS, Clips, Copy, NpuHost, Place, Worker
 from deploy.hosts import transfer
+from deploy.hosts.host import Host
 from deploy.npu import atc
 from deploy.npu.device import naming
 from deploy.pipeline.build import Build
@@ -113,7 +116,7 @@ class Conversion:
             done = npu.runtime.run(
                 self._command(npu), folder=job.folder, log=log, timeout_s=self.timeout_s, job=job.name
             )
-            with naming(npu.host.name):
+            with naming(npu.host.name), _detail(npu.host, job, log.with_suffix(".detail.log")):
                 (atc.parse_aoe if build.aoe_job_type else atc.parse)(done.output, done.status)
                 if npu.host.call("digest", {"paths": [str(om)]}).get(str(om)) is None:
                     raise KitError(f"{log.stem} says that it succeeded and left no {om.name}: see its log")
@@ -133,3 +136,18 @@ class Conversion:
         if build.aoe_job_type:
             return atc.aoe_argv(tools.aoe, onnx, output, size, build.aoe_job_type, build.flags, sample_shape=shape)
         return atc.argv(tools.atc, onnx, output, size, npu.facts.soc_version, build.flags, sample_shape=shape)
+
+
+@contextmanager
+def _detail(host: Host, job: Job, path: Path) -> Iterator[None]:
+    """After a failure, what CANN wrote of it in detail is at `path`, and the error names it."""
+    path.unlink(missing_ok=True)
+    try:
+        yield
+    except KitError as error:
+        script = '[ ! -d "$1" ] || find "$1" -type f -exec tail -c 1000000 {} +'
+        host.run(["sh", "-c", script, "sh", str(job.folder / LOGS)], log=path)
+        if not path.stat().st_size:
+            path.unlink()
+            raise
+        raise KitError(f"{error}; its detailed log is {path.name} in {path.parent}") from None

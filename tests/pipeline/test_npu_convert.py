@@ -129,6 +129,26 @@ def test_an_atc_that_hangs_is_stopped_at_its_deadline(job: NpuJob, tmp_path: Pat
         job.convert()
 
 
+def test_the_detailed_log_of_a_failure_comes_back(job: NpuJob, tmp_path: Path) -> None:
+    failing = tmp_path / "failing-atc"
+    failing.write_text(
+        "#!/bin/bash\nmkdir -p $ASCEND_PROCESS_LOG_PATH/debug/plog && "
+        "echo '[ERROR] TBE: the reason' >$ASCEND_PROCESS_LOG_PATH/debug/plog/plog-1.log\n"
+        "echo 'ATC run failed, Please check the detail log'; exit 255\n"
+    )
+    failing.chmod(0o755)
+    tools = job.inventory["npu"][0]["tools"]
+    tools["atc"] = str(failing)
+    with pytest.raises(KitError, match=r"atc\.detail\.log"):
+        job.convert()
+    detail = job.path(8, "atc.detail.log")
+    assert "[ERROR] TBE: the reason" in detail.read_text()
+    assert job.left_on("npu-a") == []
+    del tools["atc"]
+    job.convert()
+    assert not detail.exists()
+
+
 def test_a_flag_of_the_kits_own_is_refused(job: NpuJob) -> None:
     job.inventory["atc"] = {"soc_version": "Ascend910"}
     with pytest.raises(KitError, match=r"`atc\.soc_version` in the inventory is set by the kit itself"):

@@ -40,7 +40,7 @@ CALLER = f"{os.getuid()}:{os.getgid()}" if os.getuid() else "{}:{}".format(*CONT
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[docker.DockerClient]:
     with docker_engine(tmp_path_factory.mktemp("docker")) as client:
         yield client
-        for image in (GPU_IMAGE, SIMULATOR_IMAGE, f"{SIMULATOR_IMAGE}:again", BASE):
+        for image in (GPU_IMAGE, SIMULATOR_IMAGE, f"{SIMULATOR_IMAGE}:again", BASE):  # no base that was given
             if client.images.list(image):
                 client.images.remove(image, force=True)
 
@@ -257,9 +257,13 @@ class TestTheJobInTheImages:
         assert host["CapDrop"] == ["ALL"]
         assert host["SecurityOpt"] == ["no-new-privileges"]
         assert (host["ReadonlyRootfs"], host["Privileged"], host["NetworkMode"]) == (True, False, "none")
-        assert host["Tmpfs"] == {"/tmp": ""}
+        assert host["Tmpfs"] == {"/tmp": "exec"}
         writable = {mount["Destination"]: mount["RW"] for mount in shown["Mounts"]}
-        assert writable == {str(job.workspace): True, str(sample / "st_gcn.sample.pth"): False}
+        assert writable == {
+            str(job.workspace): True,
+            str(sample / "st_gcn.sample.pth"): False,
+            "/etc/passwd": False,
+        }
 
     def test_what_a_killed_run_left_is_removed_by_the_next(
         self, client: docker.DockerClient, gpu_image: str, sample: Path, tmp_path: Path

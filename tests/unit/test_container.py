@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deploy.containers.engine import Engine, tunnel_argv
-from deploy.containers.runtime import DRIVER_FILES, NPU_NODES, Container, Native, Npus
+from deploy.containers.runtime import DRIVER_FILES, NPU_NODES, VERSION_FILES, Container, Native, Npus
 from deploy.hosts.host import Completed
 from deploy.hosts.local import LocalHost
 from deploy.inventory import Gpu, Npu
@@ -21,20 +21,22 @@ SHIELD = [
     "--cap-drop=ALL",
     "--security-opt=no-new-privileges",
     "--network=none",
-    "--tmpfs=/tmp",
+    "--tmpfs=/tmp:exec",
 ]
 
 
 class Played(LocalHost):
     """A host that has some files, programs and a user."""
 
-    def __init__(self, there: Sequence[str] = (), uid: int = 1234) -> None:
+    def __init__(self, there: Sequence[str] = (), uid: int = 1234, gid_of_nodes: int = 1001) -> None:
         super().__init__("played", Path(WORKSPACE))
-        self.there, self.uid = set(there), uid
+        self.there, self.uid = dict.fromkeys(there, gid_of_nodes), uid
 
     def run(self, argv: Sequence[str], **_: Any) -> Completed:
         if argv[0] == "sh" and "id -u" in argv[2]:
             return Completed(0, f"{self.uid}\n{self.uid}\n")
+        if argv[0] == "stat":
+            return Completed(0, "".join(f"{self.there[node]}\n" for node in argv[4:] if node in self.there))
         if argv[0] == "sh" and "command -v" in argv[2]:
             return Completed(0 if argv[3] in self.there else 1, "")
         return Completed(0, "".join(f"{path}\n" for path in argv[4:] if path in self.there))
@@ -50,6 +52,12 @@ def flags(runtime: Any, *command: str, folder: str | None = None) -> list[str]:
     return list(argv[2 : argv.index("image")])
 
 
+def mounts(given: Sequence[str], more_than: Sequence[str] = ("/etc/passwd",)) -> list[str]:
+    """The mounts of the command's own, not those that every container gets."""
+    found = [flag for flag in given if flag.startswith("--mount")]
+    return [flag for flag in found if not any(f"target={path}" in flag for path in more_than)]
+
+
 def test_every_container_is_shielded_and_never_privileged() -> None:
     for uid, user in ((1234, "1234:1234"), (0, "1000:1000")):
         given = flags(container(Played(uid=uid)), "true")
@@ -62,11 +70,11 @@ def test_the_workspace_and_the_inputs_that_a_command_names_are_mounted_where_the
     inputs = [PurePosixPath("/data/val,data.npy"), PurePosixPath("/data/other.npy")]
     runtime = container(Played(), inputs=inputs)
     given = flags(runtime, "python", "--data_path", "/data/val,data.npy", "--output", f"{WORKSPACE}/x")
-    assert [flag for flag in given if flag.startswith("--mount")] == [
+    assert mounts(given) == [
         f"--mount=type=bind,source={WORKSPACE},target={WORKSPACE}",
         '--mount=type=bind,"source=/data/val,data.npy","target=/data/val,data.npy",readonly',
     ]
-    assert not any(flag.startswith("--mount") for flag in flags(runtime, "python", "-V"))
+    assert mounts(flags(runtime, "python", "-V")) == []
 
 
 def test_one_real_device_is_handed_in_under_the_number_that_its_driver_gives_it() -> None:
@@ -77,11 +85,11 @@ def test_one_real_device_is_handed_in_under_the_number_that_its_driver_gives_it(
     assert [flag for flag in given if flag.startswith("--device")] == [
         f"--device={node}:{node}:rw" for node in ("/dev/davinci6", *NPU_NODES)
     ]
-    assert "--group-add=1000" in given
-    mounts = [flag for flag in given if flag.startswith("--mount")]
-    assert len(mounts) == 2
-    assert all(flag.endswith(",readonly") for flag in mounts)
-    assert {flag.split("source=")[1].split(",")[0] for flag in mounts} <= set(DRIVER_FILES)
+    assert [flag for flag in given if flag.startswith("--group-add")] == ["--group-add=1001"]
+    driver = mounts(given)
+    assert len(driver) == 2
+    assert all(flag.endswith(",readonly") for flag in driver)
+    assert {flag.split("source=")[1].split(",")[0] for flag in driver} <= set(DRIVER_FILES)
     assert isinstance(runtime.of_host(), Native)
 
 
@@ -90,15 +98,32 @@ def test_a_simulated_host_has_nothing_to_hand_in_and_no_tools_of_its_own() -> No
     runtime, number = simulated.on_device(1)
     assert (runtime, number) == (simulated, 1)
     assert simulated.of_host() is simulated
-    assert not any(flag.startswith(("--device", "--mount", "--group-add")) for flag in flags(runtime, "atc"))
+    given = flags(runtime, "atc")
+    assert mounts(given) == []
+    assert not any(flag.startswith(("--device", "--group-add")) for flag in given)
 
 
-def test_the_vendors_runtime_hands_the_device_in() -> None:
-    runtime, number = container(Played(), npus=Npus("npu-smi", vendor_runtime=True)).on_device(3)
+def test_the_vendors_runtime_hands_the_device_in_and_the_kit_what_it_leaves_out() -> None:
+    host = Played([*NPU_NODES, "/dev/davinci3", *DRIVER_FILES], gid_of_nodes=1005)
+    runtime, number = container(host, npus=Npus("npu-smi", vendor_runtime=True)).on_device(3)
     given = flags(runtime, "atc")
     assert number == 0
-    assert {"--runtime=ascend", "--env=ASCEND_VISIBLE_DEVICES=3"} <= set(given)
+    assert {"--runtime=ascend", "--env=ASCEND_VISIBLE_DEVICES=3", "--group-add=1005"} <= set(given)
     assert not any(flag.startswith("--device") for flag in given)
+    assert {flag.split("source=")[1].split(",")[0] for flag in mounts(given)} == set(VERSION_FILES)
+
+
+def test_a_conversion_on_the_vendors_runtime_is_shown_a_device_for_the_drivers_libraries() -> None:
+    runtime = container(Played(), npus=Npus("npu-smi", vendor_runtime=True, first=2))
+    assert "--env=ASCEND_VISIBLE_DEVICES=2" in flags(runtime, "atc")
+
+
+def test_a_runs_detailed_log_is_in_its_folder_and_its_user_has_a_name() -> None:
+    given = flags(container(Played(), env={"HOME": "/home/own"}), "atc", folder=f"{WORKSPACE}/run")
+    assert {f"--env=ASCEND_PROCESS_LOG_PATH={WORKSPACE}/run/ascend-log", "--env=HOME=/home/own"} <= set(given)
+    assert any("target=/etc/passwd" in flag and flag.endswith("readonly") for flag in given)
+    native = Native(Played(), env={"ASCEND_PROCESS_LOG_PATH": "/var/log/mine"}).argv(["atc"], WORKSPACE)
+    assert "ASCEND_PROCESS_LOG_PATH=/var/log/mine" in native
 
 
 @pytest.mark.parametrize(
