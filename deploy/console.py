@@ -22,17 +22,21 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from stgcn.errors import in_encoding, tolerate_narrow_output
 from stgcn.errors import printable as printable
-from stgcn.errors import tolerate_narrow_output
 
 tolerate_narrow_output()
 
 
 class _Console(Console):
-    """Text is text, in lines and in tables: no control sequence, markup or emoji code in it means anything."""
+    """Text is text, in lines and in tables: no control sequence, markup or emoji code in it means anything.
+
+    What the terminal's encoding lacks is in words before it is measured, so that columns stay under each other.
+    """
 
     def render_str(self, text: str, **options: Any) -> Text:
-        return super().render_str(printable(text), **{**options, "markup": False, "emoji": False})
+        shown = in_encoding(printable(text), self.encoding)
+        return super().render_str(shown, **{**options, "markup": False, "emoji": False})
 
 
 console = _Console(highlight=False, soft_wrap=True)
@@ -47,9 +51,15 @@ def say(text: str, style: str | None = None) -> None:
     console.print(text, style=style)
 
 
-def mark(simulated: bool) -> str:
-    """What follows each figure of a simulated host."""
-    return " (simulated)" if simulated else ""
+def mark(simulated: bool, health: str | None = None) -> str:
+    """What follows each figure of a simulated host, and of a device whose health is not OK."""
+    words = [*(["simulated"] if simulated else []), *([f"device health {health}"] if health else [])]
+    return f" ({', '.join(words)})" if words else ""
+
+
+def check_mark(passed: bool) -> Text:
+    """✓ or ✗, or a word where the terminal has no such character."""
+    return console.render_str("✓" if passed else "✗", style="green" if passed else "red")
 
 
 def let_go_of_output() -> None:

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
-from deploy.console import console
+from deploy.console import check_mark, console
 from deploy.containers import runtime
 from deploy.context import Context
 from deploy.errors import KitError
@@ -53,7 +52,7 @@ def run(context: Context) -> None:
     for heading in ("host", "", "check", "found", "mend it with"):
         grid.add_column(heading)
     for check in checks:
-        mark = Text("✓", "green") if check.ok else Text("✗", "red")
+        mark = check_mark(check.ok)
         mend = "" if check.ok else check.mend
         grid.add_row(check.host, mark, check.what, check.detail, mend)
     console.print(grid)

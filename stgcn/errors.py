@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import re
 import reprlib
 import sys
-from typing import Callable, List, Optional
+from typing import Callable, List, Optional, Tuple
 
 SENTENCE = 4000  # characters: what it quotes may be longer than anybody reads
 
@@ -63,8 +64,27 @@ def run_main(main: Callable[[Optional[List[str]]], None]) -> None:
         sys.exit(130)
 
 
+# What stands for a character that the output's encoding lacks (GBK and Latin-1 have no ✓): pass and fail must not look
+# alike.
+_WORDS = {"✓": "ok", "✗": "failed", "…": "...", "→": "->", "–": "-", "—": "-", "−": "-", "×": "x", "≥": ">=", "≤": "<="}
+
+
+def in_encoding(text: str, encoding: str) -> str:
+    """`text` with words in place of the characters that `encoding` lacks, and `?` where there is no word."""
+    return text.encode(encoding, "words").decode(encoding)
+
+
+def _in_words(error: UnicodeError) -> Tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = error.object[error.start : error.end]
+    return "".join(_WORDS.get(character, "?") for character in lacking), error.end
+
+
+codecs.register_error("words", _in_words)
+
+
 def tolerate_narrow_output() -> None:
-    """From now on what the output's encoding lacks, as ✓ in Latin-1, is printed as `?` and ends no program."""
+    """From now on what the output's encoding lacks is printed in words, or as `?`, and ends no program."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors="words")

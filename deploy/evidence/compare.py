@@ -52,7 +52,7 @@ def results(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[tuple[str, s
 def speeds(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
     """A line on the throughput of every batch size of both runs."""
     ours, theirs = ({batch["batch_size"]: batch["throughput"] for batch in side["batches"]} for side in (a, b))
-    label, other = (mark(side["device"]["simulated"]) for side in (a, b))
+    label, other = (mark(side["device"]["simulated"], side["device"].get("health")) for side in (a, b))
     for size in sorted(ours.keys() & theirs.keys()):
         x, y = ours[size], theirs[size]
         if x is None or y is None:

@@ -156,7 +156,7 @@ def _row(summary: dict[str, Any]) -> list[str]:
     rates = [batch["throughput"]["median"] for batch in batches if batch["throughput"]]
     tops = [batch["top1"] for batch in batches]
     return [
-        device["soc_version"] + mark(device["simulated"]),
+        device["soc_version"] + mark(device["simulated"], device.get("health")),
         f"{min(tops):.2%}" if min(tops) == max(tops) else f"{min(tops):.2%} to {max(tops):.2%}",
         f"{max(rates):.2f}" if rates else "not measured",
         "PASSED" if summary["verdict"]["passed"] else "FAILED",

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from deploy.console import say
+from deploy.console import mark, say
 from deploy.containers.runtime import Runtime
 from deploy.errors import KitError
 from deploy.inventory import Npu
@@ -122,6 +122,21 @@ class Facts:
     simulated: bool
 
     @property
+    def health(self) -> str | None:
+        """What ails the devices, None where all are OK."""
+        return ", ".join(sorted({chip.ailment for chip in self.chips if chip.ailment})) or None
+
+    @property
+    def mark(self) -> str:
+        """What follows each figure of these devices."""
+        return mark(self.simulated, self.health)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the record of each result says of the devices besides its inputs."""
+        return {"simulated": self.simulated, "health": self.health}
+
+    @property
     def target(self) -> str:
         return f"{self.soc_version} with CANN {self.cann}"
 
@@ -198,6 +213,7 @@ class IdleCheck:
             "memory_used_mb": self.chip.model_memory_mb[0],
             "memory_total_mb": self.chip.model_memory_mb[1],
             "processes": None if self.chip.processes is None else [str(process) for process in self.chip.processes],
+            "health": self.chip.health,
             "temperature_c": self.chip.temperature_c,
             "power_w": self.chip.power_w,
             "asked": "container" if self.in_container else "host",

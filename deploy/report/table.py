@@ -33,7 +33,7 @@ NESTED = {"throughput": ("median", "min", "max", "repeats", "idle"), "latency_ms
 
 def table(summary: Mapping[str, Any]) -> Group:
     """The results, how near they are to fp32's, and the verdict's line."""
-    simulated = mark(summary["device"]["simulated"])
+    simulated = mark(summary["device"]["simulated"], summary["device"].get("health"))
     return Group(_results(summary, simulated), _nearness(summary, simulated), _verdict(summary, simulated))
 
 
@@ -114,4 +114,5 @@ def _accuracy(row: Mapping[str, Any], samples: int) -> list[str]:
 def _rate(figure: Mapping[str, Any] | None) -> str:
     if figure is None:
         return "not measured"
-    return f"{figure['median']:.2f}" + ("" if figure["idle"] else " (busy device)")
+    words = [*([] if figure["idle"] else ["busy device"]), *([health] if (health := figure.get("health")) else [])]
+    return f"{figure['median']:.2f}" + (f" ({', '.join(words)})" if words else "")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from deploy.console import mark, progress, say
+from deploy.console import progress, say
 from deploy.context import Context, Job, job_name
 from deploy.errors import KitError
 from deploy.evidence.logits import DIGESTS, LOGITS, RESULT_BYTES, DeviceLogits, write_logits
@@ -146,7 +146,7 @@ class _Run:
         """Run every unit somewhere, keep each one's logits as it ends, join them at the last."""
         # Asked first: a host that is lost meanwhile cannot tell.
         eras = {str(npu): npu.era for npu in self.context.npus}
-        facts = {"simulated": self.context.npus[0].facts.simulated, **self.context.npus[0].runtime.facts()}
+        facts = {**self.context.npus[0].facts.record, **self.context.npus[0].runtime.facts()}
         if self.context.fresh:
             shutil.rmtree(self._kept, ignore_errors=True)
         self._kept.mkdir(parents=True, exist_ok=True)
@@ -171,7 +171,7 @@ class _Run:
         logits = join(parts, self.index.samples)
         write_logits(DeviceLogits(self.names, self.index.of_clips(logits)), self.build.folder)
         together = aggregate(spans)
-        marked = mark(facts["simulated"])
+        marked = self.context.npus[0].facts.mark
         rate = f", {together['samples_per_s']:.2f} samples/s together{marked}" if together else ""
         where = f"{len(self.devices)} devices" if len(self.devices) > 1 else str(self.devices[0])
         alone = f", as {self.index.samples} single persons" if self.build.persons == "nonempty" else ""

@@ -121,7 +121,7 @@ class Conversion:
                 if npu.host.call("digest", {"paths": [str(om)]}).get(str(om)) is None:
                     raise KitError(f"{log.stem} says that it succeeded and left no {om.name}: see its log")
             transfer.get(npu.host, om, folder / om.name)
-        facts = {"simulated": npu.facts.simulated, **npu.runtime.facts()}
+        facts = {**npu.facts.record, **npu.runtime.facts()}
         return Ran(facts, npu.host.name, *self.argv(npu))
 
     def argv(self, npu: NpuHost) -> tuple[list[list[str]], list[list[str]]]:

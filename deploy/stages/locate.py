@@ -77,8 +77,8 @@ def run(context: Context, samples: int) -> None:
     def action() -> dict[str, Any]:
         graph = _in_fp32(context, onnx, outputs, chosen)
         found = {run.mode: run.nearness(graph) for run in runs}
-        write_json(path, located(found, modes, chosen, batch_size) | {"simulated": npu.facts.simulated})
-        return {"simulated": npu.facts.simulated}
+        write_json(path, located(found, modes, chosen, batch_size) | npu.facts.record)
+        return npu.facts.record
 
     commands = [argv for run in runs for argv in run.commands(onnx)]
     context.perform(Step(STAGE, str(npu.devices[0]), inputs, [path], action, commands))
@@ -283,7 +283,7 @@ def _conclusion(found: Mapping[str, list[dict[str, Any]] | str], modes: Sequence
 
 
 def _print(result: Mapping[str, Any]) -> None:
-    blocks_of = f"blocks{mark(result['simulated'])} against fp32"
+    blocks_of = f"blocks{mark(result['simulated'], result['health'])} against fp32"
     title = f"{blocks_of}, batch size {result['batch_size']}, samples {result['samples']}"
     grid = Table(title=title, title_justify="left")
     modes = {mode: judged["blocks"] for mode, judged in result["modes"].items() if "blocks" in judged}

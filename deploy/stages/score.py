@@ -210,6 +210,7 @@ def device(manifest: Manifest, batch_sizes: Sequence[int]) -> dict[str, Any]:
             "cann": entry["inputs"]["cann"],
             "driver": entry["inputs"]["driver"],
         }
+    ailments = {manifest.steps[f"accuracy/bs{size}"]["facts"].get("health") for size in batch_sizes}
     first = kinds[batch_sizes[0]]
     for size, kind in kinds.items():
         if kind != first:
@@ -218,7 +219,7 @@ def device(manifest: Manifest, batch_sizes: Sequence[int]) -> dict[str, Any]:
                 f"accuracy/bs{size} and accuracy/bs{batch_sizes[0]} ran on different devices or tools ({differing});"
                 " run `fab npu-convert npu-bench` so that one verdict is about one kind"
             )
-    return first
+    return {**first, "health": ", ".join(sorted(filter(None, ailments))) or None}
 
 
 def _array(manifest: Manifest, step: str, name: str) -> np.ndarray:

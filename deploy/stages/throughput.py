@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deploy.console import mark, say
+from deploy.console import say
 from deploy.context import Context, Job, job_name
 from deploy.errors import KitError
 from deploy.execution.worker import NO_CLIPS, Clips, Copy, Worker
@@ -134,9 +134,10 @@ class Measurement:
             "power_w": warm.chip.power_w,
             "simulated": npu.facts.simulated,
         }
+        figure["throughput"]["health"] = next(filter(None, (c.chip.ailment for c in (before, warm, after))), None)
         figure["throughput"]["idle"] = before.busy is None and after.busy is None
         figure["throughput"]["noisy"] = _spread(runs) > self.settings.spread
-        return Measured(watch.known, figure, {"simulated": npu.facts.simulated, **npu.runtime.facts()})
+        return Measured(watch.known, figure, {**npu.facts.record, **npu.runtime.facts()})
 
     def _repeat(self, worker: Worker, folder: Path) -> list[ais_bench.Performance]:
         """Runs until their throughputs lie within the spread, or the cap is reached."""
@@ -150,7 +151,7 @@ class Measurement:
                     raise ais_bench.failure(done.output, done.status)
             runs.append(ais_bench.parse_stdout(done.output, self.build.batch_size))
             unit = "persons/s" if self.build.persons == "nonempty" else "samples/s"
-            rate = f"{runs[-1].throughput:.2f} {unit}{mark(worker.npu.facts.simulated)}"
+            rate = f"{runs[-1].throughput:.2f} {unit}{worker.npu.facts.mark}"
             say(f"    {self.build.name} repeat {len(runs)}: {rate}", "dim")
         return runs
 

@@ -13,7 +13,7 @@ import yaml
 from rich.table import Table
 from rich.text import Text
 
-from deploy.console import console, mark, progress, say
+from deploy.console import console, progress, say
 from deploy.context import Context
 from deploy.errors import KitError
 from deploy.pipeline.build import Build
@@ -106,7 +106,7 @@ def run(context: Context) -> None:
             f"none of {len(ranked)} candidates gave a figure and stayed within {gate:.0%} of the fp32 reference; "
             f"{ranked[0].candidate}: {ranked[0].error or f'{ranked[0].relative_error:.2%} off'}"
         )
-    say(f"{verdict(ranked, gate)}{mark(context.npus[0].facts.simulated)}", "bold green")
+    say(f"{verdict(ranked, gate)}{context.npus[0].facts.mark}", "bold green")
     say(f"for the inventory: {context.artefact('tune/inventory.yaml')}", "bold green")
 
 
@@ -220,7 +220,7 @@ def _keep(context: Context, ranked: Sequence[Outcome]) -> None:
         write_json(outputs[0], {"format": 1, **_where(context), "outcomes": rows})
         with atomic_write(outputs[1]) as stream:
             stream.write(_snippet(context, ranked).encode())
-        return {"simulated": context.npus[0].facts.simulated}
+        return context.npus[0].facts.record
 
     context.perform(Step("tune", "control", {"outcomes": rows, **_where(context)}, outputs, action))
 
@@ -241,7 +241,7 @@ def _snippet(context: Context, ranked: Sequence[Outcome]) -> str:
         "batch_sizes": [winner.batch_size],
     }
     facts = context.npus[0].facts
-    title = f"fab npu-tune, {facts.target}{mark(facts.simulated)}; "
+    title = f"fab npu-tune, {facts.target}{facts.mark}; "
     return f"# {title}{verdict(ranked, context.inventory.gate)}\n" + yaml.safe_dump(
         keys, sort_keys=False, default_flow_style=None
     )
@@ -249,7 +249,7 @@ def _snippet(context: Context, ranked: Sequence[Outcome]) -> str:
 
 def _table(context: Context, ranked: Sequence[Outcome]) -> Table:
     facts, gate = context.npus[0].facts, context.inventory.gate
-    grid = Table(title=f"{facts.target}{mark(facts.simulated)}", title_justify="left")
+    grid = Table(title=f"{facts.target}{facts.mark}", title_justify="left")
     for heading in ("variant", "persons", "precision", "tuner", "batch size", "samples/s", "Top-1", "gate"):
         grid.add_column(heading, justify="right" if heading in ("batch size", "samples/s", "Top-1") else "left")
     for outcome in ranked:

@@ -31,6 +31,27 @@ def test_so_is_a_table_in_title_heading_and_cell(capsys: pytest.CaptureFixture[s
     assert "\x1b" not in out
 
 
+@pytest.mark.parametrize(
+    ("encoding", "cells"),
+    [
+        ("gbk", "| ok | failed, 芯片 |"),
+        ("latin-1", "| ok | failed, ?? |"),
+        ("ascii", "| ok | failed, ?? |"),
+        ("utf-8", "│ ✓ │ ✗, 芯片 │"),
+    ],
+)
+def test_where_the_terminal_lacks_a_mark_a_word_stands_for_it(encoding: str, cells: str) -> None:
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="words")
+    grid = Table("a", "b", show_header=False)
+    grid.add_row("✓", "✗, 芯片")
+    deploy.console._Console(file=file, width=60).print(grid)
+    file.flush()
+    shown = file.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+    assert cells in shown
+    print("✗", file=file, flush=True)
+    assert file.buffer.getvalue().decode(encoding).endswith("✗\n" if encoding == "utf-8" else "failed\n")  # type: ignore[attr-defined]
+
+
 def test_bars_of_several_threads_share_one_display(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Console(file=io.StringIO(), force_terminal=True, width=100)
     monkeypatch.setattr(deploy.console, "console", terminal)
