@@ -6,6 +6,7 @@ Every numpy since 1.0 names the same few functions, under `numpy.core` and since
 
 from __future__ import annotations
 
+import mmap
 import re
 from typing import Any, Callable, Dict, Optional, Tuple, Union
 
@@ -51,6 +52,54 @@ class Array(np.ndarray):
             content = _checked(content, shape, dtype)
         state = 1, shape, dtype, bool(is_fortran), content
         super().__setstate__(state)
+
+
+class MappedArray:
+    """Stands in for numpy.ndarray in a file that is read with `spans`: its numbers stay in the file until `read`."""
+
+    shape: Tuple[int, ...]
+    dtype: np.dtype
+
+    def __new__(cls, *_: Any) -> MappedArray:
+        raise ValueError
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, is_fortran, content = state if len(state) == 5 else (1, *state)
+        self._set(content, dtype, shape, bool(is_fortran))
+
+    def _set(self, content: Any, dtype: Any, shape: Any, is_fortran: bool) -> None:
+        self.dtype, self.shape, self.is_fortran = _dtype(dtype), shape, is_fortran
+        self.bytes = _count(shape) * self.dtype.itemsize
+        is_mapped = isinstance(content, plain_pickle.Span)
+        self.content = content if is_mapped else _checked(content, shape, self.dtype)
+        # as text, a byte of 128 or more takes two
+        if self.dtype.hasobject or (is_mapped and not self.bytes <= content.size <= self.bytes * (1 + content.is_text)):
+            raise ValueError
+
+    def read(self, file: mmap.mmap) -> np.ndarray:
+        """The array, of the file that it was read from. Raises ValueError if its text is none of Latin-1."""
+        raw = self.content
+        if isinstance(raw, plain_pickle.Span):
+            span, raw = raw, file[raw.start : raw.start + raw.size]
+            raw = raw.decode("utf-8").encode("latin-1") if span.is_text else raw
+        array: np.ndarray = np.frombuffer(_checked(raw, self.shape, self.dtype), self.dtype)
+        return array.reshape(self.shape, order="F" if self.is_fortran else "C")
+
+
+def _reconstruct_mapped(kind: Any, *_: Any) -> MappedArray:
+    if kind is not MappedArray:
+        raise ValueError
+    return object.__new__(MappedArray)
+
+
+def _mapped_from_buffer(content: Any, dtype: Any, shape: Any, order: Any) -> MappedArray:
+    array = object.__new__(MappedArray)
+    array._set(content, dtype, shape, order == "F")
+    return array
+
+
+def _encode_mapped(text: Any, encoding: Any) -> Any:
+    return text if isinstance(text, plain_pickle.Span) and text.is_text else _encode(text, encoding)
 
 
 def _reconstruct(kind: Any, *_: Any) -> Array:
@@ -141,3 +190,11 @@ def _allowed() -> Dict[Tuple[str, str], Callable[..., Any]]:
 
 
 ALLOWED: plain_pickle.Allowed = _allowed()
+_IN_PLACE: Dict[Any, Any] = {
+    Array: MappedArray,
+    _reconstruct: _reconstruct_mapped,
+    _from_buffer: _mapped_from_buffer,
+    _encode: _encode_mapped,
+}
+# For a file that is read with `spans`
+MAPPED: plain_pickle.Allowed = {name: _IN_PLACE.get(stand_in, stand_in) for name, stand_in in ALLOWED.items()}

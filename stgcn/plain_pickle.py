@@ -55,6 +55,14 @@ class Python2Text(str):
         return text
 
 
+class Span:
+    """Where in the file a long run of bytes lies, which is left there; of text, its UTF-8."""
+
+    def __init__(self, start: int, size: int, is_text: bool) -> None:
+        self.start, self.size, self.is_text = start, size, is_text
+
+
+SPAN = 2048  # bytes: a shorter run is read at once
 DIGITS = 1000  # of a number written as text: Python before 3.7.14 reads a long one in quadratic time
 PROTOCOL = 5
 KEY_LIMIT = 16  # items of a tuple that is a key: its hash takes so many steps each time
@@ -145,6 +153,23 @@ def _skip_frozenset(unpickler: Any) -> None:
     unpickler.append(Skipped())
 
 
+def _left_in_place(act: _Act, width: int, is_text: bool) -> _Act:
+    """`act`, which reads a run of bytes after its length of `width` bytes, but for a long one a Span."""
+
+    def push(unpickler: Any) -> None:
+        file = unpickler.file
+        size = int.from_bytes(file.read(width), "little")
+        start = file.tell()
+        if size < SPAN:
+            file.seek(start - width)
+            act(unpickler)
+        else:
+            file.seek(start + size)  # which raises beyond a mapped file's end
+            unpickler.append(Span(start, size, is_text))
+
+    return push
+
+
 def _dispatch() -> Dict[int, _Act]:
     acts = {code: act for code, act in pickle._Unpickler.dispatch.items() if code not in _REFUSED}
     for code in (pickle.INT[0], pickle.LONG[0]):
@@ -199,14 +224,34 @@ class _PlainUnpickler(pickle._Unpickler):
             raise UnexpectedNameError(f"{module}.{name}") from None
 
 
-def load(file: Any, allowed: Allowed, persistent_load: Optional[Callable[[Any], Any]] = None) -> Any:
+def _span_dispatch() -> Dict[int, _Act]:
+    acts = _dispatch()
+    for code, width, is_text in (
+        (pickle.BINBYTES, 4, False),
+        (pickle.BINBYTES8, 8, False),
+        (BYTEARRAY8, 8, False),
+        (pickle.BINUNICODE, 4, True),
+        (pickle.BINUNICODE8, 8, True),
+    ):
+        acts[code[0]] = _left_in_place(acts[code[0]], width, is_text)
+    return acts
+
+
+class _SpanUnpickler(_PlainUnpickler):
+    dispatch = _span_dispatch()
+
+
+def load(
+    file: Any, allowed: Allowed, persistent_load: Optional[Callable[[Any], Any]] = None, spans: bool = False
+) -> Any:
     """The next object pickled in `file` (a mapped file or BytesIO: neither reads beyond its end).
 
     `allowed` maps (module, name) to what stands in for it; `persistent_load` is called for each reference to data
-    outside the pickle. Raises UnexpectedNameError for any other name, ValueError for bytes that are no whole pickle.
+    outside the pickle. With `spans`, long bytes and texts of a mapped file stay there: a Span stands in for each.
+    Raises UnexpectedNameError for any other name, ValueError for bytes that are no whole pickle.
     """
     try:
-        return _PlainUnpickler(file, allowed, persistent_load).load()
+        return (_SpanUnpickler if spans else _PlainUnpickler)(file, allowed, persistent_load).load()
     except UnexpectedNameError:
         raise
     except Exception as error:  # a damaged pickle can make its instructions fail in any way
