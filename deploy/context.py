@@ -80,7 +80,7 @@ class Context:
         if isinstance(section, Npu) and self.inventory.engine.kind == "ray":
             return self._hold(self.cluster.connect(section))
         if section.connection == "ssh":
-            known_hosts = local_path(self.inventory.known_hosts)
+            known_hosts = local_path(self.inventory.known_hosts) if self.inventory.known_hosts else None
             return self._hold(SSHHost(section, known_hosts, self.inventory.link_timeout_s))
         workspace = self.workspace if isinstance(section, Gpu) else local_path(section.workspace)
         return self._hold(LocalHost(section.name, workspace))
@@ -114,7 +114,7 @@ class Context:
         found = []
         for section in self.inventory.npu:
             host = self.connect(section)
-            its_runtime = runtime.for_npu(self.inventory, section, host)
+            its_runtime = runtime.for_npu(section, host)
             smi = Smi.of(section, its_runtime)
             found.append(NpuHost(section, host, its_runtime, smi, Facts.read(section, its_runtime, smi)))
         first = found[0]

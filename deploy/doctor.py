@@ -87,7 +87,7 @@ def _examine(context: Context, section: Gpu | Npu) -> Iterator[Check]:
     yield _disk(context, host, facts, section)
     if section.runtime == "docker":
         yield from _docker(host, facts, section)
-    yield from _gpu_tools(context, host) if isinstance(section, Gpu) else _npu_tools(context, host, section)
+    yield from _gpu_tools(context, host) if isinstance(section, Gpu) else _npu_tools(host, section)
 
 
 def _ssh_target(section: Gpu | Npu) -> list[str]:
@@ -166,9 +166,9 @@ def _gpu_tools(context: Context, host: Host) -> Iterator[Check]:
         )
 
 
-def _npu_tools(context: Context, host: Host, section: Npu) -> Iterator[Check]:
+def _npu_tools(host: Host, section: Npu) -> Iterator[Check]:
     try:
-        tools = runtime.for_npu(context.inventory, section, host)
+        tools = runtime.for_npu(section, host)
         found = Facts.read(section, tools, Smi.of(section, tools))
     except KitError as error:
         yield Check(host.name, "NPU tools", False, str(error), "correct `tools` or `devices` in the inventory")

@@ -144,7 +144,7 @@ class Inventory(_Section):
     gpu: Gpu = Gpu()
     npu: Annotated[list[Npu], Field(min_length=1)]
     engine: Engine = Engine()
-    known_hosts: Text = "~/.ssh/known_hosts"
+    known_hosts: Text | None = None  # OpenSSH's own files, as ~/.ssh/config has them
     dataset: Dataset = Dataset(
         data="data/Kinetics/kinetics-skeleton/val_data.npy", labels="data/Kinetics/kinetics-skeleton/val_label.pkl"
     )

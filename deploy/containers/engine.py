@@ -1,22 +1,18 @@
-"""The Docker engine of a host: this machine's, or another's through an SSH tunnel to its socket."""
+"""The Docker engine of a host: this machine's, or another's through the connection that the kit has to it."""
 
 from __future__ import annotations
 
-import atexit
 import os
 import platform
 import secrets
 import shlex
-import shutil
-import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import docker
@@ -25,11 +21,11 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from deploy.errors import KitError, OverrunError
 from deploy.hosts.host import Host
+from deploy.hosts.over_ssh import SSHHost
 from deploy.interrupt import ended_by_interrupt
-from deploy.inventory import Gpu, Npu, local_path
+from deploy.inventory import Gpu, Npu
 
 SOCKET = "/var/run/docker.sock"
-TUNNEL_TIMEOUT_S = 30.0
 REMOVAL_TIMEOUT_S = 20.0
 OWNER_LABEL, WORKSPACE_LABEL = "stgcn-ascend-kit.owner", "stgcn-ascend-kit.workspace"
 CONTAINER_USER = (1000, 1000)  # of the images, and of HwHiAiUser, who owns the NPU's nodes
@@ -50,7 +46,6 @@ class Engine:
 
     section: Gpu | Npu
     host: Host
-    known_hosts: str
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     _borrowers: int = 0
 
@@ -62,10 +57,10 @@ class Engine:
             KitError: no engine answers there.
         """
         with telling(self.host.name, "connect"):
-            if self.section.connection == "local":
-                client = docker.from_env()
+            if isinstance(self.host, SSHHost):
+                client = docker.DockerClient(base_url=f"unix://{self.host.socket(SOCKET)}")
             else:
-                client = docker.DockerClient(base_url=f"unix://{_tunnel(self.section, self.known_hosts)}")
+                client = docker.from_env()
             client.ping()
             _remove_orphans(client, str(self.host.workspace))
             return client
@@ -254,52 +249,3 @@ def _remove(client: docker.DockerClient, name: str) -> None:
             time.sleep(0.1)  # its removal is under way, or the engine does not answer
         else:
             return
-
-
-def tunnel_argv(section: Gpu | Npu, known_hosts: str, local: str) -> list[str]:
-    """The ssh that carries the host's engine socket to `local`; host keys as strict as everywhere."""
-    options = {
-        "BatchMode": "yes",
-        "ExitOnForwardFailure": "yes",
-        "ServerAliveCountMax": "3",
-        "ServerAliveInterval": "10",
-        "StrictHostKeyChecking": "yes",
-        "UserKnownHostsFile": str(local_path(known_hosts)),
-    }
-    argv = ["ssh", "-N", "-L", f"{local}:{SOCKET}"]
-    argv += [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-    argv += ["-p", str(section.port)] if section.port else []
-    argv += ["-l", section.user] if section.user else []
-    argv += ["-i", str(local_path(section.key))] if section.key else []
-    argv += ["-J", section.jump] if section.jump else []
-    return [*argv, "--", str(section.host)]
-
-
-def _tunnel(section: Gpu | Npu, known_hosts: str) -> str:
-    """Start the tunnel, which ends with this process; the local end's path."""
-    folder = tempfile.mkdtemp(prefix="stgcn-docker-")
-    local = f"{folder}/docker.sock"
-    process = subprocess.Popen(
-        tunnel_argv(section, known_hosts, local),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # Ctrl-C must find it open: containers are stopped through it
-    )
-    atexit.register(_close, process, folder)
-    deadline = time.monotonic() + TUNNEL_TIMEOUT_S
-    while not Path(local).exists():
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            assert process.stderr is not None
-            reason = (process.stderr.read().strip().splitlines() or ["no answer"])[-1]
-            raise KitError(f"{section.name}: no SSH tunnel to the Docker engine ({reason}); see `fab doctor`")
-        time.sleep(0.05)
-    return local
-
-
-def _close(process: subprocess.Popen[str], folder: str) -> None:
-    process.kill()
-    process.wait()
-    shutil.rmtree(folder, ignore_errors=True)

@@ -257,15 +257,15 @@ def for_gpu(inventory: Inventory, host: Host, sources: PurePosixPath) -> Runtime
     if section.runtime == "native":
         return Native(host, env={"PYTHONPATH": str(sources)})
     files = (inventory.dataset.data, inventory.dataset.labels, inventory.checkpoint)
-    return Container(Engine(section, host, inventory.known_hosts), section.image, [host.path(file) for file in files])
+    return Container(Engine(section, host), section.image, [host.path(file) for file in files])
 
 
-def for_npu(inventory: Inventory, section: Npu, host: Host) -> Runtime:
+def for_npu(section: Npu, host: Host) -> Runtime:
     tools = section.tools
     if section.runtime == "native":
         return Native(host, [str(host.path(script)) for script in tools.env_scripts], tools.env)
     return Container(
-        Engine(section, host, inventory.known_hosts),
+        Engine(section, host),
         section.image,
         env_scripts=tools.env_scripts,
         env=tools.env,

@@ -1,22 +1,26 @@
-"""Another machine as a host."""
+"""Another machine as a host, over OpenSSH."""
 
 from __future__ import annotations
 
+import os
+import select
 import shlex
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-import paramiko
-
 from deploy.errors import KitError, LinkLost
-from deploy.hosts import ssh
-from deploy.hosts.exchange import COMPLAINT_BYTES, OPERATION_TIMEOUT_S, Pipe
+from deploy.hosts.exchange import COMPLAINT_BYTES, SILENCE_S, Pipe
+from deploy.hosts.mux import Control, Master, RefusedSessionError
 from deploy.hosts.piped import PipedHost
 from deploy.hosts.remote.launch import ARGUMENTS
-from deploy.hosts.remote.protocol import BLOCK
+from deploy.hosts.remote.protocol import BLOCK, widen
+from deploy.hosts.ssh import Client, Refused
 from deploy.inventory import Gpu, Npu
+
+FALL_S = 1.0  # from the end of a session to the end of its connection, where that was why
 
 
 class SSHHost(PipedHost):
@@ -28,11 +32,15 @@ class SSHHost(PipedHost):
     """
 
     def __init__(
-        self, section: Gpu | Npu, known_hosts: Path, link_timeout_s: float, inputs: Mapping[str, str] | None = None
+        self,
+        section: Gpu | Npu,
+        known_hosts: Path | None,
+        link_timeout_s: float,
+        inputs: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(section.name)
-        self._section, self._known_hosts, self._timeout_s = section, known_hosts, link_timeout_s
-        self._links: list[ssh.Link] = []
+        self._where, self._client = section.host, Client(section, known_hosts, link_timeout_s)
+        self._masters: list[Master] = []
         self._lock = threading.Lock()
         self._lost = False
         self.operations = ["python3", *ARGUMENTS]
@@ -46,92 +54,150 @@ class SSHHost(PipedHost):
     def start(self, argv: Sequence[str]) -> Pipe:
         if self._lost:
             raise self._link_lost()
+        pipe = _SessionPipe()
         try:
-            link, channel = self._session()
-            pipe = _ChannelPipe(link, channel)
-            channel.exec_command(shlex.join(argv))
+            pipe.session = self._session(command(argv), pipe.handed)
             return pipe
-        except (OSError, EOFError, paramiko.SSHException):
+        except OSError:
+            pipe.close()
             raise self._link_lost() from None
+        except BaseException:
+            pipe.close()
+            raise
+        finally:
+            pipe.let_go()
 
-    def _session(self) -> tuple[ssh.Link, paramiko.Channel]:
+    def _session(self, line: str, streams: Sequence[int]) -> Control:
+        """Over the first connection that has room, else over one more: sshd's MaxSessions says how many each takes."""
         with self._lock:
-            for link in self._links:
-                if not link.alive:
-                    raise EOFError
-                if channel := link.session():
-                    return link, channel
-            link = ssh.Link(self.name, ssh.connections(self._section, self._known_hosts), self._timeout_s)
-            self._links.append(link)
-            channel = link.session()
-        if channel is None:
-            raise KitError(f"{self.name}: its sshd allows no session; raise MaxSessions there")
-        return link, channel
+            for master in self._masters:
+                with suppress(RefusedSessionError):
+                    return master.session(line, streams, self._client.timeout_s)
+            self._masters.append(Master(self._client, len(self._masters)))
+            try:
+                return self._masters[-1].session(line, streams, self._client.timeout_s)
+            except RefusedSessionError as error:
+                raise Refused(f"{self.name}: its sshd opens no session ({error}); raise MaxSessions there") from None
+
+    def socket(self, there: str) -> str:
+        """The path of a socket here that leads to the socket `there`, until `close`.
+
+        Raises:
+            KitError: none can be made.
+        """
+        local = self._client.folder / f"socket{there.replace('/', '-')}"
+        try:
+            if not local.exists():
+                self._masters[0].forward(local, there)
+        except RefusedSessionError as error:
+            raise KitError(f"{self.name}: {there} cannot be reached through SSH ({error})") from None
+        except OSError:
+            raise self._link_lost() from None
+        return str(local)
 
     def path(self, text: str) -> PurePosixPath:
         return self.home / (text.replace("~", str(self.home), 1) if text.startswith("~/") else text)
 
     def broken(self, operation: str, complaint: str) -> KitError:
-        if all(link.alive for link in self._links):
+        if all(master.alive(FALL_S) for master in self._masters):
             return super().broken(operation, complaint)
         return self._link_lost()
 
     def _link_lost(self) -> LinkLost:
         self._lost = True
-        where = self._section.host
         return LinkLost(
-            f"{self.name}: the connection to {where} was lost; what runs there goes on: run the command again"
+            f"{self.name}: the connection to {self._where} was lost; what runs there goes on: run the command again"
             " to go on where it was"
         )
 
     def close(self, interrupted: bool = False) -> None:
         super().close(interrupted)
-        for link in self._links:
-            link.close()
+        for master in self._masters:
+            master.close()
+        self._client.close()
 
 
-class _ChannelPipe:
-    def __init__(self, link: ssh.Link, channel: paramiko.Channel) -> None:
-        self._link, self._channel, self._done = link, channel, False
+def command(argv: Sequence[str]) -> str:
+    """`argv` as a line that sh, bash, dash, zsh, fish, csh and tcsh read alike.
+
+    Quotes of theirs differ in what ', !, \\ and a line's end do, and in how long a word may be: arguments have none of
+    those and are short; what is long or a user's goes over standard input.
+    """
+    if any(set(word) & set("'!\\\n") for word in argv):
+        raise ValueError(f"login shells would differ about {argv}")
+    return shlex.join(argv)
+
+
+class _SessionPipe:
+    """The ends of a program's standard streams; the master has the others."""
+
+    session: Control
+
+    def __init__(self) -> None:
+        there_in, self._input = os.pipe()
+        self._output, there_out = os.pipe()
+        self._errors, there_err = os.pipe()
+        self.handed = (there_in, there_out, there_err)
+        self._complaint = bytearray()
+        widen(self._input)
+        widen(self._output)
+        os.set_blocking(self._input, False)
+        self._reading = {self._output, self._errors}
+        self._open = {self._input, self._output, self._errors}
+
+    def let_go(self) -> None:
+        """Of the ends that were handed on."""
+        for descriptor in self.handed:
+            os.close(descriptor)
 
     def write(self, block: bytes) -> None:
-        with _one_error():
-            self._channel.settimeout(OPERATION_TIMEOUT_S)
-            self._channel.sendall(block)
+        view, deadline = memoryview(block), time.monotonic() + SILENCE_S
+        while view:
+            if self._input not in self._open:
+                raise BrokenPipeError("its input was ended")
+            if select.select([], [self._input], [], max(0.0, deadline - time.monotonic()))[1]:
+                view = view[os.write(self._input, view) :]
+                deadline = time.monotonic() + SILENCE_S
+            elif time.monotonic() >= deadline:
+                raise TimeoutError("nothing was taken for so long")
 
     def end_input(self) -> None:
-        with _one_error():
-            self._channel.shutdown_write()
+        self._close(self._input)
 
     def read(self, timeout_s: float) -> bytes | None:
-        try:
-            with _one_error():
-                self._channel.settimeout(timeout_s)
-                return self._channel.recv(BLOCK)
-        except TimeoutError:
-            return None
-        except OSError:
-            return b""
+        deadline = time.monotonic() + timeout_s
+        while self._output in self._reading:
+            ready = select.select(self._reading, [], [], max(0.0, deadline - time.monotonic()))[0]
+            if not ready:
+                return None
+            if self._errors in ready:
+                self._listen()
+            if self._output in ready:
+                return os.read(self._output, BLOCK)
+        return b""
+
+    def _listen(self) -> None:
+        """What is said on standard error is taken, so that no one waits for it to be; its beginning is kept."""
+        said = os.read(self._errors, COMPLAINT_BYTES)
+        self._complaint += said[: COMPLAINT_BYTES - len(self._complaint)]
+        if not said:
+            self._reading.discard(self._errors)
 
     def complaint(self) -> str:
-        text = b""
-        while self._channel.recv_stderr_ready() and len(text) < COMPLAINT_BYTES:
-            text += self._channel.recv_stderr(COMPLAINT_BYTES)
-        return text.decode("utf-8", "replace").strip()
+        while self._errors in self._reading and select.select([self._errors], [], [], FALL_S)[0]:
+            self._listen()
+        return self._complaint.decode("utf-8", "replace").strip()
 
     def abort(self) -> None:
-        self._channel.close()
+        self.session.hang_up()
 
     def close(self) -> None:
-        if not self._done:
-            self._done = True
-            self._link.give_back(self._channel)
+        for descriptor in list(self._open):
+            self._close(descriptor)
+        if hasattr(self, "session"):
+            self.session.close()
 
-
-@contextmanager
-def _one_error() -> Iterator[None]:
-    """Paramiko tells of a link that is gone in several ways."""
-    try:
-        yield
-    except (EOFError, paramiko.SSHException) as error:
-        raise BrokenPipeError(str(error)) from None
+    def _close(self, descriptor: int) -> None:
+        if descriptor in self._open:
+            self._open.discard(descriptor)
+            os.close(descriptor)

@@ -1,219 +1,244 @@
-"""Connections over SSH (Fabric, Paramiko): known hosts only, `~/.ssh/config` honoured, dead links noticed.
+"""What OpenSSH's client is told about a host of the inventory, and what it makes of that.
 
-No password is ever asked for or sent: keys come from the inventory, ~/.ssh/config, ~/.ssh or the agent.
+OpenSSH reads ~/.ssh/config and known_hosts, judges host keys, takes jumps and finds keys itself. The kit adds what must
+hold for every host on the way, jump hosts included: only known keys, no questions, a deadline on every wait.
+No password is ever asked for or sent.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+import glob
+import math
+import os
+import pwd
+import signal
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
-
-import paramiko
-from fabric import Config, Connection
 
 from deploy.errors import KitError
-from deploy.inventory import Gpu, Npu
-from stgcn.files import read_record
+from deploy.inventory import Gpu, Npu, local_path
 
-CONNECT_TIMEOUT_S = 10
-SESSIONS = 8  # channels over one connection; sshd's MaxSessions is 10 unless it says otherwise
-WINDOW_BYTES = 8 << 20
-# AES-GCM needs no MAC beside it: 1.2 times as fast here. CBC is out, as in OpenSSH itself.
-CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr")
+OPEN_TIMEOUT_S = 10.0  # a login takes some seconds where its home or its directory service is far away
+MAX_HOPS = 16  # of a way to a host; OpenSSH itself would follow a loop for ever
+SOCKET_PATH_BYTES = 104 - 18 - 2  # of sun_path where it is shortest, less what ssh and `Client.socket` put behind it
+
+# OpenSSH's own, AES-GCM first: on CPUs with AES instructions it is faster than ChaCha20, which older releases prefer.
+CIPHERS = (
+    "aes128-gcm@openssh.com",
+    "aes256-gcm@openssh.com",
+    "chacha20-poly1305@openssh.com",
+    "aes128-ctr",
+    "aes192-ctr",
+    "aes256-ctr",
+)
 
 
 class NotTrusted(KitError):  # noqa: N818
-    """A host whose key is not the one that is known."""
+    """A host whose key is not the one that is known. `changed`: another one is; `final`: no yes can make it trusted."""
+
+    changed = False
+    final = False
+
+
+class Changed(NotTrusted):
+    """A host that shows another key than the one that is known."""
+
+    changed = True
+
+
+class Distrusted(NotTrusted):
+    """A host whose key is revoked, or whose certificate does not hold."""
+
+    final = True
 
 
 class Refused(KitError):  # noqa: N818
-    """A host that takes none of our keys."""
+    """A host that does not let us log in."""
 
 
 class Unreachable(KitError):  # noqa: N818
-    """A host that does not answer."""
+    """A host that does not answer, or with which no connection can be agreed on."""
 
 
-class _Transport(paramiko.Transport):
-    _preferred_ciphers = CIPHERS
+@dataclass(frozen=True)
+class Hop:
+    """A host on the way: the words that name it on ssh's command line."""
+
+    words: tuple[str, ...]
+
+    @classmethod
+    def named(cls, text: str, jump: str = "") -> Hop:
+        """Of `[USER@]HOST[:PORT]` or `ssh://...`, as ProxyJump lists them, reached by way of `jump`."""
+        return cls((*(("-J", jump) if jump else ()), "--", text if "://" in text else f"ssh://{text}"))
 
 
-class _Refuse(paramiko.RejectPolicy):
-    """An unknown host is refused by its fingerprint."""
+class Client:
+    """OpenSSH's client, set up for one host of the inventory. Its files lie in a private folder until `close`.
 
-    def missing_host_key(self, _client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> NoReturn:
-        raise NotTrusted(
-            f"{hostname}: its host key is not known ({key.get_name()} {key.fingerprint}); "
-            "compare the fingerprint with the host's own, then pin it with `fab trust`"
+    Raises:
+        KitError: the inventory's key is not there.
+    """
+
+    def __init__(self, section: Gpu | Npu, known_hosts: Path | None, timeout_s: float) -> None:
+        self.name, self.timeout_s = section.name, max(timeout_s, OPEN_TIMEOUT_S)
+        self._known_hosts = known_hosts
+        self._key = local_path(section.key) if section.key else None
+        if self._key and not self._key.is_file():
+            raise KitError(
+                f"{section.name}: key {self._key} is not there; correct `key` in the inventory, or leave it out"
+            )
+        self.target, self.has_key = _target(section, self._key), self._key is not None
+        self._folder = tempfile.TemporaryDirectory(prefix="stgcn-ssh-", dir=_short_folder())
+        self.folder = Path(self._folder.name)
+        self._config = self.folder / "config"
+        every, files = _strict(known_hosts, timeout_s, self.timeout_s), _user_files()
+        self._config.write_text(config(every, files))
+        if section.jump and self._key:
+            # As on ssh's command line a jump has its own keys; the inventory's is one more.
+            for jump in section.jump.split(","):
+                keys = [*self.effective(Hop.named(jump)).get("identityfile", []), str(self._key)]
+                every += [f"Match originalhost {host_of(jump)}", *(f"IdentityFile {quoted(key)}" for key in keys)]
+            self._config.write_text(config(every, files))
+
+    def command(self, hop: Hop, *options: str) -> list[str]:
+        """The argument list that starts ssh to a hop; `options` are -o's, and stand before any file's."""
+        return ["ssh", "-F", str(self._config), *(word for option in options for word in ("-o", option)), *hop.words]
+
+    def effective(self, hop: Hop) -> dict[str, list[str]]:
+        """The configuration that OpenSSH uses for a hop, in lower case: {option: its values}.
+
+        Raises:
+            KitError: a configuration file is not one.
+        """
+        argv = self.command(hop)
+        done = subprocess.run(
+            [*argv[:1], "-G", *argv[1:]], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
         )
+        if done.returncode:
+            said = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+            raise KitError(f"{self.name}: ssh cannot use its configuration ({said[0]}); correct it")
+        found: dict[str, list[str]] = {}
+        for line in done.stdout.splitlines():
+            name, _, value = line.partition(" ")
+            found.setdefault(name, []).append(value)
+        return found
 
+    def way(self) -> list[Hop]:
+        """The hops to the host, each reached over the one before: jump hosts, outermost first, then itself.
 
-def connections(section: Gpu | Npu, known_hosts: Path) -> list[Connection]:
-    """The way to a host: its jump hosts, outermost first, then itself. None is open yet; each is strict.
+        Raises:
+            KitError: a configuration file is not one, or sends the way in a circle.
+        """
+        hops = [self.target]
+        while jump := self.effective(hops[0]).get("proxyjump", ["none"])[0].removeprefix("none"):
+            before, _, last = jump.rpartition(",")
+            hops.insert(0, Hop.named(last, before))
+            if len(hops) > MAX_HOPS:
+                raise KitError(
+                    f"{self.name}: its ProxyJump leads in a circle over {last}; give that host `ProxyJump none` in"
+                    " ~/.ssh/config, before what it is for all hosts"
+                )
+        return hops
 
-    Raises:
-        KitError: the inventory's key is not there, or ~/.ssh/config cannot be read.
-    """
-    try:
-        config = Config()
-        jump = None
-        if section.jump:
-            jump = Connection(section.jump, config=config, connect_kwargs=_credentials(section))
-        last = Connection(
-            section.host, section.user, section.port, config=config, gateway=jump, connect_kwargs=_credentials(section)
-        )
-    except (paramiko.ConfigParseError, paramiko.CouldNotCanonicalize, ValueError) as error:
-        raise KitError(f"{section.name}: its address or ~/.ssh/config cannot be read ({error})") from None
-    chain = [last]
-    while isinstance(chain[0].gateway, Connection):
-        chain.insert(0, chain[0].gateway)
-    for connection in chain:
-        connection.connect_timeout = CONNECT_TIMEOUT_S
-        connection.connect_kwargs |= {
-            "banner_timeout": CONNECT_TIMEOUT_S,
-            "auth_timeout": CONNECT_TIMEOUT_S,
-            "channel_timeout": CONNECT_TIMEOUT_S,
-            "transport_factory": _Transport,
-            "disabled_algorithms": {"ciphers": _refused_ciphers(connection)},
-        }
-        connection.client.set_missing_host_key_policy(_Refuse())
-        if len(read_known_hosts(known_hosts)):
-            connection.client.load_system_host_keys(str(known_hosts))
-    return chain
+    def known_as(self, hop: Hop) -> str:
+        """The name that a hop has in known_hosts."""
+        own = self.effective(hop)
+        host, port = own["hostname"][0].lower(), own["port"][0]
+        return own.get("hostkeyalias", [host if port == "22" else f"[{host}]:{port}"])[0]
 
+    def known_hosts(self, hop: Hop) -> Path:
+        """The file in which a hop's key is pinned."""
+        first = self.effective(hop)["userknownhostsfile"][0]
+        return self._known_hosts or Path(first.split()[0]).expanduser()
 
-def read_known_hosts(path: Path) -> paramiko.HostKeys:
-    """The keys that are pinned; none where there is no such file.
-
-    Raises:
-        KitError: a line is damaged: the key that it pinned would be asked for anew.
-    """
-    try:
-        read_record(path).decode("utf-8")
-        keys = paramiko.HostKeys(str(path))
-        for name in keys.keys():  # noqa: SIM118 (it has no __iter__ of its own)
-            if name.startswith("|1|"):
-                paramiko.HostKeys.hash_host("", name)
-    except FileNotFoundError:
-        return paramiko.HostKeys()
-    except Exception as error:  # Paramiko's own have no common base
-        raise KitError(
-            f"{path}: not a whole known_hosts file ({error}); mend that line, or name another file"
-        ) from None
-    return keys
-
-
-def address(connection: Connection) -> str:
-    return f"{connection.user}@{connection.host}:{connection.port}"
-
-
-def open_all(name: str, chain: Sequence[Connection]) -> paramiko.Transport:
-    """Open the jump hosts and the host itself; its transport.
-
-    Raises:
-        KitError: no answer, an unknown or changed host key, no key that the host takes.
-    """
-    for connection in chain:
-        with told(name, connection):
-            connection.open()
-    transport: paramiko.Transport = chain[-1].transport
-    return transport
-
-
-@contextmanager
-def told(name: str, connection: Connection) -> Iterator[None]:
-    """What can go wrong with a connection, each as a sentence."""
-    where = f"{name}: {address(connection)}"
-    try:
-        yield
-    except KitError as error:
-        raise type(error)(f"{name}: {error}") from None
-    except paramiko.BadHostKeyException as error:
-        raise NotTrusted(
-            f"{name}: the host key of {error.hostname} has CHANGED (it shows {error.key.get_name()} "
-            f"{error.key.fingerprint}, pinned is {error.expected_key.fingerprint}); unless the host was set up anew, "
-            "someone may be in between: ask its owner, then pin the new one with `fab trust`"
-        ) from None
-    except paramiko.PasswordRequiredException as error:
-        raise Refused(f"{where}: the key has a passphrase ({error}); load it with `ssh-add`") from None
-    except paramiko.AuthenticationException as error:
-        if "timeout" in str(error).lower():  # Paramiko has no type for it
-            raise Unreachable(f"{where} did not answer in time") from None
-        raise Refused(
-            f"{where}: none of your keys was accepted ({error}); add the public one to its authorized_keys, or name "
-            "another with `key` in the inventory"
-        ) from None
-    except (OSError, EOFError, UnicodeError, paramiko.SSHException) as error:  # UnicodeError: no name for DNS
-        reason = str(error) or "no answer" if not isinstance(error, TimeoutError) else "no answer"
-        raise Unreachable(f"{where} cannot be reached ({reason}); check `host`, `port` and `jump`") from None
-
-
-def _credentials(section: Gpu | Npu) -> dict[str, object]:
-    """Fresh for each connection, and never empty: Fabric adds to it."""
-    if section.key is None:
-        return {"look_for_keys": True}
-    key = Path(section.key).expanduser()
-    if not key.is_file():
-        raise KitError(f"{section.name}: key {key} is not there; correct `key` in the inventory, or leave it out")
-    return {"key_filename": [str(key)], "look_for_keys": False}
-
-
-def _refused_ciphers(connection: Connection) -> list[str]:
-    """`Ciphers` of ~/.ssh/config, a plain list, narrows what is offered."""
-    wanted = connection.ssh_config.get("ciphers", "")
-    if not wanted or wanted[0] in "+-^":
-        return []
-    return [name for name in CIPHERS if name not in wanted.split(",")]
-
-
-class Link:
-    """One open connection to a host, asked every few seconds whether it still answers."""
-
-    def __init__(self, name: str, chain: Sequence[Connection], timeout_s: float) -> None:
-        self._chain, self._timeout_s, self._closed = chain, timeout_s, threading.Event()
-        self.transport = open_all(name, chain)
-        self.transport.default_window_size = WINDOW_BYTES
-        self._room = threading.BoundedSemaphore(SESSIONS)
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    @property
-    def alive(self) -> bool:
-        return self.transport.is_active()
-
-    def session(self) -> paramiko.Channel | None:
-        """A new channel; None when this connection has no room for it."""
-        if not self._room.acquire(blocking=False):
-            return None
+    def waited_for(self, process: subprocess.Popen[bytes]) -> bool:
+        """Wait for an ssh, started as a session of its own; whether it ended in time. It has ended in any case."""
         try:
-            return self.transport.open_session(timeout=self._timeout_s)
-        except paramiko.ChannelException:  # its sshd allows fewer: this one's place is not offered again
-            return None
-        except BaseException:
-            self._room.release()
-            raise
-
-    def give_back(self, channel: paramiko.Channel) -> None:
-        with suppress(OSError, EOFError, paramiko.SSHException):
-            channel.close()
-        self._room.release()
+            process.wait(self.timeout_s)
+            return True
+        except subprocess.TimeoutExpired:
+            return False
+        finally:
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # and what it started: a ProxyCommand that hangs
+                process.wait()
 
     def close(self) -> None:
-        self._closed.set()
-        for connection in reversed(self._chain):
-            connection.close()
+        self._folder.cleanup()
 
-    def _watch(self) -> None:
-        """A request that the other end must answer: an answer too late means a dead link, wherever it is cut."""
-        while not self._closed.wait(min(5.0, self._timeout_s / 3)) and self.alive:
-            verdict = threading.Timer(self._timeout_s, self.transport.close)
-            verdict.daemon = True
-            verdict.start()
-            try:
-                self.transport.global_request("keepalive@openssh.com", wait=True)
-            except (OSError, EOFError, paramiko.SSHException):
-                return
-            finally:
-                verdict.cancel()
+
+def config(every: Sequence[str], files: Sequence[Path]) -> str:
+    """A configuration of `every` host on the way, then the user's and the system's, then the kit's preferences.
+
+    OpenSSH takes the first value that it meets, and hands the file on to the ssh that it starts for a jump.
+    """
+    included = [f'Include "{glob.escape(str(path))}"' for path in files]
+    return "\n".join(["Host *", *every, "Host *", *included, "Host *", f"Ciphers {','.join(CIPHERS)}", ""])
+
+
+def host_of(hop: str) -> str:
+    """HOST of `[USER@]HOST[:PORT]`; an IPv6 address stands in brackets there."""
+    text = hop.removeprefix("ssh://").rpartition("@")[2]
+    return text[1:].partition("]")[0] if text.startswith("[") else text.partition(":")[0]
+
+
+def quoted(value: str | Path) -> str:
+    """A path as the value of an option that expands %."""
+    text = str(value).replace("%", "%%").replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
+
+
+def _strict(known_hosts: Path | None, timeout_s: float, open_timeout_s: float) -> list[str]:
+    """The options of every hop."""
+    every_s = max(1, int(timeout_s / 3))
+    options = {
+        "StrictHostKeyChecking": "yes",
+        **({"UserKnownHostsFile": quoted(known_hosts)} if known_hosts else {}),
+        "UpdateHostKeys": "no",
+        "NoHostAuthenticationForLocalhost": "no",
+        "BatchMode": "yes",
+        "ConnectTimeout": str(math.ceil(open_timeout_s / 2)),  # of an address; a name may have two
+        "ConnectionAttempts": "1",
+        "ServerAliveInterval": str(every_s),
+        "ServerAliveCountMax": str(max(1, math.ceil(timeout_s / every_s) - 1)),
+        "ControlMaster": "no",
+        "PermitLocalCommand": "no",
+        "ForwardAgent": "no",
+        "ForwardX11": "no",
+        "AddKeysToAgent": "no",
+        "Tunnel": "no",
+        "LogLevel": "DEBUG1",  # fingerprints, and how far it came
+    }
+    return [f"{name} {value}" for name, value in options.items()]
+
+
+def _target(section: Gpu | Npu, key: Path | None) -> Hop:
+    words = ["-p", str(section.port)] if section.port else []
+    words += ["-l", section.user] if section.user else []
+    # Only the key that was asked for: more, and sshd may hang up before it comes to this one.
+    words += ["-o", "IdentitiesOnly=yes", "-i", str(key).replace("%", "%%")] if key else []
+    words += ["-J", section.jump] if section.jump else []
+    return Hop((*words, "--", str(section.host)))
+
+
+def _user_files() -> list[Path]:
+    """OpenSSH finds the user's by the login, whatever HOME says; where HOME leads elsewhere, its file counts too."""
+    homes = [Path.home()]
+    with suppress(KeyError):  # ssh itself says that there is no such user
+        homes.insert(0, Path(pwd.getpwuid(os.getuid()).pw_dir))
+    return [*(home / ".ssh" / "config" for home in dict.fromkeys(homes)), _system_file()]
+
+
+def _system_file() -> Path:
+    places = [Path(folder) / "ssh_config" for folder in ("/etc/ssh", "/usr/etc/ssh")]
+    return next((path for path in places if path.exists()), places[0])
+
+
+def _short_folder() -> str | None:
+    """Where sockets' paths fit: the temporary folder, else /tmp."""
+    return None if len(os.fsencode(tempfile.gettempdir())) + 20 < SOCKET_PATH_BYTES else "/tmp"  # noqa: S108

@@ -1,22 +1,27 @@
-"""`fab trust`: show each host's key by its fingerprint, and pin it in known_hosts after a yes."""
+"""`fab trust`: show each host's key by its fingerprint, and pin it in known_hosts after a yes. No login is tried."""
 
 from __future__ import annotations
 
 import os
-import socket
+import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-
-import paramiko
-from fabric import Connection
 
 from deploy.console import say
 from deploy.errors import KitError
-from deploy.hosts import ssh
+from deploy.hosts.diagnosis import diagnosed, shown_key
+from deploy.hosts.ssh import Client, Hop, NotTrusted, quoted
 from deploy.inventory import Gpu, Inventory, Npu, local_path
 from stgcn.files import read_record
 
-_RSA = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")  # one key, three signatures
+
+@dataclass(frozen=True)
+class Shown:
+    """The key that a host proves to have."""
+
+    line: str  # of a known_hosts file, as OpenSSH writes it
+    fingerprint: str  # kind and fingerprint
 
 
 def run(inventory: Inventory, ask: Callable[[str], str] = input) -> None:
@@ -25,37 +30,42 @@ def run(inventory: Inventory, ask: Callable[[str], str] = input) -> None:
     Raises:
         KitError: a host does not answer, or its key was not pinned.
     """
-    known_hosts = local_path(inventory.known_hosts)
+    known_hosts = local_path(inventory.known_hosts) if inventory.known_hosts else None
     every: list[Gpu | Npu] = [inventory.gpu, *inventory.npu]
     sections = [section for section in every if section.connection == "ssh"]
     if not sections:
         say("no host of this inventory is reached over SSH: there is no key to pin")
     refused = []
     for section in sections:
-        for step in range(len(ssh.connections(section, known_hosts))):
-            # Built anew each time: the way to a host may lead over a jump host that was pinned just now.
-            connection = ssh.connections(section, known_hosts)[step]
-            with ssh.told(section.name, connection):
-                key = _shown_key(connection, known_hosts)
-            if not _settle(section.name, _known_as(connection), key, known_hosts, ask):
-                refused.append(f"{section.name} ({connection.host})")
-                break
+        client = Client(section, known_hosts, inventory.link_timeout_s)
+        try:
+            for hop in client.way():
+                if not _settle(client, hop, ask):
+                    refused.append(f"{section.name} ({client.known_as(hop)})")
+                    break
+        finally:
+            client.close()
     if refused:
         raise KitError(f"not pinned: {', '.join(refused)}; the kit connects to no host whose key is not known")
 
 
-def _settle(name: str, known_as: str, key: paramiko.PKey, known_hosts: Path, ask: Callable[[str], str]) -> bool:
-    """Whether the key is pinned, now or already."""
-    pinned = pinned_keys(known_hosts, known_as)
-    shown = f"{name}: {known_as} shows {key.get_name()} {key.fingerprint}"
-    if any(old == key for old in pinned):
-        say(f"✓ {shown}, as pinned", "green")
+def _settle(client: Client, hop: Hop, ask: Callable[[str], str]) -> bool:
+    """Whether a hop's key is pinned, now or already."""
+    known_as, log = client.known_as(hop), _probe(client, hop)
+    error = diagnosed(client, log)
+    if not isinstance(error, NotTrusted):
+        if not (shown := shown_key(log)):
+            raise error  # it did not come so far as to show a key
+        say(f"✓ {client.name}: {known_as} shows {shown}, as pinned", "green")
         return True
-    if pinned:
-        say(f"✗ {shown}, but pinned is {', '.join(old.fingerprint for old in pinned)}", "red")
-        question = "The key has CHANGED. Pin the new one in its place? Type yes: "
+    if error.final:
+        raise error
+    key = _key(client, hop)
+    if error.changed:
+        say(f"✗ {error}", "red")
+        question = f"The key has CHANGED. Pin {key.fingerprint} in its place? Type yes: "
     else:
-        say(f"? {shown}", "yellow")
+        say(f"? {client.name}: {known_as} shows {key.fingerprint}", "yellow")
         question = "Compare it with what the host's owner says. Pin it? Type yes: "
     try:
         answer = ask(question)
@@ -63,62 +73,86 @@ def _settle(name: str, known_as: str, key: paramiko.PKey, known_hosts: Path, ask
         answer = ""
     if answer.strip().lower() != "yes":
         return False
-    pin(known_hosts, known_as, key)
-    say(f"  pinned in {known_hosts}")
+    file = client.known_hosts(hop)
+    pin(file, known_as, key.line)
+    say(f"  pinned in {file}")
     return True
 
 
-def pin(known_hosts: Path, known_as: str, key: paramiko.PKey) -> None:
-    """Make `key` the one that is known for a host; every other line of the file stays as it is."""
-    ssh.read_known_hosts(known_hosts)  # what can't be read whole isn't written again
+def _probe(client: Client, hop: Hop, *options: str) -> str:
+    """What ssh says of a hop up to where a login would begin."""
+    nobody = "PreferredAuthentications=none"  # no key is offered: the host's own is all that matters here
+    only = ("ControlPath=none", "ClearAllForwardings=yes", "RemoteCommand=none", "RequestTTY=no")
+    log = client.folder / "probe.log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [*client.command(hop, *options, nobody, *only), "true"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stream,
+            start_new_session=True,
+        )
+        late = not client.waited_for(process)
+    text = log.read_bytes().decode("utf-8", "replace")
+    if late and not shown_key(text):
+        raise diagnosed(client, text, late)
+    return text
+
+
+def _key(client: Client, hop: Hop) -> Shown:
+    """The key of a hop whose own is not the one that is known."""
+    found = client.folder / "shown_keys"
+    found.unlink(missing_ok=True)
+    log = _probe(
+        client,
+        hop,
+        "StrictHostKeyChecking=accept-new",
+        f"UserKnownHostsFile={quoted(found)}",
+        "GlobalKnownHostsFile=none",
+        "KnownHostsCommand=none",
+        "HashKnownHosts=no",
+    )
+    if not found.exists():
+        raise diagnosed(client, log)
+    said = subprocess.run(["ssh-keygen", "-lf", str(found)], capture_output=True, text=True).stdout.split()
+    line = found.read_text(encoding="utf-8").splitlines()[0]
+    return Shown(line, f"{line.split()[1]} {said[1]}")
+
+
+def pin(known_hosts: Path, known_as: str, line: str) -> None:
+    """Make `line` the one that is known for a host; what the file says of other hosts stays as it is."""
     known_hosts.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lines = read_record(known_hosts).decode("utf-8").splitlines() if known_hosts.exists() else []
-    kept = [line for line in lines if known_as not in _names(line, known_as)]
+    lines = read_record(known_hosts).splitlines(keepends=True) if known_hosts.exists() else []
+    for number in _lines_about(known_hosts, known_as):
+        lines[number - 1] = _without(lines[number - 1], known_as)
+    if lines and lines[-1] and not lines[-1].endswith(b"\n"):
+        lines[-1] += b"\n"
     aside = known_hosts.with_name(f".{known_hosts.name}.new")
-    with aside.open("w", encoding="utf-8") as stream:
+    with aside.open("wb") as stream:
         aside.chmod(0o600)
-        stream.write("\n".join([*kept, f"{known_as} {key.get_name()} {key.get_base64()}", ""]))
+        stream.write(b"".join([*lines, line.encode() + b"\n"]))
         stream.flush()
         os.fsync(stream.fileno())
     aside.replace(known_hosts)
 
 
-def _names(line: str, known_as: str) -> list[str]:
-    """The names that a line of known_hosts is about, a hashed one told when it is `known_as`."""
-    fields = line.split()
-    if len(fields) < 3 or fields[0].startswith(("#", "@")):
+def _lines_about(known_hosts: Path, known_as: str) -> list[int]:
+    """The numbers of the lines that pin a key of a host, by its name, its hash or a pattern."""
+    if not known_hosts.exists():
         return []
-    names = fields[0].split(",")
-    return [known_as if name.startswith("|1|") and _hash_matches(name, known_as) else name for name in names]
+    argv = ["ssh-keygen", "-F", known_as, "-f", str(known_hosts)]
+    said = subprocess.run(argv, capture_output=True, text=True, errors="replace").stdout
+    ends = [line.rpartition(" found: line ")[2].split() for line in said.splitlines() if line.startswith("# Host ")]
+    return [int(end[0]) for end in ends if len(end) == 1]  # behind the number: CA or REVOKED, which stay
 
 
-def _hash_matches(hashed: str, known_as: str) -> bool:
-    try:
-        return paramiko.HostKeys.hash_host(known_as, hashed) == hashed
-    except (ValueError, AssertionError):  # a damaged name is nobody's
-        return False
-
-
-def pinned_keys(known_hosts: Path, known_as: str) -> list[paramiko.PKey]:
-    return list((ssh.read_known_hosts(known_hosts).lookup(known_as) or {}).values())
-
-
-def _known_as(connection: Connection) -> str:
-    return str(connection.host) if connection.port == 22 else f"[{connection.host}]:{connection.port}"
-
-
-def _shown_key(connection: Connection, known_hosts: Path) -> paramiko.PKey:
-    """The key that a host proves to have; a kind that is pinned already is asked for first, as a connection does."""
-    way = (
-        connection.open_gateway()
-        if connection.gateway
-        else socket.create_connection((connection.host, connection.port), ssh.CONNECT_TIMEOUT_S)
-    )
-    with paramiko.Transport(way) as transport:
-        options = transport.get_security_options()
-        pinned = [key.get_name() for key in pinned_keys(known_hosts, _known_as(connection))]
-        first = [kind for name in pinned for kind in (_RSA if name == "ssh-rsa" else (name,))]
-        first = [kind for kind in first if kind in options.key_types]
-        options.key_types = [*first, *(kind for kind in options.key_types if kind not in first)]
-        transport.start_client(timeout=ssh.CONNECT_TIMEOUT_S)
-        return transport.get_remote_server_key()
+def _without(line: bytes, known_as: str) -> bytes:
+    """A line of known_hosts that says nothing of one host any more."""
+    names, _, rest = line.lstrip().partition(b" ")
+    name = known_as.lower().encode()
+    others = [other for other in names.split(b",") if other.lower() != name and not other.startswith(b"|1|")]
+    if not others:
+        return b""
+    if any(set(other) & set(b"*?") for other in others):
+        others.append(b"!" + name)  # a pattern that takes it in
+    return b",".join(others) + b" " + rest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import pickle
@@ -15,7 +14,6 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
-import paramiko
 import zstandard
 
 from deploy import inventory
@@ -159,10 +157,6 @@ def place_kept(folder: Path, *names: str) -> None:
 def kept(relative: str) -> Sequence[bytes]:
     """A file of a finished workspace."""
     return [(_scored().workspace / relative).read_bytes()]
-
-
-def host_key() -> paramiko.PKey:
-    return paramiko.Ed25519Key(data=base64.b64decode(KEY))
 
 
 @lru_cache

@@ -145,8 +145,7 @@ def _evidence(context: Context) -> None:
 
 
 def _known_hosts(path: Path) -> None:
-    trust.pin(path, "npu-a.example", seeds.host_key())
-    trust.pinned_keys(path, "npu-a.example")
+    trust.pin(path, "npu-a.example", seeds.known_hosts()[0].decode().splitlines()[0])
 
 
 def _load_logits(path: Path) -> None:

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import pytest
-
-from deploy.containers.engine import Engine, tunnel_argv
+from deploy.containers.engine import Engine
 from deploy.containers.runtime import DRIVER_FILES, NPU_NODES, VERSION_FILES, Container, Native, Npus
 from deploy.hosts.host import Completed
 from deploy.hosts.local import LocalHost
-from deploy.inventory import Gpu, Npu
+from deploy.inventory import Gpu
 
 WORKSPACE = PurePosixPath("/home/a/work")
 SHIELD = [
@@ -43,7 +41,7 @@ class Played(LocalHost):
 
 
 def container(host: Played, **more: Any) -> Container:
-    return Container(Engine(Gpu(connection="local"), host, "known"), "image", **more)
+    return Container(Engine(Gpu(connection="local"), host), "image", **more)
 
 
 def flags(runtime: Any, *command: str, folder: str | None = None) -> list[str]:
@@ -124,21 +122,3 @@ def test_a_runs_detailed_log_is_in_its_folder_and_its_user_has_a_name() -> None:
     assert any("target=/etc/passwd" in flag and flag.endswith("readonly") for flag in given)
     native = Native(Played(), env={"ASCEND_PROCESS_LOG_PATH": "/var/log/mine"}).argv(["atc"], WORKSPACE)
     assert "ASCEND_PROCESS_LOG_PATH=/var/log/mine" in native
-
-
-@pytest.mark.parametrize(
-    ("section", "expected"),
-    [
-        ({}, ["--", "npu.example"]),
-        (
-            {"user": "ascend", "port": 2222, "key": "/k", "jump": "gate"},
-            ["-p", "2222", "-l", "ascend", "-i", "/k", "-J", "gate", "--", "npu.example"],
-        ),
-    ],
-)
-def test_the_tunnel_to_an_engine_takes_no_key_on_trust(section: dict[str, Any], expected: list[str]) -> None:
-    npu = Npu.model_validate({"name": "a", "connection": "ssh", "host": "npu.example", **section})
-    argv = tunnel_argv(npu, "/known", "/tmp/x.sock")
-    assert argv[:4] == ["ssh", "-N", "-L", "/tmp/x.sock:/var/run/docker.sock"]
-    assert {"StrictHostKeyChecking=yes", "UserKnownHostsFile=/known", "BatchMode=yes"} <= set(argv)
-    assert argv[-len(expected) :] == expected

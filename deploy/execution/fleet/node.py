@@ -63,7 +63,7 @@ class Member:
         """The host, or the first device that the inventory lists among those that Ray assigned."""
         section = self._section
         host = NodeHost(section.name, section.workspace)
-        its_runtime = runtime.for_npu(self.inventory, section, host)
+        its_runtime = runtime.for_npu(section, host)
         npu = NpuHost(section, host, its_runtime, Smi.of(section, its_runtime), self.facts)
         if not assigned:
             return Worker(npu)
