@@ -112,8 +112,9 @@ def _with_score(keypoint: np.ndarray, annotation: Annotation) -> np.ndarray:
 
 
 def _turned(bodies: np.ndarray) -> np.ndarray:
-    """Frames without the main person left out, centred on its spine in the first, upright and facing the camera.
+    """Frames without the main person left out, centred on its spine in the first, and turned.
 
+    First its spine is turned to z, then its shoulders to x, which tips the spine again unless they are at right angles.
     Of two persons the main one is who is in more frames. Absent joints, which are all zero, stay zero.
     """
     with np.errstate(over="ignore"):  # a float16 sum, only whose being zero matters
