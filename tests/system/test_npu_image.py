@@ -105,5 +105,6 @@ def test_a_base_without_a_compiler_or_a_way_to_one_is_told_so(tools: str, tmp_pa
 
 
 def test_a_base_without_cann_is_told_so(tools: str, tmp_path: Path) -> None:
+    build_base(tmp_path / "base", "no cann", tools)
     settings = source(tmp_path / "ais_bench", "2025-12")
-    assert "CANN is not found" in fab("npu-image", BASE_IMAGE=tools, TAG=IMAGE, status=1, **settings)
+    assert "CANN is not found" in fab("npu-image", BASE_IMAGE=BASE, TAG=IMAGE, status=1, **settings)
