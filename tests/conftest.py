@@ -24,6 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Quickness())
     for name in OF_MAKE:  # what `make test` was told is not for the makes that tests run
         os.environ.pop(name, None)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads would wait for work busily
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

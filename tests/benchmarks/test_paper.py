@@ -68,6 +68,7 @@ def test_layers_of_forms_stand_side_by_side() -> None:
     assert rows[7] == "| **all** | **1.00 / 1.0** | **2.00 / 3.0** |"
 
 
+@pytest.mark.full
 def test_the_document_says_what_the_graphs_say(tmp_path: Path) -> None:
     text = paper.DOCUMENT.read_text(encoding="utf-8")
     assert text == with_table(text, paper.made_table(tmp_path))

@@ -10,6 +10,7 @@ import pytest
 from deploy.inventory import ROOT
 from tests.fuzz.bombs import BOMBS
 
+pytestmark = pytest.mark.full
 HANG_S = 300  # of all bombs together, which take a few seconds
 MIB = 1 << 20
 FREE_MIB = 40  # an allocator's own, and a codec's window

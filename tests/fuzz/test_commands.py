@@ -6,8 +6,9 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,6 +49,11 @@ FORMS: dict[str, Callable[[Path], object]] = {
 }
 
 
+def forms(quick: Sequence[str], others: Iterable[str]) -> list[Any]:
+    """The quick tier tries a few: each is a process."""
+    return [*quick, *(pytest.param(form, marks=pytest.mark.full) for form in others if form not in quick)]
+
+
 def refused(argv: Sequence[str | Path], folder: Path, **environment: str) -> str:
     """The sentence of a program that ended as it should."""
     before = sorted(folder.rglob("*"))
@@ -76,7 +82,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", forms(["a pipe", "a pickle that runs code"], FORMS))
 def test_index(form: str, folder: Path) -> None:
     FORMS[form](folder / "bad")
     for data, labels in (("bad", "labels.pkl"), ("data.npy", "bad")):
@@ -84,7 +90,7 @@ def test_index(form: str, folder: Path) -> None:
         assert "bad" in refused([sys.executable, *argv], folder)
 
 
-@pytest.mark.parametrize("form", ["a pipe", "a folder", "a link to nothing", "nothing", "an empty file"])
+@pytest.mark.parametrize("form", forms(["a pipe"], ["a folder", "a link to nothing", "nothing", "an empty file"]))
 def test_score(form: str, folder: Path) -> None:
     (folder / "results").mkdir()
     FORMS[form](folder / "results" / "0_0.bin")
@@ -92,26 +98,30 @@ def test_score(form: str, folder: Path) -> None:
     assert "sample 0 (a)" in refused(argv, folder)
 
 
-@pytest.mark.parametrize("form", ["a pipe", "a pickle that runs code", "control sequences", "lists, a million deep"])
+@pytest.mark.parametrize(
+    "form", forms(["a pickle that runs code"], ["a pipe", "control sequences", "lists, a million deep"])
+)
 def test_export(form: str, folder: Path) -> None:
     FORMS[form](folder / "bad")
     assert "bad" in refused([sys.executable, "-m", "stgcn.export", "--ckpt", "bad", "--onnx", "out.onnx"], folder)
 
 
-@pytest.mark.parametrize("form", ["a pipe", "an empty file", "lists, a million deep", "control sequences"])
+@pytest.mark.parametrize("form", forms(["control sequences"], ["a pipe", "an empty file", "lists, a million deep"]))
 def test_onnx_model(form: str, folder: Path) -> None:
     FORMS[form](folder / "bad")
     assert "bad" in refused([sys.executable, "-m", "stgcn.onnx_model", "bad", "data.npy", "out.onnx"], folder)
 
 
-@pytest.mark.parametrize("form", [form for form in FORMS if form != "nothing"])
+@pytest.mark.parametrize(
+    "form", forms(["a pipe", "YAML that runs code"], [form for form in FORMS if form != "nothing"])
+)
 def test_an_inventory(form: str, folder: Path) -> None:
     FORMS[form](folder / "bad")
     assert "bad" in refused([FAB, "-r", ROOT, "status"], folder, INVENTORY=str(folder / "bad"))
 
 
-@pytest.mark.parametrize("task", ["status", "audit", "runs"])
-@pytest.mark.parametrize("form", ["a pipe", "lists, a million deep", "an empty file"])
+@pytest.mark.parametrize("task", forms(["audit"], ["status", "runs"]))
+@pytest.mark.parametrize("form", forms(["lists, a million deep"], ["a pipe", "an empty file"]))
 def test_a_manifest(form: str, task: str, folder: Path) -> None:
     workspace = folder / "work" / ("runs/one" if task == "runs" else "")
     workspace.mkdir(parents=True)
@@ -130,8 +140,8 @@ def test_a_home_of_nobody(folder: Path) -> None:
     ("arguments", "sentence"),
     [
         (["prune", "--keep", "x"], "--keep x: not a whole number"),
-        (["prune", "--keep", "9" * 5000], "not a whole number"),
-        (["locate", "--samples", "\x1b[2J1"], "--samples 1: not a whole number"),
+        pytest.param(["prune", "--keep", "9" * 5000], "not a whole number", marks=pytest.mark.full),
+        pytest.param(["locate", "--samples", "\x1b[2J1"], "--samples 1: not a whole number", marks=pytest.mark.full),
         (["trust"], "cannot be reached"),
     ],
 )

@@ -3,8 +3,10 @@ artefacts are those of a small network, recorded as that stage records them."""
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,6 +70,14 @@ class NpuJob:
         }
         np.save(folder / "val_data.npy", self.clips)
         self._make_gpu_stage()
+
+    def copy(self, folder: Path) -> NpuJob:
+        """The same job in another (empty) folder, with all that it and its hosts have."""
+        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
+        made = copy.copy(self)
+        made.folder, made.workspace = folder, folder / "work"
+        made.inventory = json.loads(json.dumps(self.inventory).replace(str(self.folder), str(folder)))
+        return made
 
     def host(self, name: str, **changes: Any) -> dict[str, Any]:
         """A simulated NPU host for `npu`."""

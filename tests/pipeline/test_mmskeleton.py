@@ -68,6 +68,7 @@ def test_networks_that_differ_by_more_than_the_tolerance_do_not_go_on(
         assert "aren't the same network" in done.stdout
 
 
+@pytest.mark.full
 def test_without_mmskeleton_the_export_says_where_it_is(sample: Path, tmp_path: Path) -> None:
     weights = ["--ckpt", str(sample / "st_gcn.sample.pth"), "--onnx", str(tmp_path / "x.onnx")]
     done = python("stgcn.export", *weights, "--source", "mmskeleton")

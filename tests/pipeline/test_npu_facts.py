@@ -27,9 +27,14 @@ def copied(job: NpuJob) -> list[Path]:
         ({"CHIPS": "6:310P3,7:310P3"}, {"devices": [6]}, r"no device 6: it has 0 \(310P3, NPU 6\), 1 \(310P3, NPU 7\)"),
         ({"HEALTH": "0:Alarm"}, {}, "reports health 'Alarm'"),
         ({"CHIPS": "0:310P3,1:910B3"}, {"devices": "all"}, "are of different kinds"),
-        ({"SMI_ERROR": "-8005"}, {}, "-8005, no access to the device: source CANN's and the driver's set_env.sh"),
+        pytest.param(
+            {"SMI_ERROR": "-8005"},
+            {},
+            "-8005, no access to the device: source CANN's and the driver's set_env.sh",
+            marks=pytest.mark.full,
+        ),
         ({"SMI_ERROR": "-8020"}, {}, "-8020, the device is in use: stop the other container or process"),
-        ({"LOST": "0"}, {}, "-8005"),
+        pytest.param({"LOST": "0"}, {}, "-8005", marks=pytest.mark.full),
     ],
 )
 def test_a_host_that_is_unfit_is_refused_before_anything_is_copied(
@@ -45,10 +50,10 @@ def test_a_host_that_is_unfit_is_refused_before_anything_is_copied(
 @pytest.mark.parametrize(
     "knobs",
     [
-        {"CHIPS": "6:310P3", "POWER": "NA"},
+        pytest.param({"CHIPS": "6:310P3", "POWER": "NA"}, marks=pytest.mark.full),
         {"CHIPS": "6:310P3", "DRIVER": "23.0.3"},
-        {"CHIPS": "4:910B3", "DRIVER": "24.1.0"},
-        {"CHIPS": "4:910A"},
+        pytest.param({"CHIPS": "4:910B3", "DRIVER": "24.1.0"}, marks=pytest.mark.full),
+        pytest.param({"CHIPS": "4:910A"}, marks=pytest.mark.full),
     ],
 )
 def test_every_table_of_chips_leads_to_an_om(job: NpuJob, knobs: dict[str, str]) -> None:
@@ -60,9 +65,17 @@ def test_every_table_of_chips_leads_to_an_om(job: NpuJob, knobs: dict[str, str])
 @pytest.mark.parametrize(
     ("package", "sentence"),
     [
-        (None, "npu-a: python3 has no ais_bench; install the wheels aclruntime and ais_bench there"),
+        pytest.param(
+            None,
+            "npu-a: python3 has no ais_bench; install the wheels aclruntime and ais_bench there",
+            marks=pytest.mark.full,
+        ),
         ("import aclruntime", "npu-a: `tools.python` has no module aclruntime: install the wheels"),
-        ("print('usage: ais_bench [--datasets DATASETS]')", "unrelated PyPI package ais_bench_benchmark"),
+        pytest.param(
+            "print('usage: ais_bench [--datasets DATASETS]')",
+            "unrelated PyPI package ais_bench_benchmark",
+            marks=pytest.mark.full,
+        ),
     ],
 )
 def test_converting_needs_no_ais_bench_and_benching_says_so_before_clips_are_copied(

@@ -21,11 +21,17 @@ PERSONS = 2 * SAMPLES - 10 - 55
 GIVEN = PERSONS + 1  # one that is empty, for all
 
 
-@pytest.fixture
-def job(tmp_path: Path) -> NpuJob:
-    job = NpuJob(tmp_path, empty=EMPTY, persons="nonempty")
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> NpuJob:
+    """Never changed: take a copy."""
+    job = NpuJob(tmp_path_factory.mktemp("converted"), empty=EMPTY, persons="nonempty")
     job.convert()
     return job
+
+
+@pytest.fixture
+def job(converted: NpuJob, tmp_path: Path) -> NpuJob:
+    return converted.copy(tmp_path)
 
 
 def test_the_clips_logits_are_those_of_both_persons(job: NpuJob, capsys: Any) -> None:
@@ -40,6 +46,7 @@ def test_the_clips_logits_are_those_of_both_persons(job: NpuJob, capsys: Any) ->
     assert job.entry("accuracy/bs8")["facts"]["aggregate"]["samples"] == SAMPLES
 
 
+@pytest.mark.full
 def test_who_is_not_seen_is_not_sent(job: NpuJob) -> None:
     job.accuracy()
     sent = sorted((job.folder / "npu-a/data").rglob("*.bin"), key=lambda path: int(path.stem))
@@ -58,6 +65,7 @@ def test_a_rate_of_clips_is_told_from_one_of_persons(job: NpuJob, capsys: Any) -
     assert f"{figure['persons']['throughput']['max']:.2f} persons/s" in capsys.readouterr().out
 
 
+@pytest.mark.full
 def test_tune_compares_both_forms_by_clips(tmp_path: Path, capsys: Any) -> None:
     job = NpuJob(tmp_path, empty=EMPTY)
     job.exports(network(persons="nonempty"))

@@ -30,6 +30,7 @@ def outcomes(job: NpuJob) -> list[dict[str, Any]]:
     return list(json.loads((job.workspace / "tune/tune.json").read_text())["outcomes"])
 
 
+@pytest.mark.full
 def test_the_fastest_within_the_gate_is_the_inventorys_next(job: NpuJob, capsys: Any) -> None:
     tune.run(job.context())
     rows, out = outcomes(job), capsys.readouterr().out
@@ -49,6 +50,7 @@ def test_the_fastest_within_the_gate_is_the_inventorys_next(job: NpuJob, capsys:
     assert "OK      " not in capsys.readouterr().out
 
 
+@pytest.mark.full
 def test_accuracy_is_that_of_the_first_samples_alone(job: NpuJob) -> None:
     job.inventory["tune"] |= {"precision_modes": ["force_fp16"], "batch_sizes": [8]}
     reference = job.workspace / "gpu/reference.npy"
@@ -59,6 +61,7 @@ def test_accuracy_is_that_of_the_first_samples_alone(job: NpuJob) -> None:
     assert job.entry("accuracy/tune/reference-force_fp16-bs8")["inputs"]["samples"] == 40
 
 
+@pytest.mark.full
 def test_another_variant_is_exported_and_one_that_misses_the_gate_cannot_win(job: NpuJob, capsys: Any) -> None:
     job.exports(network(seed=9))
     job.inventory["tune"] |= {"variants": ["fused", "reference"], "precision_modes": ["force_fp16"], "batch_sizes": [8]}
@@ -79,6 +82,7 @@ def test_a_candidate_that_fails_is_a_row_and_does_not_stop_the_others(job: NpuJo
     assert capsys.readouterr().out.count("failed: npu-a: atc failed with EZ3003") == 1
 
 
+@pytest.mark.full
 def test_without_a_winner_the_status_is_not_0(job: NpuJob) -> None:
     job.play(BUSY="0:train.py:forever")
     with pytest.raises(KitError, match=r"none of 4 candidates .* was not idle within"):
@@ -86,6 +90,7 @@ def test_without_a_winner_the_status_is_not_0(job: NpuJob) -> None:
     assert (job.workspace / "tune/inventory.yaml").read_text() == "# No candidate passed the gate.\n"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("has_aoe", [True, False])
 def test_aoe_is_tried_on_the_best_where_the_host_has_it(job: NpuJob, has_aoe: bool, capsys: Any) -> None:
     job.inventory["tune"] |= {"aoe": [1, 2], "precision_modes": ["force_fp16"], "batch_sizes": [8]}

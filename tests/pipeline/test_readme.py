@@ -14,10 +14,13 @@ from deploy.inventory import ROOT
 from tests.docs.markdown import Command, commands
 from tests.pipeline.conftest import Job
 
-pytestmark = pytest.mark.full
-
 # This very test is part of it.
 ONLY_SHOWN = {"make test": "make -n test"}
+CHEAP = ("make test", "make score", "make report", "make status", ".venv/bin/fab status", ".venv/bin/fab audit")
+
+
+def as_typed(command: Command) -> str:
+    return command.line.partition("#")[0].strip()
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +42,14 @@ def clone(finished: tuple[Job, str], sample: Path, tmp_path_factory: pytest.Temp
 
 
 @pytest.mark.parametrize(
-    "command", commands(ROOT / "README.md"), ids=lambda command: command.line.partition("#")[0].strip()
+    "command",
+    [
+        pytest.param(command, id=as_typed(command), marks=[] if as_typed(command) in CHEAP else pytest.mark.full)
+        for command in commands(ROOT / "README.md")
+    ],
 )
 def test_a_command_of_the_readme_works(clone: Path, command: Command) -> None:
-    line = command.line.partition("#")[0].strip()
+    line = as_typed(command)
     done = subprocess.run(
         ["bash", "-c", ONLY_SHOWN.get(line, line)],
         cwd=clone,
@@ -65,6 +72,7 @@ def masked(output: str) -> str:
 
 
 @pytest.mark.parametrize("command", ["make dmo", "make gpu-stage ARGS=--dri", ".venv/bin/fab npu-convert npu-banch"])
+@pytest.mark.full
 def test_a_wrong_command_would_be_told(clone: Path, command: str) -> None:
     with pytest.raises(AssertionError):
         test_a_command_of_the_readme_works(clone, Command(command))

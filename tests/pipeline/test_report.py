@@ -41,6 +41,7 @@ def at(summary: Any, path: str) -> Any:
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("language", ["en", "zh"])
 @pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.full
 def test_the_page_opens_clean_with_the_summary_s_numbers(
     finished: tuple[Job, str], browser: Browser, tmp_path: Path, view: str, language: str, dark: bool
 ) -> None:
@@ -67,6 +68,7 @@ def test_the_page_opens_clean_with_the_summary_s_numbers(
     assert sum(url.startswith("file:") for url in browser.requests) == 1
 
 
+@pytest.mark.full
 def test_the_switch_changes_the_language(finished: tuple[Job, str], browser: Browser) -> None:
     browser.open(finished[0].workspace / "report/report.html", "en", *VIEWS["desktop"], dark=False)
     browser.evaluate("document.querySelector('button[data-set=zh]').click()")
@@ -75,6 +77,7 @@ def test_the_switch_changes_the_language(finished: tuple[Job, str], browser: Bro
     assert "Throughput" in browser.evaluate("document.querySelector('main').innerText")
 
 
+@pytest.mark.full
 def test_skeletons_move_and_stop_at_a_click(finished: tuple[Job, str], browser: Browser) -> None:
     browser.open(finished[0].workspace / "report/report.html", "en", *VIEWS["desktop"], dark=False)
     browser.evaluate("document.querySelector('canvas').scrollIntoView()")
@@ -141,6 +144,7 @@ def test_audit_names_what_does_not_hold(copy: Job, damage: Callable[[Path], None
     assert re.search(rf"error: .*{sentence}", copy.fab("audit", status=1))
 
 
+@pytest.mark.full
 def test_runs_are_listed_compared_and_pruned(copy: Job) -> None:
     (run,) = (copy.workspace / "runs").iterdir()
     assert run.name in copy.fab("runs")
@@ -152,6 +156,7 @@ def test_runs_are_listed_compared_and_pruned(copy: Job) -> None:
     assert "names no run" in copy.fab("compare", "nosuch", "latest", status=1)
 
 
+@pytest.mark.full
 def test_reproduce_gives_the_same_om_and_logits(copy: Job, finished: tuple[Job, str]) -> None:
     """The script names absolute places, so it is run where the job ran, and tidied away after."""
     job, host = finished[0], finished[0].folder / "npu-host"
@@ -168,6 +173,7 @@ def test_reproduce_gives_the_same_om_and_logits(copy: Job, finished: tuple[Job, 
             shutil.rmtree(folder)
 
 
+@pytest.mark.full
 def test_a_device_that_rounds_block_7_badly_fails_and_is_located(copy: Job) -> None:
     copy.inventory["batch_sizes"] = [1]
     copy.npu["tools"]["env"] = {"NPU_SIM_BAD_BLOCK": "7"}

@@ -64,6 +64,7 @@ def test_a_folder_that_holds_no_environment_is_told(tmp_path: Path) -> None:
     assert re.search("^error: .*/venv cannot be made; clone the kit to a folder that you may write", done.stderr, re.M)
 
 
+@pytest.mark.full
 def test_an_environment_that_moved_is_none(tmp_path: Path) -> None:
     made, moved, link = (tmp_path / name for name in ("an environment", "moved", "a link"))
 
@@ -101,6 +102,7 @@ def spaced(tmp_path: Path) -> NpuJob:
     return job
 
 
+@pytest.mark.full
 def test_a_clone_on_a_path_with_spaces_works(tmp_path: Path, spaced: NpuJob) -> None:
     clone = tmp_path / "a clone, with spaces"
     subprocess.run(["git", "clone", "--quiet", "--shared", ROOT, clone], check=True)
@@ -126,11 +128,11 @@ def status(job: NpuJob, shell: str, **environment: str) -> subprocess.CompletedP
 @pytest.mark.parametrize(
     ("shell", "environment"),
     [
-        ('umask 077; "$@"', {}),
-        ('"$@"', {"HOME": "/nonexistent"}),
+        pytest.param('umask 077; "$@"', {}, marks=pytest.mark.full),
+        pytest.param('"$@"', {"HOME": "/nonexistent"}, marks=pytest.mark.full),
         ('"$@"', {"LC_ALL": "C"}),
         ('"$@"', {"PYTHONIOENCODING": "ascii"}),
-        ('"$@"', {"TERM": "dumb"}),
+        pytest.param('"$@"', {"TERM": "dumb"}, marks=pytest.mark.full),
     ],
     ids=lambda value: str(value),
 )

@@ -44,6 +44,7 @@ def test_the_checkpoint_knows_the_clips_but_not_all(folder: Path) -> None:
     assert (ordered[:, -1] - ordered[:, -2]).min() > 0.005  # half precision is off by 0.001
 
 
+@pytest.mark.full
 def test_the_clips_look_like_real_ones(folder: Path) -> None:
     clips, (names, labels) = open_dataset(folder / "val_data.npy", folder / "val_label.pkl")
     assert len(set(names)) == 24
@@ -59,6 +60,7 @@ def test_the_clips_look_like_real_ones(folder: Path) -> None:
     assert not np.signbit(clips[clips == 0]).any()
 
 
+@pytest.mark.full
 def test_the_same_seed_gives_the_same_bytes_on_any_number_of_threads(tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     first = make(tmp_path / "a", 3, 2)
