@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 
 import pytest
 
 from deploy.inventory import ROOT
 from tests.docs.markdown import commands, faults, spans
-from tests.docs.messages import messages
 
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()
     for pattern in ("*.md", "docs/**/*.md", "docker/**/*.md", "benchmarks/**/*.md")
     for path in ROOT.glob(pattern)
+)
+
+HOLE = "…"
+PROGRAMS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for folder in ("benchmarks", "deploy", "docker/npu/simulator", "stgcn")
+    for path in (ROOT / folder).rglob("*.py")
 )
 
 
@@ -24,9 +32,25 @@ def test_a_document_names_commands_that_exist(document: str) -> None:
     assert not [(line, fault) for line in lines for fault in faults(line)]
 
 
-def test_an_error_names_commands_that_exist() -> None:
-    named = [(each, span) for each in messages() for span in spans(each.template)]
-    assert not [(each.place, span, fault) for each, span in named for fault in faults(span)]
+def texts(tree: ast.Module) -> Iterator[str]:
+    """What a program can say, HOLE for what varies."""
+    parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else HOLE for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts:
+            yield node.value
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_program_s_texts_name_commands_that_exist(program: str) -> None:
+    named = [
+        span
+        for text in texts(ast.parse((ROOT / program).read_text()))
+        for span in spans(text)
+        if HOLE not in span.replace("...", HOLE)
+    ]
+    assert not [(span, fault) for span in named for fault in faults(span)]
 
 
 @pytest.mark.parametrize(

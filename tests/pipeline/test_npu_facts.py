@@ -23,9 +23,8 @@ def copied(job: NpuJob) -> list[Path]:
 @pytest.mark.parametrize(
     ("knobs", "host", "sentence"),
     [
-        ({}, {"chip": "310P1"}, r"names the chip 310P1, but the host has 0 \(310P3, NPU 0\)"),
         ({"CHIPS": "6:310P3,7:310P3"}, {"devices": [6]}, r"no device 6: it has 0 \(310P3, NPU 6\), 1 \(310P3, NPU 7\)"),
-        ({"HEALTH": "0:Alarm"}, {}, "reports health 'Alarm'"),
+        ({"HEALTH": "0:Critical"}, {}, "health 'Critical'"),
         ({"CHIPS": "0:310P3,1:910B3"}, {"devices": "all"}, "are of different kinds"),
         pytest.param(
             {"SMI_ERROR": "-8005"},

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from deploy.inventory import ROOT
-from tests.docs.messages import HOLE, OF_FAB
 from tests.pipeline.conftest import FAB
 from tests.pipeline.npu_job import NpuJob
 
@@ -83,12 +82,12 @@ def test_an_environment_that_moved_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("argv", ["dmo", "compare a", "audit --run", "-l"])
-def test_fabs_own_words_are_those_of_the_troubleshooting_tables(tmp_path: Path, argv: str) -> None:
-    done = subprocess.run(
-        [str(FAB), *argv.split()], cwd=tmp_path if argv == "-l" else ROOT, capture_output=True, text=True
-    )
+def test_a_wrong_command_line_is_told_without_a_traceback(tmp_path: Path, argv: str) -> None:
+    folder = tmp_path if argv == "-l" else ROOT
+    done = subprocess.run([str(FAB), *argv.split()], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 1
-    assert any(re.match(re.escape(text).replace(HOLE, ".+"), done.stderr) for text in OF_FAB), done.stderr
+    assert done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.fixture
