@@ -19,6 +19,7 @@ from deploy.hosts import transfer
 from deploy.hosts.host import Host
 from deploy.hosts.local import LocalHost
 from deploy.hosts.over_ssh import SSHHost
+from deploy.hosts.remote.folders import make_folders
 from deploy.inventory import ROOT, Gpu, Inventory, Npu, local_path
 from deploy.npu.device import Facts, Idle, Smi
 from deploy.pipeline.build import Build
@@ -46,7 +47,7 @@ class Context:
     def __post_init__(self) -> None:
         self.workspace = local_path(self.inventory.workspace)
         try:
-            self.workspace.mkdir(parents=True, exist_ok=True)
+            make_folders(str(self.workspace))
         except OSError as error:
             raise KitError(
                 f"{self.workspace}: the workspace cannot be made ({error.strerror}); correct `workspace` "
@@ -65,6 +66,7 @@ class Context:
             self._hold(LocalHost("control", self.workspace))
             sweep(self.workspace, depth=3)
             self.manifest = Manifest(self.workspace)  # as the last holder left it
+            self.manifest.verify_hold = self._verify_hold
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -81,7 +83,8 @@ class Context:
             return self._hold(self.cluster.connect(section))
         if section.connection == "ssh":
             known_hosts = local_path(self.inventory.known_hosts) if self.inventory.known_hosts else None
-            return self._hold(SSHHost(section, known_hosts, self.inventory.link_timeout_s))
+            inputs = self.inventory.inputs if isinstance(section, Gpu) else {}
+            return self._hold(SSHHost(section, known_hosts, self.inventory.link_timeout_s, inputs))
         workspace = self.workspace if isinstance(section, Gpu) else local_path(section.workspace)
         return self._hold(LocalHost(section.name, workspace))
 
@@ -90,6 +93,10 @@ class Context:
         if self._holding:
             host.hold()
         return host
+
+    def _verify_hold(self) -> None:
+        for host in list(self._hosts):
+            host.verify_hold()
 
     def perform(self, step: Step, *, fresh: bool = False) -> dict[str, Any]:
         return self.manifest.perform(step, fresh=self.fresh or fresh, dry=self.dry)

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from deploy.errors import KitError
+from deploy.hosts.remote.workspace import refuse_place
 from stgcn.errors import shown
 from stgcn.files import open_regular
 
@@ -161,6 +162,12 @@ class Inventory(_Section):
     link_timeout_s: Annotated[float, Field(ge=1, le=MAX_S)] = 30  # without an answer: the link to a host counts as dead
     gate: Annotated[float, Field(gt=0, lt=1)] = 0.01
 
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What the user has on the GPU host: key -> path."""
+        dataset = {"dataset.data": self.dataset.data, "dataset.labels": self.dataset.labels}
+        return {**dataset, "checkpoint": self.checkpoint}
+
     @field_validator("atc", mode="before")
     @classmethod
     def _flags_are_text(cls, flags: Any) -> Any:
@@ -256,9 +263,26 @@ def load(path: Path) -> Inventory:
     if not isinstance(data, dict):
         raise KitError(f"{path}: an inventory is a mapping of keys, not {type(data).__name__}; see inventory.yaml")
     try:
-        return Inventory.model_validate(data)
+        inventory = Inventory.model_validate(data)
     except ValidationError as error:
         raise KitError(f"{path}: " + "; ".join(_sentence(dict(e)) for e in error.errors()[:5])) from None
+    _refuse_places(path, inventory)
+    return inventory
+
+
+def _refuse_places(path: Path, inventory: Inventory) -> None:
+    """Raises KitError for a workspace of this machine that is not the kit's alone; other machines tell at contact."""
+    places = {"workspace": inventory.workspace}
+    if inventory.engine.kind == "ssh":
+        hosts = enumerate(inventory.npu)
+        places |= {f"npu[{i}].workspace": host.workspace for i, host in hosts if host.connection == "local"}
+    is_here = inventory.gpu.connection == "local"
+    inputs = {key: str(local_path(text)) for key, text in inventory.inputs.items()} if is_here else {}
+    for key, place in places.items():
+        try:
+            refuse_place(str(local_path(place)), inputs)
+        except ValueError as error:
+            raise KitError(f"{path}: {key}: {error}") from None
 
 
 def _sentence(error: dict[str, Any]) -> str:

@@ -100,6 +100,8 @@ class PipedHost(Host):
         try:
             if self._closed and operation != "abandon":
                 raise LinkLost(f"{self.name}: {operation} was not begun: the command is ending")
+            if isinstance(self._held, _HeldThere):
+                self._held.refuse_lost()
             pipe = self.start([*self.operations, operation])
             self._open.add(pipe)
             return pipe
@@ -125,8 +127,12 @@ class _HeldThere:
         with self._turn:
             if self._lost is None:
                 self._lost = self._ask()
-            if self._lost:
-                raise hold_lost(self._name, self._workspace, self._lost)
+            self.refuse_lost()
+
+    def refuse_lost(self) -> None:
+        """`verify` without asking."""
+        if self._lost:
+            raise hold_lost(self._name, self._workspace, self._lost)
 
     def release(self) -> None:
         self._end.set()

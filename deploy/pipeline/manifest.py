@@ -90,6 +90,8 @@ class Manifest:
         self.path = workspace / "manifest.json"
         self._lock = threading.Lock()
         self._memo_path = workspace / ".hashes.json"
+        self._begun_path = workspace / ".begun.json"
+        self.verify_hold: Callable[[], None] = lambda: None  # raises where another command may work here
         self.steps: dict[str, dict[str, Json]] = self._load()
 
     def _load(self) -> dict[str, dict[str, Json]]:
@@ -107,7 +109,10 @@ class Manifest:
         return dict(steps)
 
     def record(self, name: str, entry: Mapping[str, Json]) -> None:
+        """Write an entry. Raises KitError, with nothing written, where the workspace or a host is not held any more."""
+        self.verify_hold()
         with self._lock:
+            self._set_begun(name, None)
             self.steps[name] = dict(entry)
             write_json(self.path, {"format": FORMAT, "steps": dict(sorted(self.steps.items()))})
 
@@ -159,6 +164,39 @@ class Manifest:
         except (OSError, ValueError, AttributeError):
             return {}  # only a shortcut: without it the file is read again
 
+    def _begin(self, step: Step, key: str, fresh: bool) -> dict[Path, tuple[int, ...] | None]:
+        """What the outputs were before the step was first begun with this key: a command that was killed leaves a run
+        that may have made them since."""
+        now = {path: _identity(path) for path in step.outputs}
+        with self._lock:
+            try:
+                begun = self._read_begun()[step.name]
+                if not fresh and begun["key"] == key:
+                    before = {path: begun["outputs"][self._relative(path)] for path in step.outputs}
+                    return {path: None if was is None else tuple(was) for path, was in before.items()}
+            except (KeyError, TypeError):
+                pass  # begun with other inputs, or never
+            self._set_begun(step.name, {"key": key, "outputs": {self._relative(path): now[path] for path in now}})
+        return now
+
+    def _set_begun(self, name: str, record: Json) -> None:
+        """Remember a step that is begun; forget it with None."""
+        begun = self._read_begun()
+        if record is None and name not in begun:
+            return
+        begun = {**{step: was for step, was in begun.items() if step != name}, **({name: record} if record else {})}
+        if begun:
+            write_json(self._begun_path, begun)
+        else:
+            self._begun_path.unlink(missing_ok=True)
+
+    def _read_begun(self) -> dict[str, Json]:
+        try:
+            begun = plain_json.load(self._begun_path)
+        except (OSError, ValueError):
+            return {}
+        return begun if isinstance(begun, dict) else {}
+
     def perform(self, step: Step, *, fresh: bool = False, dry: bool = False) -> dict[str, Json]:
         """Run a step, or find it CACHED; announce which, with the key, and return its entry.
 
@@ -186,7 +224,7 @@ class Manifest:
             "revision": revision(),
             "started": started.isoformat(timespec="seconds"),
         }
-        before = {path: _identity(path) for path in step.outputs}
+        before = self._begin(step, key, fresh)
         try:
             ran = step.action()
             if isinstance(ran, Ran):

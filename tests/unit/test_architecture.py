@@ -18,7 +18,8 @@ MODULES = [path for folder in ("deploy", "stgcn") for path in sorted((ROOT / fol
 
 def row(path: Path) -> int | None:
     name = path.relative_to(ROOT).as_posix()
-    return next((i for i, rooms in enumerate(ROWS) for room in rooms if name == room or name.startswith(room)), None)
+    found = [(len(room), i) for i, rooms in enumerate(ROWS) for room in rooms if name == room or name.startswith(room)]
+    return max(found)[1] if found else None
 
 
 def imports(path: Path) -> Iterator[Path]:

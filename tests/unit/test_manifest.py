@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deploy.errors import KitError
+from deploy.hosts.local import LocalHost
 from deploy.pipeline.manifest import Manifest, Step
 
 
@@ -105,3 +108,39 @@ def test_a_remembered_digest_follows_the_file(tmp_path: Path) -> None:
     assert json.loads((tmp_path / ".hashes.json").read_text())[str(path)][-1] == manifest.input_sha256(path)
     with pytest.raises(KitError, match="cannot be read"):
         manifest.input_sha256(tmp_path / "none")
+
+
+def test_what_a_killed_commands_run_made_counts_for_the_next_command(tmp_path: Path) -> None:
+    output = tmp_path / "model.onnx"
+    output.write_bytes(b"of other inputs")
+
+    def killed() -> dict[str, Any]:
+        raise SystemExit  # as kill -9: what is recorded of it is put back below
+
+    step = Step("export", "gpu", {"checkpoint": 1}, [output], killed)
+    with suppress(SystemExit):
+        manifest = Manifest(tmp_path)
+        manifest.record = lambda *_: None  # type: ignore[method-assign]
+        manifest.perform(step)
+    output.write_bytes(b"made by the job, which went on")
+    entry = Manifest(tmp_path).perform(replace(step, action=dict))
+    assert entry["state"] == "OK"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    with pytest.raises(KitError, match="did not make it"):  # that was all that there was to count
+        Manifest(tmp_path).perform(replace(step, inputs={"checkpoint": 2}, action=dict))
+
+
+def test_a_lost_hold_records_nothing(tmp_path: Path) -> None:
+    host, output = LocalHost("control", tmp_path), tmp_path / "model.onnx"
+    host.hold()
+    manifest = Manifest(tmp_path)
+    manifest.verify_hold = host.verify_hold
+
+    def action() -> dict[str, Any]:
+        output.write_bytes(b"made")
+        Path(host.kit / "lock").unlink()
+        return {}
+
+    with pytest.raises(KitError, match="is not held by this command any more"):
+        manifest.perform(Step("export", "gpu", {}, [output], action))
+    assert not manifest.path.exists()

@@ -90,6 +90,7 @@ class Keeper:
 
     def place(self) -> tuple[str, str, list[str]]:
         """Home, workspace, and the argument list of the host's operations."""
+        self._host.call("contact", {"workspace": str(self._host.workspace), "inputs": {}})
         return str(Path.home()), str(self._host.workspace), [sys.executable, *ARGUMENTS]
 
     def start(self, argv: Sequence[str]) -> int:

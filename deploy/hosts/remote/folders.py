@@ -113,6 +113,14 @@ def is_marked(descriptor: int) -> bool:
         return stream.read(len(MARKER_TEXT) + 1) == MARKER_TEXT
 
 
+def make_folders(path: str) -> None:
+    """Make folder `path` and what leads to it, so that no other login may write there, whatever the umask is."""
+    for place in _leading_to(path):
+        if not os.path.isdir(place):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(place, 0o755)
+
+
 def refuse_shared(path: str) -> None:
     """Raises ValueError where another login of this machine owns or may write folder `path`, or may put another in its
     place. What is not there yet is nobody's."""
@@ -141,7 +149,7 @@ def _open_kit(kit: str, make: bool) -> int:
     workspace = os.path.dirname(kit)
     refuse_shared(workspace)
     if make:
-        os.makedirs(workspace, 0o700, exist_ok=True)
+        make_folders(workspace)
         refuse_shared(workspace)  # somebody may have been quicker, where many may make folders
         with contextlib.suppress(FileExistsError):
             os.mkdir(kit, 0o700)

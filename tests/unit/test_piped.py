@@ -1,0 +1,109 @@
+"""What is done in a process at the other end of a pipe: waits end, and a lock that is gone is noticed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from sys import executable
+
+import pytest
+
+from deploy.errors import KitError, LinkLost
+from deploy.hosts import exchange, local_pipe
+from deploy.hosts.local_pipe import LocalPipe
+from deploy.hosts.piped import PipedHost
+from deploy.hosts.remote.launch import ARGUMENTS
+
+
+class Piped(PipedHost):
+    """This machine, reached as others are."""
+
+    operations = (executable, *ARGUMENTS)
+
+    def __init__(self, workspace: Path) -> None:
+        super().__init__("npu-a")
+        self.workspace, self.pids = PurePosixPath(workspace), list[int]()
+
+    def start(self, argv: Sequence[str]) -> LocalPipe:
+        pipe = LocalPipe(argv)
+        self.pids.append(pipe._process.pid)
+        return pipe
+
+    def path(self, text: str) -> PurePosixPath:
+        return PurePosixPath(text)
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Piped]:
+    monkeypatch.setattr(exchange, "SILENCE_S", 1.0)
+    monkeypatch.setattr(exchange, "HEARTBEAT_S", 0.2)
+    monkeypatch.setattr(local_pipe, "SILENCE_S", 1.0)
+    host = Piped(tmp_path / "workspace")
+    yield host
+    for pid in host.pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    host.close()
+
+
+def test_a_program_and_its_end(host: Piped) -> None:
+    done = host.run(["sh", "-c", "echo out; exit 3"])
+    assert (done.status, done.output) == (3, "out\n")
+    assert host.run(["sh", "-c", "echo job"], job="job").output == "job\n"
+    assert host.has_job("job")
+
+
+@pytest.mark.parametrize("job", [None, "job"])
+def test_a_helper_that_is_stopped_is_not_waited_for(host: Piped, job: str | None, tmp_path: Path) -> None:
+    started = time.monotonic()
+    script = 'kill -STOP "$(cat "$0")"; sleep 30'
+    host.start = lambda argv: _noted(Piped.start(host, argv), tmp_path / "pid")  # type: ignore[method-assign]
+    with pytest.raises(LinkLost, match="said nothing for 1 s"):
+        host.run(["sh", "-c", script, str(tmp_path / "pid")], job=job)
+    assert time.monotonic() - started < 15
+
+
+def _noted(pipe: LocalPipe, path: Path) -> LocalPipe:
+    path.write_text(str(pipe._process.pid))
+    return pipe
+
+
+def test_a_stopped_helper_that_should_take_bytes_is_not_waited_for(host: Piped) -> None:
+    def body() -> Iterator[bytes]:
+        yield b"1" * 100
+        os.kill(host.pids[-1], signal.SIGSTOP)
+        for _ in range(64):
+            yield bytes(1 << 20)
+
+    request = {"path": str(host.kit / "files/a"), "bytes": 100 + (64 << 20), "sha256": "0" * 64}
+    with pytest.raises(LinkLost, match="receive said nothing"):
+        host.call("receive", request, body())
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_lost_hold_is_noticed_and_nothing_begins_after_it(
+    host: Piped, number: signal.Signals, tmp_path: Path
+) -> None:
+    host.hold()
+    host.verify_hold()
+    os.kill(host.pids[-1], number)
+    with pytest.raises(KitError, match="is not held by this command any more"):
+        host.verify_hold()
+    with pytest.raises(KitError, match="is not held by this command any more"):
+        host.run(["touch", str(tmp_path / "begun")])
+    assert not (tmp_path / "begun").exists()
+
+
+def test_a_lock_that_was_removed_is_a_lost_hold(host: Piped) -> None:
+    host.hold()
+    Path(host.kit / "lock").unlink()
+    other = Piped(Path(host.workspace))
+    other.hold()  # the same process may share; what counts is that it has the lock now
+    with pytest.raises(KitError, match="its lock is gone"):
+        host.verify_hold()
+    other.verify_hold()
+    other.close()
