@@ -40,14 +40,7 @@ def open_clips(path: PathLike, card: Card = KINETICS) -> np.memmap:
 
     Raises InputError for a missing, damaged or truncated file and for any other dtype, rank or trailing shape.
     """
-    try:
-        with open_regular(path) as file:
-            header = npy.read_header(file)
-            offset, size = file.tell(), os.fstat(file.fileno()).st_size
-    except OSError as error:
-        raise InputError(f"can't read {path} ({error.strerror}): check the path") from error
-    except ValueError as error:
-        raise InputError(f"{path} isn't a clip array ({error}): give the dataset's val_data.npy") from error
+    header, offset, size = array_header(path)
     shape = _checked_shape(path, header, card)
     expected = offset + int(np.prod(shape)) * CLIP_DTYPE.itemsize
     if size != expected:
@@ -55,6 +48,17 @@ def open_clips(path: PathLike, card: Card = KINETICS) -> np.memmap:
             f"{path} is {size} bytes and its header promises {expected}: it was cut short or damaged, copy it again"
         )
     return np.memmap(path, CLIP_DTYPE, mode="r", offset=offset, shape=shape)
+
+
+def array_header(path: PathLike) -> Tuple[Any, int, int]:
+    """The header of a .npy, the offset of its array and the size of the file, in bytes. Raises InputError for none."""
+    try:
+        with open_regular(path) as file:
+            return npy.read_header(file), file.tell(), os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise InputError(f"can't read {path} ({error.strerror}): check the path") from error
+    except ValueError as error:
+        raise InputError(f"{path} isn't a clip array ({error}): give the dataset's val_data.npy") from error
 
 
 def read_clips(clips: np.memmap, first: int, count: int) -> np.ndarray:
@@ -87,10 +91,16 @@ def load_labels(path: PathLike, card: Card = KINETICS) -> Labels:
     is left out. Raises InputError for a missing or damaged file, a pickle that names anything but numpy's arrays and
     numbers, lists that don't pair up, names that aren't short printable text, and labels that are no class.
     """
+    return read_label_file(path, card)[0]
+
+
+def read_label_file(path: PathLike, card: Card) -> Tuple[Labels, List[str]]:
+    """As load_labels, and the names of the samples that are left out."""
+    left_out: List[str] = []
     try:
         with plain_pickle.mapped(path) as content:
             if _is_json(content):
-                pair = _pair_of_json(plain_json.load(path))
+                pair = _pair_of_json(plain_json.load(path), left_out)
             else:
                 pair = plain_pickle.load(content, numpy_pickle.ALLOWED)
             names, labels = _name_and_label_lists(pair)
@@ -102,24 +112,31 @@ def load_labels(path: PathLike, card: Card = KINETICS) -> Labels:
         raise InputError(f"can't read {path} ({error.strerror}): check the path") from error
     except ValueError as error:
         raise InputError(f"{path} isn't a label file ({error}): give the dataset's val_label.pkl") from error
-    classes = card.classes
+    _check_classes(path, labels, card.classes)
+    return Labels(names, np.array(labels, dtype=np.int64)), left_out
+
+
+def _check_classes(path: PathLike, labels: List[int], classes: int) -> None:
     for index, label in enumerate(labels):
         if not 0 <= label < classes:
-            raise InputError(
-                f"label {shown(label)} of sample {index} in {path} is outside 0..{classes - 1}: remake the label file"
-            )
-    return Labels(names, np.array(labels, dtype=np.int64))
+            counted = min(labels) == 1 and max(labels) == classes
+            cure = "they are counted from 1, so subtract 1" if counted else "remake the label file"
+            raise InputError(f"label {shown(label)} of sample {index} in {path} is outside 0..{classes - 1}: {cure}")
 
 
 def open_dataset(data: PathLike, labels: PathLike, card: Card = KINETICS) -> Tuple[np.memmap, Labels]:
     """The clips and their labels. Raises InputError as its parts do, and if their numbers differ."""
     clips, names_and_labels = open_clips(data, card), load_labels(labels, card)
-    if len(clips) != len(names_and_labels.labels):
-        raise InputError(
-            f"{data} holds {len(clips)} clips and {labels} holds {len(names_and_labels.labels)} labels: "
-            "give the two files of one dataset"
-        )
+    check_pairs(data, len(clips), labels, len(names_and_labels.labels))
     return clips, names_and_labels
+
+
+def check_pairs(data: PathLike, clips: int, labels: PathLike, count: int) -> None:
+    """Raise InputError where there aren't as many labels as clips."""
+    if clips != count:
+        raise InputError(
+            f"{data} holds {clips} clips and {labels} holds {count} labels: give the two files of one dataset"
+        )
 
 
 def is_name(value: object) -> bool:
@@ -136,18 +153,28 @@ def class_names() -> List[str]:
 def _checked_shape(path: PathLike, header: Any, card: Card) -> Tuple[int, ...]:
     descr = header["descr"]
     shape: Tuple[int, ...] = header["shape"]
-    if descr != CLIP_DTYPE.str:
+    if not isinstance(descr, str) or descr[1:2] != "f":
         raise InputError(
             f"{path} holds dtype {shown(descr)} and clips are float32 ({CLIP_DTYPE.str}): convert the array"
         )
-    if header["fortran_order"] is not False:
-        raise InputError(f"{path} is in Fortran order and clips are in C order: save numpy.ascontiguousarray of it")
     sizes = isinstance(shape, tuple) and all(map(npy.is_size, shape))  # 300.0 == 300
     if not sizes or shape[1:] != card.row_shape or shape[0] < 1:
         expected = ", ".join(map(str, card.row_shape))
+        expected = ", ".join(map(str, card.row_shape))
+        cure = "give the val_data.npy of its dataset"
+        if card.network == "st_gcn" and sizes and shape[1:2] == (2,) and shape[2:] == card.row_shape[1:]:
+            cure = "its third channel is missing" + ", the score" * (card.skeleton.dimensions == 2)
         raise InputError(
-            f"{path} has shape {shown(shape)} and the clips of {card.name} are (N, {expected}) with N at least 1: "
-            "give the val_data.npy of its dataset"
+            f"{path} has shape {shown(shape)} and the clips of {card.name} are (N, {expected}), N at least 1: {cure}"
+        )
+    if descr != CLIP_DTYPE.str:
+        raise InputError(
+            f"{path} holds dtype {shown(descr)} and clips are float32 ({CLIP_DTYPE.str}): the index converts floats of "
+            "other types, give its rows.npy"
+        )
+    if header["fortran_order"] is not False:
+        raise InputError(
+            f"{path} is in Fortran order and clips are in C order: the index converts it, give its rows.npy"
         )
     return shape
 
@@ -157,7 +184,7 @@ def _is_json(content: mmap.mmap) -> bool:
     return content[:64].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"[", b"{")
 
 
-def _pair_of_json(content: Any) -> Any:
+def _pair_of_json(content: Any, left_out: List[str]) -> Any:
     if not isinstance(content, dict):
         return content
     if content.keys() == {"names", "labels"}:
@@ -166,6 +193,7 @@ def _pair_of_json(content: Any) -> Any:
     for name, entry in content.items():
         if isinstance(entry, dict):
             if entry.get("has_skeleton", True) is False:
+                left_out.append(name)
                 continue
             entry = entry.get("label_index")
         names.append(name)

@@ -101,12 +101,12 @@ def open_regular(path: PathLike) -> BinaryIO:
     raise OSError(errno.EINVAL, "it is no regular file", str(path))
 
 
-def read_record(path: PathLike) -> bytes:
-    """A small file's bytes. Raises OSError as open_regular does, and for a file that is larger than RECORD_BYTES."""
+def read_record(path: PathLike, limit: int = RECORD_BYTES) -> bytes:
+    """A small file's bytes. Raises OSError as open_regular does, and for a file that is larger than `limit` bytes."""
     with open_regular(path) as file:
-        content = file.read(RECORD_BYTES + 1)
-    if len(content) > RECORD_BYTES:
-        raise OSError(errno.EINVAL, f"it is larger than {RECORD_BYTES} bytes", str(path))
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EINVAL, f"it is larger than {limit} bytes", str(path))
     return content
 
 

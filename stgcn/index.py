@@ -1,7 +1,10 @@
 """What the other stages need to know of a dataset, found in one pass over its clips:
 
-    python -m stgcn.index --data_path val_data.npy --label_path val_label.pkl --output_dir DIR [--shard_clips 512]
+    python -m stgcn.index --data_path val_data.npy --label_path val_label.pkl --output_dir DIR [--model NAME]
+        [--array_dir DIR] [--shard_clips 512]
 
+takes clips and labels in any form of stgcn.sources and stgcn.dataset. Clips in another form than val_data.npy's are
+written as `rows.npy` into the array folder, for what reads them after this. It warns of what stgcn.preflight finds, and
 writes `labels.npy` (int64), `persons.json` and, last, `dataset.json`: the samples' names, and the dataset's shards. A
 shard is a slice of the samples, the unit of transfer and of work. `persons.json` is the same of the persons who are
 seen, each a sample of its own: for a model that takes single persons (`persons: nonempty`).
@@ -12,20 +15,23 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import ClassVar, List, Optional, Tuple, Type, TypeVar
+from typing import Any, BinaryIO, ClassVar, Dict, List, Optional, Tuple, Type, TypeVar
 
 import numpy as np
 
 from stgcn import plain_json
-from stgcn.dataset import PERSONS, SAMPLE_SHAPES, check_finite, is_name, open_dataset, read_clips
+from stgcn.cards import KINETICS, Card, add_model_option, card_of
+from stgcn.dataset import CLIP_DTYPE, PERSONS, SAMPLE_SHAPES, check_finite, is_name
 from stgcn.errors import InputError, run_main, sentence
 from stgcn.files import PathLike, atomic_write, remove
+from stgcn.preflight import Preflight
+from stgcn.sources import ROWS, Source, open_source
 
 FORMAT = 1
 SHARD_CLIPS = 1024  # 127 MiB
-READ_CLIPS = 16
 
 AnyIndex = TypeVar("AnyIndex", bound="Index")
 
@@ -41,7 +47,11 @@ class Shard:
 
 @dataclass(frozen=True)
 class Index:
-    """What `dataset.json` holds (format 1). The shards follow one another and cover the samples."""
+    """What `dataset.json` holds (format 1). The shards follow one another and cover the samples.
+
+    `file` names the array of the clips in the array folder, or is None where it is the dataset's own. Beside these
+    `dataset.json` has what stgcn.preflight found, under `preflight`.
+    """
 
     FILE: ClassVar[str] = "dataset.json"
     SHAPE: ClassVar[Tuple[int, ...]] = SAMPLE_SHAPES["both"]
@@ -49,6 +59,7 @@ class Index:
     samples: int
     names: List[str]
     shards: List[Shard]
+    file: Optional[str]
 
     @property
     def sample_bytes(self) -> int:
@@ -79,7 +90,7 @@ class Index:
             if not numbers or shard.first != end or not isinstance(shard.sha256, str):
                 return False
             end += shard.count
-        names = isinstance(self.names, list) and all(is_name(name) for name in self.names)
+        names = isinstance(self.names, list) and all(is_name(name) for name in self.names) and self.file in (None, ROWS)
         return names and type(self.samples) is int and len(self.names) == self.samples == end
 
     def _cut(self: AnyIndex, samples: int) -> AnyIndex:
@@ -121,24 +132,40 @@ class PersonIndex(Index):
         return mean
 
 
-def write_index(data: PathLike, labels: PathLike, output_dir: PathLike, shard_clips: int = SHARD_CLIPS) -> Index:
-    """Write `labels.npy`, `persons.json` and `dataset.json` into `output_dir`; the index of the clips.
+def write_index(
+    data: PathLike,
+    labels: PathLike,
+    output_dir: PathLike,
+    shard_clips: int = SHARD_CLIPS,
+    array_dir: Optional[PathLike] = None,
+    card: Card = KINETICS,
+) -> Dict[str, Any]:
+    """Write `labels.npy`, `persons.json` and `dataset.json` into `output_dir`; what `dataset.json` holds.
 
-    Raises InputError for anything wrong with the dataset (see open_dataset), a clip with NaN or infinity, or a place
-    that can't be written.
+    `rows.npy` goes into `array_dir`, by default the same folder. Raises InputError for anything wrong with the dataset
+    (see open_source), a clip with NaN or infinity, or a place that can't be written.
     """
     if shard_clips < 1:
         raise InputError(f"--shard_clips {shard_clips} makes no shard: give 1 or more")
-    clips, named = open_dataset(data, labels)
-    index, persons = _indices(clips, named.names, shard_clips)
-    folder = Path(output_dir)
+    source, named = open_source(data, labels, card)
+    preflight, folder = Preflight(card), Path(output_dir)
+    with ExitStack() as stack:
+        rows = None
+        if source.conversion:
+            rows = stack.enter_context(atomic_write(Path(array_dir or folder) / ROWS))
+            header = {"descr": CLIP_DTYPE.str, "fortran_order": False, "shape": (source.samples, *card.row_shape)}
+            np.lib.format.write_array_header_1_0(rows, header)
+        index, persons = _indices(source, named.names, shard_clips, preflight, rows)
+    warnings = preflight.warnings(named.names, named.labels)
+    found = {"conversion": source.conversion, "warnings": warnings, **preflight.facts(named.labels)}
     with atomic_write(folder / "labels.npy") as file:
         remove(folder / Index.FILE)  # an earlier one: it is written last, so it stands for all three
         np.save(file, named.labels)
-    for each in (persons, index):
-        with atomic_write(folder / each.FILE) as file:
-            file.write(json.dumps({"format": FORMAT, **asdict(each)}).encode())
-    return index
+    content = {"format": FORMAT, **asdict(index), "preflight": found}
+    for name, each in ((persons.FILE, {"format": FORMAT, **asdict(persons)}), (index.FILE, content)):
+        with atomic_write(folder / name) as file:
+            file.write(json.dumps(each).encode())
+    return content
 
 
 def load_index(path: PathLike) -> Index:
@@ -156,7 +183,8 @@ def _load(path: PathLike, kind: Type[AnyIndex]) -> AnyIndex:
         content = plain_json.load(path)
         if content.pop("format") != FORMAT:
             raise ValueError
-        index = kind(**{**content, "shards": [Shard(**shard) for shard in content["shards"]]})
+        content.pop("preflight", None)
+        index = kind(**{"file": None, **content, "shards": [Shard(**shard) for shard in content["shards"]]})
         if not index.is_whole():
             raise ValueError
     except OSError as error:
@@ -190,15 +218,20 @@ class _Samples:
         self._first, self._digest = len(self.names), hashlib.sha256()
 
 
-def _indices(clips: np.memmap, names: List[str], shard_clips: int) -> Tuple[Index, PersonIndex]:
+def _indices(
+    clips: Source, names: List[str], shard_clips: int, preflight: Preflight, rows_file: Optional[BinaryIO]
+) -> Tuple[Index, PersonIndex]:
     """Both indices in one pass; a shard of persons is of the same clips as a shard of clips."""
     whole, single = _Samples(), _Samples()
     rows: List[List[int]] = []
     places: List[List[int]] = []
     empty: Optional[int] = None  # the sample that stands for all empty persons
-    for start in range(0, len(clips), READ_CLIPS):
-        block = read_clips(clips, start, READ_CLIPS)
-        check_finite(block, start, clips.filename)
+    for start in range(0, clips.samples, clips.block):
+        block = clips.read(start, clips.block)
+        check_finite(block, start, clips.path)
+        preflight.add(block)
+        if rows_file is not None:
+            rows_file.write(block.data)
         for clip, values in enumerate(block, start):
             whole.add(names[clip], values)
             rows.append([])
@@ -216,21 +249,30 @@ def _indices(clips: np.memmap, names: List[str], shard_clips: int) -> Tuple[Inde
                 single.cut()
     whole.cut()
     single.cut()
-    index = Index(len(clips), whole.names, whole.shards)
-    return index, PersonIndex(len(single.names), single.names, single.shards, rows, places)
+    file = ROWS if clips.conversion else None
+    index = Index(clips.samples, whole.names, whole.shards, file)
+    return index, PersonIndex(len(single.names), single.names, single.shards, file, rows, places)
 
 
 def main(argv: Optional[List[str]] = None) -> None:
     """Check a dataset and write its index."""
     parser = argparse.ArgumentParser(prog="python -m stgcn.index", description=main.__doc__)
-    parser.add_argument("--data_path", required=True, help="val_data.npy")
-    parser.add_argument("--label_path", required=True, help="val_label.pkl")
+    add_model_option(parser)
+    parser.add_argument("--data_path", required=True, help="val_data.npy, or clips in another form (see above)")
+    parser.add_argument("--label_path", required=True, help="val_label.pkl, or labels in JSON")
     parser.add_argument("--output_dir", required=True, help="folder for labels.npy and dataset.json")
+    parser.add_argument("--array_dir", help=f"folder for {ROWS} where clips are converted (default: the output's)")
     parser.add_argument("--shard_clips", type=int, default=SHARD_CLIPS, help=f"clips a shard (default {SHARD_CLIPS})")
     options = parser.parse_args(argv)
-    index = write_index(options.data_path, options.label_path, options.output_dir, options.shard_clips)
-    shards = f"{len(index.shards)} shard{'s' * (len(index.shards) != 1)}"
-    print(sentence(f"{index.samples} samples in {shards}, indexed in {options.output_dir}"))
+    data, labels, output, card = options.data_path, options.label_path, options.output_dir, card_of(options.model)
+    index = write_index(data, labels, output, options.shard_clips, options.array_dir, card)
+    for warning in index["preflight"]["warnings"]:
+        print(sentence(f"warning: {warning}"))
+    conversion = index["preflight"]["conversion"]
+    if conversion:
+        print(sentence(f"{data}: {conversion}; converted to {Path(options.array_dir or output) / ROWS}"))
+    shards = f"{len(index['shards'])} shard{'s' * (len(index['shards']) != 1)}"
+    print(sentence(f"{index['samples']} samples in {shards}, indexed in {output}"))
 
 
 if __name__ == "__main__":

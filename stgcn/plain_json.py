@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn, Union
 
-from stgcn.files import PathLike, read_record
+from stgcn.files import RECORD_BYTES, PathLike, read_record
 
 DIGITS = 1000  # of a whole number: Python before 3.7.14 reads a long one in quadratic time
 
@@ -18,9 +18,9 @@ def loads(text: Union[str, bytes]) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def load(path: PathLike) -> Any:
-    """What a JSON file holds. Raises ValueError as `loads` does, OSError as `read_record`."""
-    return loads(read_record(path))
+def load(path: PathLike, limit: int = RECORD_BYTES) -> Any:
+    """What a JSON file of at most `limit` bytes holds. Raises ValueError as `loads` does, OSError as `read_record`."""
+    return loads(read_record(path, limit))
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -20,24 +20,25 @@ from typing import List, Optional
 
 import numpy as np
 
-from stgcn.dataset import check_finite, open_dataset, read_clips
+from stgcn.cards import KINETICS, Card, add_model_option, card_of
+from stgcn.dataset import check_finite
 from stgcn.errors import InputError, run_main, sentence
 from stgcn.files import PathLike, aside_of, sweep, unwritable
+from stgcn.sources import Source, open_source
 
 DATA_FOLDER, LABEL_FOLDER = "val_data", "val_label"
 OWN_NAME = re.compile(r"\d+\.bin")
 WORKERS = 2  # one reads and checks while the other writes
-BLOCK_CLIPS = 16
 
 
-def preprocess(data: PathLike, labels: PathLike, output_dir: PathLike) -> int:
+def preprocess(data: PathLike, labels: PathLike, output_dir: PathLike, card: Card = KINETICS) -> int:
     """Write both folders and return the number of samples; they appear whole, the labels' last, or not at all.
 
     Folders of an earlier run are replaced. The files aren't fsynced one by one, as they can be made again: after a
-    power cut, run this again. Raises InputError for anything wrong with the dataset (see open_dataset), a clip with NaN
+    power cut, run this again. Raises InputError for anything wrong with the dataset (see open_source), a clip with NaN
     or infinity, a folder that holds files of other programs, or a place that can't be written.
     """
-    clips, named = open_dataset(data, labels)
+    clips, named = open_source(data, labels, card)
     output = Path(output_dir)
     sweep(output)
     aside = aside_of(output / "preprocess")
@@ -61,7 +62,7 @@ def preprocess(data: PathLike, labels: PathLike, output_dir: PathLike) -> int:
             os.close(descriptor)
     except OSError as error:
         raise unwritable(output, error) from error
-    return len(clips)
+    return clips.samples
 
 
 def _check_own(folder: Path) -> None:
@@ -74,16 +75,16 @@ def _check_own(folder: Path) -> None:
                 )
 
 
-def _write_samples(folder: Path, clips: np.memmap, labels: np.ndarray) -> None:
+def _write_samples(folder: Path, clips: Source, labels: np.ndarray) -> None:
     def write(first: int) -> None:
-        block = read_clips(clips, first, BLOCK_CLIPS)
-        check_finite(block, first, clips.filename)
+        block = clips.read(first, clips.block)
+        check_finite(block, first, clips.path)
         for index, clip in enumerate(block, first):
             _write(f"{folder}/{DATA_FOLDER}/{index}.bin", clip)
             _write(f"{folder}/{LABEL_FOLDER}/{index}.bin", labels[index])
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        for _ in pool.map(write, range(0, len(clips), BLOCK_CLIPS)):
+        for _ in pool.map(write, range(0, clips.samples, clips.block)):
             pass  # an error of any block is raised here
 
 
@@ -100,11 +101,13 @@ def _write(path: str, values: np.ndarray) -> None:
 def main(argv: Optional[List[str]] = None) -> None:
     """Write a dataset as the files that ais_bench reads."""
     parser = argparse.ArgumentParser(prog="python -m stgcn.preprocess", description=main.__doc__)
-    parser.add_argument("--data_path", required=True, help="val_data.npy")
+    add_model_option(parser)
+    parser.add_argument("--data_path", required=True, help="val_data.npy, or clips in a form of stgcn.sources")
     parser.add_argument("--label_path", required=True, help="val_label.pkl")
     parser.add_argument("--output_dir", required=True, help="folder for val_data/ and val_label/")
     options = parser.parse_args(argv)
-    samples = preprocess(options.data_path, options.label_path, options.output_dir)
+    card = card_of(options.model)
+    samples = preprocess(options.data_path, options.label_path, options.output_dir, card)
     print(sentence(f"{samples} samples in {options.output_dir}/{DATA_FOLDER} and {options.output_dir}/{LABEL_FOLDER}"))
 
 

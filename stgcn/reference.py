@@ -19,10 +19,11 @@ import torch
 
 from stgcn.cards import KINETICS, Card, add_model_option, card_of
 from stgcn.checkpoint import load_model
-from stgcn.dataset import check_finite, open_clips, read_clips
+from stgcn.dataset import check_finite, read_clips
 from stgcn.errors import InputError, run_main
 from stgcn.files import PathLike, atomic_write, remove, sha256_file, unwritable
 from stgcn.progress import Progress
+from stgcn.sources import open_rows
 
 LOGITS_DTYPE = np.dtype("<f4")
 BATCH_SIZE = 8
@@ -35,16 +36,17 @@ def write_reference(
     batch_size: int = BATCH_SIZE,
     device: str = "cpu",
     card: Card = KINETICS,
+    array_dir: Optional[PathLike] = None,
 ) -> None:
     """Write the logits of all clips, float32 (N, classes), as .npy.
 
-    Raises InputError for a bad checkpoint or array (see load_state_dict, open_clips), a clip or logits with NaN or
+    Raises InputError for a bad checkpoint or array (see load_state_dict, open_rows), a clip or logits with NaN or
     infinity, a device that torch hasn't, or a place that can't be written.
     """
     if batch_size < 1:
         raise InputError(f"--batch_size {batch_size} takes no clips: give 1 or more")
-    model, clips = load_model(checkpoint, card).to(_device(device)), open_clips(data, card)
-    inputs = " ".join([card.name, sha256_file(checkpoint), sha256_file(data), torch.__version__, device])
+    model, clips = load_model(checkpoint, card).to(_device(device)), open_rows(data, array_dir, card)
+    inputs = " ".join([card.name, sha256_file(checkpoint), sha256_file(str(clips.filename)), torch.__version__, device])
     output = Path(output)
     part = output.with_name(f".{output.name}.{hashlib.sha256(inputs.encode()).hexdigest()[:16]}.part")
     try:
@@ -102,12 +104,15 @@ def main(argv: Optional[List[str]] = None) -> None:
     parser.add_argument("--ckpt", required=True, help="checkpoint of the model")
     parser.add_argument("--data_path", required=True, help="val_data.npy, or the rows.npy of stgcn.index")
     add_model_option(parser)
+    parser.add_argument("--array_dir", help="folder of the arrays that stgcn.index made of the data")
     parser.add_argument("--output", required=True, help=".npy file to write")
     parser.add_argument("--batch_size", type=int, default=BATCH_SIZE, help=f"clips at a time (default {BATCH_SIZE})")
     parser.add_argument("--device", default="cpu", help="torch's name of the device (default cpu)")
     options = parser.parse_args(argv)
     card = card_of(options.model)
-    write_reference(options.ckpt, options.data_path, options.output, options.batch_size, options.device, card)
+    write_reference(
+        options.ckpt, options.data_path, options.output, options.batch_size, options.device, card, options.array_dir
+    )
 
 
 if __name__ == "__main__":

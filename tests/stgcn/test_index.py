@@ -16,14 +16,15 @@ from tests.stgcn.conftest import Dataset, random_clips, write_labels
 
 
 def test_shards_cover_the_clips_with_their_digests(dataset: Dataset, tmp_path: Path) -> None:
-    made = index.write_index(*dataset, tmp_path / "gpu", shard_clips=2)
+    index.write_index(*dataset, tmp_path / "gpu", shard_clips=2)
+    made = index.load_index(tmp_path / "gpu" / "dataset.json")
     clips = random_clips(5)
     assert [(shard.first, shard.count) for shard in made.shards] == [(0, 2), (2, 2), (4, 1)]
     assert [shard.sha256 for shard in made.shards] == [
         hashlib.sha256(clips[first : first + 2].tobytes()).hexdigest() for first in (0, 2, 4)
     ]
     assert (made.samples, made.names) == (5, ["clip-0", "clip-1", "clip-2", "clip-3", "clip-4"])
-    assert index.load_index(tmp_path / "gpu" / "dataset.json") == made
+    assert made.file is None
     labels = np.load(str(tmp_path / "gpu" / "labels.npy"))
     assert (labels.tolist(), labels.dtype) == ([7, 0, 399, 12, 7], np.int64)
 
@@ -71,7 +72,8 @@ def test_persons_who_are_seen_are_samples_and_one_empty_stands_for_all(
 def test_the_first_clips_have_the_first_persons(tmp_path: Path) -> None:
     np.save(str(tmp_path / "val_data.npy"), with_persons([[0], [0, 1], [1], [0, 1]]))
     labels = write_labels(tmp_path / "val_label.pkl", [0] * 4)
-    whole = index.write_index(tmp_path / "val_data.npy", labels, tmp_path, shard_clips=1)
+    index.write_index(tmp_path / "val_data.npy", labels, tmp_path, shard_clips=1)
+    whole = index.load_index(tmp_path / "dataset.json")
     persons = index.load_persons(tmp_path / "persons.json").head(3)
     assert (persons.samples, persons.clips, len(persons.names), len(persons.shards)) == (5, 3, 5, 3)
     assert persons.head(9) == persons
@@ -91,7 +93,7 @@ def test_a_damaged_index_of_persons_is_refused(rows: Any, tmp_path: Path) -> Non
 
 def test_the_program_tells_what_it_made(dataset: Dataset, tmp_path: Path, capsys: Any) -> None:
     index.main(["--data_path", str(dataset.data), "--label_path", str(dataset.labels), "--output_dir", str(tmp_path)])
-    assert capsys.readouterr().out == f"5 samples in 1 shard, indexed in {tmp_path}\n"
+    assert capsys.readouterr().out.splitlines()[-1] == f"5 samples in 1 shard, indexed in {tmp_path}"
 
 
 def test_a_clip_that_is_not_finite_leaves_no_index(dataset: Dataset, tmp_path: Path) -> None:
