@@ -19,13 +19,14 @@ import docker
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
+from deploy.containers import endpoint
+from deploy.containers.endpoint import EngineError
 from deploy.errors import KitError, OverrunError
 from deploy.hosts.host import Host
 from deploy.hosts.over_ssh import SSHHost
 from deploy.interrupt import ended_by_interrupt
 from deploy.inventory import Gpu, Npu
 
-SOCKET = "/var/run/docker.sock"
 REMOVAL_TIMEOUT_S = 20.0
 OWNER_LABEL, WORKSPACE_LABEL = "stgcn-ascend-kit.owner", "stgcn-ascend-kit.workspace"
 CONTAINER_USER = (1000, 1000)  # of the images, and of HwHiAiUser, who owns the NPU's nodes
@@ -56,14 +57,19 @@ class Engine:
         Raises:
             KitError: no engine answers there.
         """
+        client = connect(self.host)
         with telling(self.host.name, "connect"):
-            if isinstance(self.host, SSHHost):
-                client = docker.DockerClient(base_url=f"unix://{self.host.socket(SOCKET)}")
-            else:
-                client = docker.from_env()
-            client.ping()
             _remove_orphans(client, str(self.host.workspace))
-            return client
+        return client
+
+    @cached_property
+    def uid_map(self) -> str | None:
+        """How the engine maps a container's users to the host's; None where it does not, or no engine answers."""
+        try:
+            with telling(self.host.name, "tell of itself"):
+                return endpoint.uid_map(self.client.info().get("SecurityOptions") or [])
+        except KitError:
+            return None
 
     def image(self, name: str) -> dict[str, Any]:
         """An image's name, id and labels."""
@@ -85,6 +91,7 @@ class Engine:
             OverrunError: it did not end in `timeout_s`.
         """
         client, name, late = self.client, f"stgcn-{secrets.token_hex(6)}", threading.Event()
+        self._refuse_what_is_mapped_away(options)
         uid, gid = self.user
         labels = {OWNER_LABEL: owner(), WORKSPACE_LABEL: str(self.host.workspace)}
 
@@ -96,7 +103,13 @@ class Engine:
         try:
             with telling(self.host.name, f"run {program}"), ended_by_interrupt(lambda: _remove(client, name)):
                 container = client.containers.create(
-                    **options, **SHIELD, user=f"{uid}:{gid}", name=name, labels=labels, entrypoint=["bash"]
+                    **options,
+                    **SHIELD,
+                    user=f"{uid}:{gid}",
+                    userns_mode="host" if self.uid_map == "userns" else None,
+                    name=name,
+                    labels=labels,
+                    entrypoint=["bash"],
                 )
                 output = container.attach(stream=True, logs=True)
                 if timer:
@@ -159,8 +172,20 @@ class Engine:
 
     @property
     def user(self) -> tuple[int, int]:
-        """The uid and gid that run in a container: the host's user's, so that files are theirs, but never root's."""
+        """The uid and gid that run in a container: the host's user's, so that files are theirs, but never root's.
+
+        A rootless engine maps its user to a container's root, and all others to uids that own nothing on the host.
+        """
+        if self.uid_map == "rootless":
+            return (0, 0)
         return self._caller if self._caller[0] != 0 else CONTAINER_USER
+
+    def _refuse_what_is_mapped_away(self, options: Mapping[str, Any]) -> None:
+        if self.uid_map == "rootless" and (options.get("devices") or options.get("runtime")):
+            raise EngineError(
+                f"{self.host.name}: its Docker engine is rootless, and maps away the group that owns the NPU's nodes",
+                "use the system's engine (`docker context use default`), or runtime: native in the inventory",
+            )
 
     @contextmanager
     def lent(self) -> Iterator[None]:
@@ -204,10 +229,53 @@ def telling(host: str, doing: str) -> Iterator[None]:
     except APIError as error:
         raise KitError(f"{host}: the Docker engine refuses to {doing}: {_reason(error)}") from None
     except (DockerException, requests.RequestException) as error:
-        raise KitError(
-            f"{host}: no Docker engine answers ({_reason(error)}); start it, make the user a member of its group, "
-            "or say runtime: native in the inventory"
-        ) from None
+        raise KitError(f"{host}: the Docker engine stopped answering ({_reason(error)}); see `fab doctor`") from None
+
+
+def connect(host: Host) -> docker.DockerClient:
+    """A client of the engine that the host's own `docker` uses.
+
+    Raises:
+        EngineError: none answers; with what mends that.
+    """
+    found = endpoint.parse(host.name, host.run(["sh", "-c", endpoint.ASK]).output)
+    try:
+        client = _remote_client(host, found) if isinstance(host, SSHHost) else _client(found)
+        name = str(client.info().get("Name", ""))
+    except (DockerException, requests.RequestException, OSError, ValueError) as error:
+        raise endpoint.failure(host.name, found, error) from None
+    endpoint.refuse_elsewhere(host.name, found, name, host.run(["uname", "-n"]).output.strip())
+    return client
+
+
+def _client(found: endpoint.Endpoint) -> docker.DockerClient:
+    endpoint.reach(found)
+    if found.kind == "ssh":
+        return docker.DockerClient(base_url=found.url, use_ssh_client=True)
+    if found.certificates is None:
+        return docker.DockerClient(base_url=found.url)
+    folder = PurePosixPath(found.certificates)
+    pair = (str(folder / "cert.pem"), str(folder / "key.pem"))
+    tls = docker.tls.TLSConfig(client_cert=pair, ca_cert=str(folder / "ca.pem"), verify=found.verified)
+    return docker.DockerClient(base_url=found.url, tls=tls)
+
+
+def _remote_client(host: SSHHost, found: endpoint.Endpoint) -> docker.DockerClient:
+    """By the connection that the kit has to the host."""
+    if found.kind == "ssh" or found.certificates:
+        raise EngineError(
+            f"{host.name}: {found} is reached from that host by {'SSH' if found.kind == 'ssh' else 'TLS'} of its own",
+            f"unset {found.said_by} there and use its own engine, or name that machine in the inventory",
+        )
+    if found.kind == "tcp":
+        return docker.DockerClient(base_url=f"unix://{host.socket(*found.address)}")
+    try:
+        return docker.DockerClient(base_url=f"unix://{host.socket(found.path)}")
+    except (DockerException, requests.RequestException, KitError):
+        # Through the link all failures look alike: the host itself tells them apart.
+        test = 'if [ ! -S "$1" ]; then exit 2; elif [ ! -w "$1" ]; then exit 13; else exit 111; fi'
+        number = host.run(["sh", "-c", test, "sh", found.path]).status
+        raise OSError(number, os.strerror(number)) from None
 
 
 def _reason(error: Exception) -> str:

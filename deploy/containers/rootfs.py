@@ -23,6 +23,7 @@ from deploy.containers import engine
 from deploy.containers.images import LABEL, MMSKELETON_LABEL
 from deploy.containers.sources import MMSKELETON
 from deploy.errors import KitError
+from deploy.hosts.local import LocalHost
 from deploy.pipeline.manifest import revision, write_json
 
 # Paths that may differ between two builds of one source, each with the reason.
@@ -142,10 +143,7 @@ def _component(name: str, version: str, purl: str, licence: str | None) -> dict[
 
 
 def _client() -> docker.DockerClient:
-    with engine.telling("this machine", "connect"):
-        client = docker.from_env()
-        client.ping()
-        return client
+    return engine.connect(LocalHost("this machine", Path()))
 
 
 def _members(client: docker.DockerClient, image: str) -> Iterator[tuple[tarfile.TarInfo, Any]]:

@@ -159,6 +159,7 @@ class Container:
         uid, gid = self.engine.user
         flags = ["--rm", "--init", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
         flags += ["--network=none", "--tmpfs=/tmp:exec", f"--user={uid}:{gid}"]
+        flags += ["--userns=host"] if self.engine.uid_map == "userns" else []
         flags += [f"--group-add={group}" for group in options["group_add"]]
         flags += [f"--mount={_csv(mount)}" for mount in options["mounts"]]
         flags += [f"--device={node}" for node in options["devices"]]

@@ -76,14 +76,16 @@ class Master:
             control.close()
             raise
 
-    def forward(self, local: Path, there: str) -> None:
+    def forward(self, local: Path, there: str, port: int = A_SOCKET) -> None:
         """Let `local` be a socket that leads to the socket `there` on the host, while the connection stands.
+
+        With a `port` it leads to that port of the address `there`, as the host reaches it.
 
         Raises:
             RefusedSessionError: it cannot be made.
             OSError: the connection is gone.
         """
-        self._keeper.send(OPEN_FORWARD, FORWARD_LOCAL, str(local).encode(), A_SOCKET, there.encode(), A_SOCKET)
+        self._keeper.send(OPEN_FORWARD, FORWARD_LOCAL, str(local).encode(), A_SOCKET, there.encode(), port)
         self._keeper.answered(OK)
 
     def close(self) -> None:

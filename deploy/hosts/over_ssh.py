@@ -79,16 +79,16 @@ class SSHHost(PipedHost):
             except RefusedSessionError as error:
                 raise Refused(f"{self.name}: its sshd opens no session ({error}); raise MaxSessions there") from None
 
-    def socket(self, there: str) -> str:
-        """The path of a socket here that leads to the socket `there`, until `close`.
+    def socket(self, there: str, port: int | None = None) -> str:
+        """The path of a socket here that leads to the socket `there`, or to that `port` of the address, until `close`.
 
         Raises:
             KitError: none can be made.
         """
-        local = self._client.folder / f"socket{there.replace('/', '-')}"
+        local = self._client.folder / f"socket{there.replace('/', '-')}{'' if port is None else f'-{port}'}"
         try:
             if not local.exists():
-                self._masters[0].forward(local, there)
+                self._masters[0].forward(local, there, *([] if port is None else [port]))
         except RefusedSessionError as error:
             raise KitError(f"{self.name}: {there} cannot be reached through SSH ({error})") from None
         except OSError:
