@@ -2,7 +2,8 @@
 
     python -m benchmarks [NAME ...]
 
-writes benchmarks/results.json and the READMEs' tables; with names it makes these comparisons alone, and shows them.
+writes benchmarks/results.json and the table of docs/benchmark.md; with names it makes these comparisons alone, and
+shows them.
 """
 
 from __future__ import annotations

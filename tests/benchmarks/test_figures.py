@@ -10,7 +10,6 @@ import pytest
 from benchmarks import figures
 from benchmarks.figures import BEGIN, END, LINES, Line
 from benchmarks.harness import Spread
-from deploy.inventory import ROOT
 
 # Names that programs read (the issue's list)
 NAMED = [
@@ -27,10 +26,9 @@ NAMED = [
 ]
 
 
-@pytest.mark.parametrize(("readme", "language"), figures.READMES.items())
-def test_a_readmes_table_is_made_of_results_json(readme: str, language: str) -> None:
-    text = (ROOT / readme).read_text(encoding="utf-8")
-    assert text == figures.with_table(text, figures.markdown(figures.load(), language))
+def test_the_table_is_made_of_results_json() -> None:
+    text = figures.DOCUMENT.read_text(encoding="utf-8")
+    assert text == figures.with_table(text, figures.markdown(figures.load()))
 
 
 def test_results_json_has_what_programs_read() -> None:
@@ -44,9 +42,9 @@ def test_results_json_has_what_programs_read() -> None:
     assert all(LINES[name].key == "ratio" for name in NAMED)
 
 
-RATIO = Line("one", "一", {"en": "two", "zh": "二"}, 4)
-SECONDS = Line("one", "一", {"en": "", "zh": ""}, 10, "s", at_most=True)
-SHARE = Line("one", "一", {"en": "", "zh": ""}, 0.8, "share")
+RATIO = Line("one", "two", 4)
+SECONDS = Line("one", "", 10, "s", at_most=True)
+SHARE = Line("one", "", 0.8, "share")
 CELLS = [
     (RATIO, Spread(5.123, 4.0, 12.34, 3), ["one", "two", "5.12×", "4.00× – 12.3×", "≥ 4× ✓"]),
     (RATIO, Spread(3.999, 3.999, 3.999, 1), ["one", "two", "4.00×", "", "≥ 4× ✗"]),
@@ -60,7 +58,7 @@ CELLS = [
 @pytest.mark.parametrize(("line", "spread", "cells"), CELLS)
 def test_cells(line: Line, spread: Spread | None, cells: list[str]) -> None:
     result = figures.entry(line, spread, "2 cores") if spread else None
-    assert figures.cells(line, result, "en") == cells
+    assert figures.cells(line, result) == cells
 
 
 def test_only_what_is_between_the_markers_is_replaced() -> None:
@@ -73,16 +71,16 @@ def test_only_what_is_between_the_markers_is_replaced() -> None:
 
 def test_a_run_replaces_all_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What this run left out has no figure of an earlier one."""
-    monkeypatch.setattr(figures, "ROOT", tmp_path)
     monkeypatch.setattr(figures, "RESULTS", tmp_path / "results.json")
-    for name in figures.READMES:
-        (tmp_path / name).write_text(f"{BEGIN}\n{END}\n")
+    document = tmp_path / "performance.md"
+    document.write_text(f"{BEGIN}\n{END}\n")
+    monkeypatch.setattr(figures, "DOCUMENT", document)
     figures.write({"push_unshaped": Spread(0.9, 0.8, 1.0, 3), "score": Spread(0.4, 0.3, 0.5, 5)}, "one machine")
     figures.write({"score": Spread(0.45678, 0.3, 0.5, 5)}, "another machine")
     results = json.loads((tmp_path / "results.json").read_text())
     assert list(results) == ["score"]
     assert results["score"]["seconds"] == 0.4568
-    english = (tmp_path / "README.md").read_text()
+    english = document.read_text()
     assert "| the same |  | 0.46 s | 0.30 s – 0.50 s | ≤ 0.6 s ✓ |" in english
     assert english.count("not measured") == len(LINES) - 1
     assert "another machine" in english

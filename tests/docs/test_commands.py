@@ -68,10 +68,14 @@ def test_a_wrong_command_is_told(line: str) -> None:
     assert list(faults(line))
 
 
-def test_the_readmes_tables_are_of_the_same_things() -> None:
+PAIRS = [path for path in DOCUMENTS if (ROOT / path).with_suffix(".zh.md").exists()]
+
+
+@pytest.mark.parametrize("document", PAIRS)
+def test_the_tables_in_both_languages_are_of_the_same_things(document: str) -> None:
     english, chinese = (
-        [spans(cell) for cell in re.findall(r"^\| (.*?) \|", (ROOT / name).read_text(encoding="utf-8"), re.M)]
-        for name in ("README.md", "README.zh.md")
+        [spans(cell) for cell in re.findall(r"^\| (.*?) \|", path.read_text(encoding="utf-8"), re.M)]
+        for path in (ROOT / document, (ROOT / document).with_suffix(".zh.md"))
     )
     assert english == chinese
 

@@ -105,9 +105,10 @@ class Browser:
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
-    def screenshot(self, path: Path) -> None:
-        """The whole page as a PNG."""
-        found = self.call("Page.captureScreenshot", captureBeyondViewport=True)
+    def screenshot(self, path: Path, size: tuple[int, int] | None = None) -> None:
+        """The whole page as a PNG, or its upper left part of `size` (width, height)."""
+        part = {"clip": {"x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1}} if size else {}
+        found = self.call("Page.captureScreenshot", captureBeyondViewport=True, **part)
         path.write_bytes(base64.b64decode(found["data"]))
 
     def _next(self) -> Any:
