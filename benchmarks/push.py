@@ -20,7 +20,7 @@ from deploy.hosts.over_ssh import SSHHost
 from deploy.hosts.remote.folders import KIT
 from deploy.hosts.transfer import get, push_clips
 from deploy.inventory import ROOT, Npu
-from stgcn.index import Index, write_index
+from stgcn.index import Index, load_index, write_index
 from tests.system.network import Network, two_hosts
 
 CLIPS = 3000
@@ -117,7 +117,7 @@ def compare(place: Scratch) -> dict[str, Spread]:
 def against_scp(place: Scratch, pair: Pair, dataset: Dataset, folder: Path, repeats: int) -> dict[str, list[float]]:
     """Seconds of `scp -r` and of the push for the same clips."""
     files = data.as_files(dataset, folder / "files")
-    index = write_index(dataset.clips, dataset.labels, folder / "index")
+    index = _indexed(dataset, folder / "index")
 
     def scp() -> float:
         with place.fresh() as there:
@@ -154,9 +154,14 @@ def _results_back(place: Scratch, pair: Pair, folder: Path) -> dict[str, Spread]
     }
 
 
+def _indexed(dataset: Dataset, folder: Path) -> Index:
+    write_index(dataset.clips, dataset.labels, folder)
+    return load_index(folder / Index.FILE)
+
+
 def _unshaped(place: Scratch, pair: Pair, dataset: Dataset, folder: Path) -> dict[str, Spread]:
     """The push as a share of what the slower of cipher and disk takes, where the link is no limit."""
-    index = write_index(dataset.clips, dataset.labels, folder / "unshaped")
+    index = _indexed(dataset, folder / "unshaped")
 
     def push() -> float:
         with place.fresh() as there:
