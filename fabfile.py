@@ -1,4 +1,7 @@
-"""`fab` tasks: thin fronts of the stages. INVENTORY=FILE chooses another inventory than inventory.yaml."""
+"""`fab` tasks: thin fronts of the stages. INVENTORY=FILE chooses another inventory than inventory.yaml.
+
+A task imports what it runs when it runs, so that `fab --list`, `--help` and the small commands start at once.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +9,18 @@ import functools
 import os
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from invoke import Exit, task
 
-from deploy import audit as audits
-from deploy import clean as clean_hosts
-from deploy import doctor as doctor_of_hosts
-from deploy import interrupt, inventory
-from deploy.console import let_go_of_output, say
-from deploy.containers import images, rootfs
-from deploy.context import Context
+from deploy import interrupt
 from deploy.errors import KitError
-from deploy.evidence import compare as comparison
-from deploy.evidence import runs
-from deploy.evidence.status import print_status
-from deploy.hosts import trust as trust_hosts
-from deploy.stages import bench, convert, gpu, locate, report, score, tune
 from stgcn.errors import InputError, sentence
 from stgcn.files import FULL
+
+if TYPE_CHECKING:
+    from deploy.context import Context
+    from deploy.inventory import Inventory
 
 HELP = {
     "dry": "print what would run, on which host, and run nothing",
@@ -33,12 +29,16 @@ HELP = {
 }
 
 
-def _inventory() -> inventory.Inventory:
+def _inventory() -> Inventory:
+    from deploy import inventory
+
     name = os.environ.get("INVENTORY") or "inventory.yaml"
     return inventory.load(inventory.local_path(name))
 
 
 def _context(**switches: bool) -> Context:
+    from deploy.context import Context
+
     return Context(_inventory(), **switches)
 
 
@@ -55,6 +55,8 @@ def _told(body: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(body)
     def wrapper(*args: Any, **kwargs: Any) -> None:
         interrupt.install()
+        from deploy.console import let_go_of_output, say
+
         try:
             body(*args, **kwargs)
         except InputError as error:
@@ -76,6 +78,8 @@ def _told(body: Callable[..., None]) -> Callable[..., None]:
 @_told
 def gpu_stage(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
     """Check and index the dataset, export the ONNX, compute the fp32 reference logits."""
+    from deploy.stages import gpu
+
     with _context(dry=dry, fresh=fresh) as context:
         gpu.run(context)
 
@@ -84,6 +88,8 @@ def gpu_stage(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
 @_told
 def npu_convert(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
     """Convert the ONNX to one OM a batch size with ATC."""
+    from deploy.stages import convert
+
     with _context(dry=dry, fresh=fresh) as context:
         convert.run(context)
 
@@ -92,6 +98,8 @@ def npu_convert(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
 @_told
 def npu_bench(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
     """Run every sample through each OM, then measure each OM's throughput on an idle device."""
+    from deploy.stages import bench
+
     with _context(dry=dry, fresh=fresh, force=force) as context:
         bench.run(context)
 
@@ -100,6 +108,8 @@ def npu_bench(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyp
 @_told
 def npu_tune(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
     """Measure every variant, precision mode and batch size that `tune` lists; which one wins, and by how much."""
+    from deploy.stages import tune
+
     with _context(dry=dry, fresh=fresh, force=force) as context:
         tune.run(context)
 
@@ -108,6 +118,8 @@ def npu_tune(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untype
 @_told
 def score_(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
     """Score the results against the labels and the fp32 reference: table, summary.json, verdict."""
+    from deploy.stages import score
+
     with _context(dry=dry, fresh=fresh) as context:
         score.run(context)
 
@@ -116,6 +128,8 @@ def score_(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
 @_told
 def report_(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
     """Make the page of the verdict again: report/report.html."""
+    from deploy.stages import report
+
     with _context(dry=dry, fresh=fresh) as context:
         report.run(context)
 
@@ -124,6 +138,8 @@ def report_(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
 @_told
 def locate_(_c, samples="2", dry=False, fresh=False):  # type: ignore[no-untyped-def]
     """Find the block whose output leaves fp32's, and whether another precision_mode helps."""
+    from deploy.stages import locate
+
     count = _whole_number("--samples", samples)
     with _context(dry=dry, fresh=fresh) as context:
         locate.run(context, count)
@@ -133,6 +149,8 @@ def locate_(_c, samples="2", dry=False, fresh=False):  # type: ignore[no-untyped
 @_told
 def audit(_c, run=""):  # type: ignore[no-untyped-def]
     """Recompute the chain from dataset to page; name the first thing that does not hold."""
+    from deploy import audit as audits
+
     audits.print_audit(_context(), run)
 
 
@@ -140,6 +158,9 @@ def audit(_c, run=""):  # type: ignore[no-untyped-def]
 @_told
 def compare_(_c, run_a, run_b):  # type: ignore[no-untyped-def]
     """Show what two kept runs differ in, and whether a throughput differs beyond both runs' spread."""
+    from deploy.evidence import compare as comparison
+    from deploy.evidence import runs
+
     workspace = _context().workspace
     comparison.print_comparison(runs.find(workspace, run_a), runs.find(workspace, run_b))
 
@@ -148,6 +169,8 @@ def compare_(_c, run_a, run_b):  # type: ignore[no-untyped-def]
 @_told
 def runs_(_c):  # type: ignore[no-untyped-def]
     """List the kept runs, oldest first."""
+    from deploy.evidence import runs
+
     runs.print_runs(_context().workspace)
 
 
@@ -155,6 +178,8 @@ def runs_(_c):  # type: ignore[no-untyped-def]
 @_told
 def prune(_c, keep="10", dry=False):  # type: ignore[no-untyped-def]
     """Remove all but the newest kept runs."""
+    from deploy.evidence import runs
+
     runs.prune(_context().workspace, _whole_number("--keep", keep), dry)
 
 
@@ -162,6 +187,8 @@ def prune(_c, keep="10", dry=False):  # type: ignore[no-untyped-def]
 @_told
 def status(_c):  # type: ignore[no-untyped-def]
     """Show each step of the workspace: state, host, age, key."""
+    from deploy.evidence.status import print_status
+
     print_status(_context())
 
 
@@ -169,6 +196,8 @@ def status(_c):  # type: ignore[no-untyped-def]
 @_told
 def doctor(_c):  # type: ignore[no-untyped-def]
     """Check every host of the inventory, in parallel; a command to mend each thing that is not fit."""
+    from deploy import doctor as doctor_of_hosts
+
     with _context(dry=True) as context:
         doctor_of_hosts.run(context)
 
@@ -177,6 +206,8 @@ def doctor(_c):  # type: ignore[no-untyped-def]
 @_told
 def trust(_c):  # type: ignore[no-untyped-def]
     """Show the SSH host keys by their fingerprints and pin them after a yes."""
+    from deploy.hosts import trust as trust_hosts
+
     trust_hosts.run(_inventory())
 
 
@@ -184,6 +215,8 @@ def trust(_c):  # type: ignore[no-untyped-def]
 @_told
 def clean(_c):  # type: ignore[no-untyped-def]
     """Remove the kit's helper, clips and models from every host; artefacts here stay."""
+    from deploy import clean as clean_hosts
+
     with _context() as context:
         clean_hosts.run(context)
 
@@ -192,6 +225,8 @@ def clean(_c):  # type: ignore[no-untyped-def]
 @_told
 def gpu_image(_c):  # type: ignore[no-untyped-def]
     """Build stgcn-gpu; BASE_IMAGE, RUN_IMAGE, MMSKELETON_SRC and others in the environment (docs/images.md)."""
+    from deploy.containers import images
+
     images.gpu_image(images.Settings(os.environ))
 
 
@@ -199,6 +234,8 @@ def gpu_image(_c):  # type: ignore[no-untyped-def]
 @_told
 def npu_image(_c):  # type: ignore[no-untyped-def]
     """Build stgcn-npu (TARGET=cann) or stgcn-npu:simulator (TARGET=simulator)."""
+    from deploy.containers import images
+
     images.npu_image(images.Settings(os.environ))
 
 
@@ -206,6 +243,8 @@ def npu_image(_c):  # type: ignore[no-untyped-def]
 @_told
 def cann_image(_c):  # type: ignore[no-untyped-def]
     """Build stgcn-cann, a base with the CANN of the .run files in CANN_RUN."""
+    from deploy.containers import images
+
     images.cann_image(images.Settings(os.environ))
 
 
@@ -213,6 +252,8 @@ def cann_image(_c):  # type: ignore[no-untyped-def]
 @_told
 def compare_images(_c, first, second):  # type: ignore[no-untyped-def]
     """Compare the files of two images; any difference without a known reason is an error."""
+    from deploy.containers import rootfs
+
     rootfs.compare(first, second)
 
 
@@ -220,5 +261,8 @@ def compare_images(_c, first, second):  # type: ignore[no-untyped-def]
 @_told
 def sbom(_c, image=None):  # type: ignore[no-untyped-def]
     """Write a CycloneDX list of each image's packages to work/sbom/ (default: stgcn-gpu, stgcn-npu:simulator)."""
+    from deploy import inventory
+    from deploy.containers import images, rootfs
+
     for name in image or (images.GPU_IMAGE, images.SIMULATOR_IMAGE):
         rootfs.write_sbom(name, inventory.ROOT / "work/sbom" / f"{name.replace(':', '-').replace('/', '_')}.cdx.json")
