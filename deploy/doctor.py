@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import shlex
-import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -14,18 +16,30 @@ from rich.table import Table
 
 from deploy.console import check_mark, console
 from deploy.containers import runtime
+from deploy.containers.endpoint import EngineError
+from deploy.containers.engine import Engine
 from deploy.context import Context
 from deploy.errors import KitError
-from deploy.hosts.host import Host
+from deploy.hosts.host import Completed, Host
 from deploy.hosts.ssh import NotTrusted, Refused, Unreachable
 from deploy.inventory import Gpu, Npu
-from deploy.npu.device import Facts, Smi
+from deploy.npu import ais_bench, atc
+from deploy.npu.device import PROBE_TIMEOUT_S, Facts, Smi, read_era
 from deploy.stages import gpu
 from stgcn.dataset import CLIP_BYTES
 
 CLOCK_SKEW_S = 5.0  # ages and `since` would mislead beyond it
-CONTAINER_UID = 1000
 SPARE_BYTES = 1 << 30  # for models, results and logs
+AS_SAID = "do what it says, then `fab doctor` again"
+_OPEN = """
+import os, sys
+for path in filter(os.path.exists, sys.argv[1:]):
+    try:
+        os.close(os.open(path, os.O_RDWR))
+        print("opened", path)
+    except OSError as error:
+        print("refused", error.errno, path)
+"""
 
 
 @dataclass(frozen=True)
@@ -86,8 +100,11 @@ def _examine(context: Context, section: Gpu | Npu) -> Iterator[Check]:
     yield from _machine(host, facts, (before + time.time()) / 2)
     yield _disk(context, host, facts, section)
     if section.runtime == "docker":
-        yield from _docker(host, facts, section)
-    yield from _gpu_tools(context, host) if isinstance(section, Gpu) else _npu_tools(host, section)
+        yield from _docker(Engine(section, host), section)
+    if isinstance(section, Gpu):
+        yield from _gpu_tools(context, host)
+    else:
+        yield from _npu_tools(host, section, facts["devices"])
 
 
 def _ssh_target(section: Gpu | Npu) -> list[str]:
@@ -129,26 +146,26 @@ def _disk(context: Context, host: Host, facts: Mapping[str, Any], section: Gpu |
     return Check(host.name, "disk", free >= need, detail, f"df -h {shlex.quote(str(host.workspace))}; free some there")
 
 
-def _docker(host: Host, facts: Mapping[str, Any], section: Gpu | Npu) -> Iterator[Check]:
+def _docker(engine: Engine, section: Gpu | Npu) -> Iterator[Check]:
+    """By the client that runs and builds have."""
+    host = engine.host.name
     try:
-        done = host.run(["docker", "version", "--format", "{{.Server.Version}}"], timeout_s=30)
-        running, detail = done.status == 0, done.output.strip().splitlines()[-1:]
+        version = engine.client.version()["Version"]
+    except EngineError as error:
+        yield Check(host, "Docker", False, error.sentence, error.cure)
+        return
     except KitError as error:
-        running, detail = False, [str(error)]
-    yield Check(host.name, "Docker", running, detail[0] if detail else "no answer", "sudo systemctl start docker")
-    if running:
-        done = host.run(["docker", "image", "inspect", "--format", "{{.Id}}", section.image], timeout_s=30)
+        yield Check(host, "Docker", False, str(error), AS_SAID)
+        return
+    mapped = {"rootless": ", rootless", "userns": ", its user namespace left for the host's"}.get(
+        engine.uid_map or "", ""
+    )
+    yield Check(host, "Docker", True, f"{version}{mapped}")
+    try:
+        yield Check(host, "image", True, f"{section.image} {engine.image(section.image)['id'][:80]}")
+    except KitError as error:
         target = "gpu-image" if isinstance(section, Gpu) else "npu-image"
-        yield Check(
-            host.name, "image", done.status == 0, f"{section.image} {done.output.strip()[:80]}", f"make {target}"
-        )
-    for path, (uid, gid, mode) in facts["devices"].items():
-        reached = (uid == CONTAINER_UID and mode & stat.S_IWUSR) or (gid == CONTAINER_UID and mode & stat.S_IWGRP)
-        detail_of = f"{path} is {uid}:{gid} {stat.filemode(mode)}"
-        fit = bool(reached or mode & stat.S_IWOTH)
-        yield Check(
-            host.name, "device node", fit, detail_of, f"sudo chgrp {CONTAINER_UID} {path}; sudo chmod g+rw {path}"
-        )
+        yield Check(host, "image", False, str(error), f"make {target}")
 
 
 def _gpu_tools(context: Context, host: Host) -> Iterator[Check]:
@@ -156,7 +173,9 @@ def _gpu_tools(context: Context, host: Host) -> Iterator[Check]:
         found = gpu.versions(context)
         yield Check(host.name, "packages", True, ", ".join(f"{name} {version}" for name, version in found.items()))
     except KitError as error:
-        yield Check(host.name, "packages", False, str(error), "python3 -m pip install torch numpy onnx onnxruntime")
+        docker = context.inventory.gpu.runtime == "docker"
+        cure = "make gpu-image" if docker else "name a Python that has torch, numpy, onnx, onnxruntime as `gpu.python`"
+        yield Check(host.name, "packages", False, str(error), cure)
     paths = {"data": context.data, "labels": context.labels, "checkpoint": context.checkpoint}
     for name, path in paths.items():
         folder = {"folder": str(path.parent)}
@@ -166,7 +185,8 @@ def _gpu_tools(context: Context, host: Host) -> Iterator[Check]:
         )
 
 
-def _npu_tools(host: Host, section: Npu) -> Iterator[Check]:
+def _npu_tools(host: Host, section: Npu, nodes: Mapping[str, Sequence[int]]) -> Iterator[Check]:
+    """What each tool does when it is used, not whether it is there."""
     try:
         tools = runtime.for_npu(section, host)
         found = Facts.read(section, tools, Smi.of(section, tools))
@@ -174,8 +194,54 @@ def _npu_tools(host: Host, section: Npu) -> Iterator[Check]:
         yield Check(host.name, "NPU tools", False, str(error), "correct `tools` or `devices` in the inventory")
         return
     chips = ", ".join(f"{chip.device}: {chip.name}" for chip in found.chips)
-    yield Check(host.name, "devices", True, f"{chips} ({found.soc_version})")
+    yield Check(host.name, "devices", True, f"{chips} ({found.soc_version}){found.mark}")
     yield Check(host.name, "CANN, driver", True, f"{found.cann}, driver {found.driver}")
-    there = f"sha256 {found.ais_bench[:12]}" if found.ais_bench else f"{section.tools.python} has none"
-    install = f"install it for {section.tools.python}, or name another Python under `tools`"
-    yield Check(host.name, "ais_bench", found.ais_bench is not None, there, install)
+    python = section.tools.python
+    yield _tried(host, "Python modules", lambda: ais_bench.parse_imports(_say(tools, ais_bench.imports_argv(python))))
+    yield _tried(host, "ais_bench", lambda: f"as of {read_era(section, tools, found)}")
+    yield _tried(host, "atc", lambda: atc.parse_help(_say(tools, [section.tools.atc, "--help"])))
+    if not found.simulated:
+        for chip in found.chips:
+            yield _device_nodes(host, section, tools.on_device(chip.device)[0], chip.device, nodes)
+
+
+def _say(tools: runtime.Runtime, argv: Sequence[str]) -> Completed:
+    return tools.run(argv, timeout_s=PROBE_TIMEOUT_S)
+
+
+def _tried(host: Host, what: str, attempt: Callable[[], str]) -> Check:
+    try:
+        return Check(host.name, what, True, attempt())
+    except KitError as error:
+        return Check(host.name, what, False, str(error).removeprefix(f"{host.name}: "), AS_SAID)
+
+
+def _device_nodes(
+    host: Host, section: Npu, tools: runtime.Runtime, device: int, nodes: Mapping[str, Sequence[int]]
+) -> Check:
+    """Open a device's nodes where its runs will, as the user that they will have."""
+    wanted = [f"/dev/davinci{device}", *runtime.NPU_NODES]
+    what = f"device {device}"
+    try:
+        done = _say(tools, [section.tools.python, "-c", _OPEN, *wanted])
+    except KitError as error:
+        return Check(host.name, what, False, str(error), AS_SAID)
+    opened = [line.partition(" ")[2] for line in done.output.splitlines() if line.startswith("opened ")]
+    refused = [found.groups() for found in re.finditer(r"^refused ([0-9]+) (\S+)", done.output, re.MULTILINE)]
+    if not refused and opened:
+        return Check(host.name, what, True, f"{', '.join(opened)} can be opened")
+    if not refused:
+        return Check(
+            host.name,
+            what,
+            False,
+            f"none of {', '.join(wanted)} is there",
+            "load the Ascend driver, or mount the nodes",
+        )
+    number, path = int(refused[0][0]), refused[0][1]
+    group = nodes.get(path, (0, 0, 0))[1]
+    detail = f"{path} cannot be opened ({os.strerror(number)})"
+    if number == errno.EBUSY:
+        return Check(host.name, what, False, detail, "stop the container or process that holds it (npu-smi info)")
+    cure = f"sudo chmod g+rw {path}" if section.runtime == "docker" else f"sudo usermod -aG {group} $USER, log in again"
+    return Check(host.name, what, False, detail, cure)

@@ -14,7 +14,9 @@ from decimal import Decimal
 from typing import Literal, TypeAlias
 
 from deploy.errors import KitError
+from deploy.hosts.host import Completed
 from deploy.npu import cann_error, transcript
+from stgcn import plain_json
 
 # Generations of the front end, each named by a release; 2022-12 is the guide's.
 Era: TypeAlias = Literal["2022-06", "2022-12", "2023-06", "2024"]
@@ -46,6 +48,32 @@ class Performance:
 
 def help_argv(python: str) -> list[str]:
     return [python, "-m", "ais_bench", "--help"]
+
+
+# One module after another, so that the first that fails is named; a JSON line of their versions where none does.
+_IMPORTS = """
+import importlib, json
+found = {}
+for name in ("numpy", "aclruntime", "ais_bench"):
+    found[name] = str(getattr(importlib.import_module(name), "__version__", ""))
+print(json.dumps(found))
+"""
+
+
+def imports_argv(python: str) -> list[str]:
+    """The command that imports what ais_bench runs on, in the Python that will run it."""
+    return [python, "-c", _IMPORTS]
+
+
+def parse_imports(done: Completed) -> str:
+    """What was imported, with versions where a module has one. Raises KitError where one cannot be."""
+    line = (done.output.strip().splitlines() or [""])[-1]
+    try:
+        if done.status != 0:
+            raise ValueError(done.status)
+        return ", ".join(f"{name} {version}".strip() for name, version in plain_json.loads(line).items())
+    except (ValueError, AttributeError):
+        raise failure(done.output, done.status) from None
 
 
 def infer_argv(

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from deploy.errors import KitError
+from deploy.hosts.host import Completed
 from deploy.npu import cann_error, transcript
 
 SUCCESS = "ATC run success"
@@ -164,6 +165,14 @@ def aoe_argv(
 def parse(output: str, status: int) -> None:
     """Accept an ATC run that says it succeeded and exits 0; else raise KitError with what to do about it."""
     _accept("atc", SUCCESS, output, status)
+
+
+def parse_help(done: Completed) -> str:
+    """What `atc --help` shows of itself; it may exit with 1. Raises KitError where it does not start."""
+    lines = transcript.lines(done.output)
+    if not any(re.match(r"-?-(model|framework)\b", line) for line in lines):
+        raise KitError(_refusal("atc", "--model", done.output, done.status))
+    return transcript.quote(next((line for line in lines if "usage" in line.lower()), lines[0]))
 
 
 def parse_aoe(output: str, status: int) -> None:

@@ -1,0 +1,84 @@
+"""Doctor's checks of NPU tools prove that they work: real programs that are there and do not."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+
+from deploy.doctor import Check, _device_nodes, _npu_tools
+from deploy.hosts.host import Completed
+from deploy.hosts.local import LocalHost
+from deploy.inventory import ROOT, Npu
+
+NODES = {"/dev/davinci3": (1000, 1077, 0o20660)}
+
+
+def section(**tools: Any) -> Npu:
+    scripts = [str(ROOT / "docker/npu/simulator/set_env.sh")]
+    return Npu(name="npu-a", runtime="native", tools={"env_scripts": scripts, **tools})  # type: ignore[arg-type]
+
+
+def script(path: Path, text: str) -> str:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def checks(tmp_path: Path, **tools: Any) -> dict[str, Check]:
+    return {check.what: check for check in _npu_tools(LocalHost("npu-a", tmp_path), section(**tools), {})}
+
+
+def test_tools_that_work_are_shown_working(tmp_path: Path) -> None:
+    found = checks(tmp_path)
+    assert all(check.ok for check in found.values())
+    assert "numpy" in found["Python modules"].detail
+    assert found["ais_bench"].detail == "as of 2022-12"
+
+
+def test_a_tool_that_is_there_and_does_not_start_is_not_fit(tmp_path: Path) -> None:
+    lacking = (
+        "echo atc.bin: error while loading shared libraries: libascend_hal.so: cannot open shared object file; exit 1"
+    )
+    found = checks(tmp_path, atc=script(tmp_path / "atc", lacking))
+    assert not found["atc"].ok
+    assert "the driver's lib64" in found["atc"].detail
+
+
+def test_modules_that_are_there_and_cannot_be_imported_are_not_fit(tmp_path: Path) -> None:
+    broken = tmp_path / "numpy"
+    broken.mkdir()
+    (broken / "__init__.py").write_text("raise ImportError('numpy.core.multiarray failed to import')")
+    python = script(tmp_path / "python", f'PYTHONPATH="{tmp_path}:$PYTHONPATH" exec python3 "$@"')
+    found = checks(tmp_path, python=python)
+    assert not found["Python modules"].ok
+    assert "numpy<2" in found["Python modules"].detail
+
+
+class Printing:
+    """A runtime whose programs print what they are told to."""
+
+    def __init__(self, output: str) -> None:
+        self.output = output
+
+    def run(self, *_: Any, **__: Any) -> Completed:
+        return Completed(0, self.output)
+
+
+@pytest.mark.parametrize(
+    ("output", "runtime", "ok", "says"),
+    [
+        ("opened /dev/davinci3\nopened /dev/davinci_manager\n", "native", True, "davinci_manager can be opened"),
+        ("refused 13 /dev/davinci3\n", "native", False, "sudo usermod -aG 1077"),
+        ("refused 13 /dev/davinci3\n", "docker", False, "sudo chmod g+rw /dev/davinci3"),
+        ("opened /dev/davinci3\nrefused 16 /dev/hisi_hdc\n", "native", False, "stop the container or process"),
+        ("", "native", False, "load the Ascend driver"),
+    ],
+)
+def test_a_device_is_opened_as_the_run_will(output: str, runtime: Any, ok: bool, says: str) -> None:
+    npu = Npu(name="npu-a", runtime=runtime)
+    host = LocalHost("npu-a", Path(PurePosixPath("/")))
+    check = _device_nodes(host, npu, Printing(output), 3, NODES)  # type: ignore[arg-type]
+    assert check.ok is ok
+    assert says in check.detail + check.mend
