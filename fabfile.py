@@ -5,6 +5,11 @@ A task imports what it runs when it runs, so that `fab --list`, `--help` and the
 
 from __future__ import annotations
 
+# ruff: noqa: E402
+from deploy import interrupt
+
+interrupt.end_at_once()  # until a task begins
+
 import functools
 import os
 import re
@@ -13,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from invoke import Exit, task
 
-from deploy import interrupt
 from deploy.errors import KitError
 from stgcn.errors import InputError, sentence
 from stgcn.files import FULL
@@ -67,6 +71,10 @@ def _told(body: Callable[..., None]) -> Callable[..., None]:
             way_out = "; make room and run the command again" if error.errno in FULL else ""
             told = f"error: {error.filename or 'input or output'}: {reason}{way_out}"
             raise Exit(sentence(told), code=1) from None
+        except MemoryError:
+            raise Exit(
+                "error: out of memory; close other programs, or run this on a machine with more", code=1
+            ) from None
         except KeyboardInterrupt:
             say("interrupted; run the command again to go on where it was", "yellow")
             raise Exit(code=130) from None

@@ -60,6 +60,8 @@ def run_main(main: Callable[[Optional[List[str]]], None]) -> None:
         sys.exit(f"error: {error}")
     except OSError as error:
         sys.exit(sentence(f"error: {error.filename or 'input or output'}: {error.strerror or error}"))
+    except MemoryError:
+        sys.exit("error: out of memory; close other programs, or run this on a machine with more")
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -89,17 +89,25 @@ def _grid(title: str, *headings: str) -> Table:
     return grid
 
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
 def to_csv(summary: Mapping[str, Any]) -> str:
     """One row a batch size; the same keys as summary.json's, throughput and latency flattened."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     flat = [f"{group}_{name}" for group, names in NESTED.items() for name in names]
-    writer.writerow([*COLUMNS, *flat, "flipped", "simulated", "persons_per_sample"])
+    writer.writerow([*map(as_text, (*COLUMNS, *flat)), "flipped", "simulated", "persons_per_sample"])
     for row in summary["batches"]:
         figures = [(row[group] or {}).get(name, "") for group, names in NESTED.items() for name in names]
         facts = [row["flipped_count"], summary["device"]["simulated"], (summary["persons"] or {}).get("a_clip", "")]
-        writer.writerow([*(row[name] for name in COLUMNS), *figures, *facts])
+        writer.writerow([as_text(cell) for cell in (*(row[name] for name in COLUMNS), *figures, *facts)])
     return text.getvalue()
+
+
+def as_text(cell: Any) -> Any:
+    """A cell of a CSV: text that a spreadsheet would run as a formula (OWASP, CSV injection) is marked as text."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
 def worst_error(row: Mapping[str, Any]) -> float:

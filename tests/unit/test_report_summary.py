@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from deploy.report import summary as of
-from deploy.report.table import table, to_csv
+from deploy.report.table import as_text, table, to_csv
 
 DEVICE = {"chip": "310P3", "soc_version": "Ascend310P3", "simulated": True, "cann": "6.0.RC1", "driver": "22.0.2"}
 FIGURE = {
@@ -151,3 +151,9 @@ def test_single_persons_are_labelled_and_have_a_rate_of_their_own() -> None:
     assert re.search(r"batch size, persons .* samples/s .* persons/s", told.getvalue())
     assert re.search(r"│ +4\.00 │ +4\.80 │ +✓ │", told.getvalue())
     assert [row["persons_per_sample"] for row in csv.DictReader(io.StringIO(to_csv(verdict)))] == ["1.2", "1.2"]
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_a_cell_that_a_spreadsheet_would_run_is_text(cell: str) -> None:
+    assert as_text(cell) == f"'{cell}"
+    assert [as_text(value) for value in ("fused", "a=b", -1.5, "")] == ["fused", "a=b", -1.5, ""]
