@@ -6,6 +6,7 @@ The settings are make's variables, read from the environment: see docs/images.md
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -48,13 +49,28 @@ class Settings:
             raise KitError(f"{name}={value}: give 1 for yes, or leave it out")
         return value == "1"
 
+    @property
+    def machine(self) -> str:
+        """What the image is for, as Docker calls it: PLATFORM's, or this machine's."""
+        machine = (self.text("PLATFORM") or platform.machine()).removeprefix("linux/").partition("/")[0]
+        return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
+
     def arguments(self, **names: str) -> dict[str, str]:
         """Build arguments `argument=VARIABLE`, those alone that are given."""
         return {argument: value for argument, name in names.items() if (value := self.text(name))}
 
 
 def gpu_image(settings: Settings) -> None:
-    """Build stgcn-gpu."""
+    """Build stgcn-gpu.
+
+    Raises:
+        KitError: not for x86-64, or what goes in is not to be had.
+    """
+    if (machine := settings.machine) != "amd64":
+        raise KitError(
+            f"the GPU image is the guide's, whose torch 1.2.0 has no wheel for {machine}: build it on x86-64, or set "
+            "`gpu.runtime: native` in the inventory, for the kit runs on today's torch too"
+        )
     without = settings.flag("WITHOUT_MMSKELETON")
     with _context("docker/build", "docker/gpu", "stgcn") as context:
         _gather_mmskeleton(context, None if without else settings)
@@ -62,6 +78,10 @@ def gpu_image(settings: Settings) -> None:
         if settings.flag("MMDETECTION"):
             MMDETECTION.gather(settings.text("MMDETECTION_SRC"), context / "mmdetection")
         (context / "mmdetection/README").write_text("Empty but for this: make gpu-image MMDETECTION=1 fills it.\n")
+        (context / "torch").mkdir()
+        (context / "torch/README").write_text("Empty but for this: make gpu-image TORCH_WHEELS=FOLDER fills it.\n")
+        if given := settings.text("TORCH_WHEELS"):
+            _take_wheels("TORCH_WHEELS", Path(given).expanduser(), context / "torch")
         arguments = settings.arguments(BASE_IMAGE="BASE_IMAGE", RUN_IMAGE="RUN_IMAGE", CUDA_NMS="CUDA_NMS")
         labels = {
             SOURCES_LABEL: sources([ROOT / "stgcn"]),
@@ -89,7 +109,7 @@ def npu_image(settings: Settings) -> None:
 def cann_image(settings: Settings) -> None:
     """Build stgcn-cann, a base with the CANN of the user's own .run files."""
     folder = Path(settings.text("CANN_RUN") or "cann").expanduser()
-    packages = _cann_packages(folder)
+    packages = _cann_packages(folder, settings.machine)
     with _context("docker/build", "docker/npu") as context:
         (context / "cann").mkdir()
         for package in packages:
@@ -99,11 +119,12 @@ def cann_image(settings: Settings) -> None:
         _build(settings, context, "docker/npu/cann.Dockerfile", None, CANN_IMAGE, arguments, labels)
 
 
-def _cann_packages(folder: Path) -> list[Path]:
+def _cann_packages(folder: Path, machine: str) -> list[Path]:
     """The .run files of a folder, of which every one is going to be installed.
 
     Raises:
-        KitError: there is no toolkit among them, or one that is no part of a conversion; or SHA256SUMS says otherwise.
+        KitError: there is no toolkit among them, one is no part of a conversion or for another machine, or is not as
+            SHA256SUMS says.
     """
     packages = sorted(folder.glob("*.run"))
     toolkits = [package for package in packages if "toolkit" in package.name]
@@ -121,6 +142,11 @@ def _cann_packages(folder: Path) -> list[Path]:
             raise KitError(
                 f"{package}: it would not be used, for the image takes a toolkit and its operator packages "
                 "(Ascend-cann-kernels-<chip>_*.run, from 8.5 on Ascend-cann-<chip>-ops_*.run); move it away"
+            )
+        other = {"amd64": "aarch64", "arm64": "x86_64"}.get(machine, "")
+        if other and other in package.name.replace("x86-64", "x86_64"):
+            raise KitError(
+                f"{package}: it is for {other}, and the image for {machine}; PLATFORM=linux/... chooses another"
             )
     if (folder / SUMS).exists():
         _check_sums(folder, packages)
@@ -153,21 +179,27 @@ def _gather_mmskeleton(context: Path, settings: Settings | None) -> None:
 def _gather_ais_bench(into: Path, settings: Settings) -> str:
     """The tool's verified source, or a folder of wheels as its SHA256SUMS has them; what it is, for the record."""
     given = settings.text("AIS_BENCH_SRC")
-    wheels = sorted(Path(given).expanduser().glob("*.whl")) if given else []
+    if given and list(Path(given).expanduser().glob("*.whl")):
+        _take_wheels("AIS_BENCH_SRC", Path(given).expanduser(), into)
+        return "wheels"
+    source = _chosen(AIS_BENCH, settings)
+    source.gather(given, into)
+    return source.commit or f"tree {source.tree}"
+
+
+def _take_wheels(variable: str, folder: Path, into: Path) -> None:
+    """Copy a folder's wheels as its SHA256SUMS has them."""
+    wheels = sorted(folder.glob("*.whl"))
     if not wheels:
-        source = _chosen(AIS_BENCH, settings)
-        source.gather(given, into)
-        return source.commit or f"tree {source.tree}"
-    folder = wheels[0].parent
+        raise KitError(f"{variable}={folder}: no wheel there; name a folder of wheels with their SHA256SUMS")
     if not (folder / SUMS).is_file():
         raise KitError(
-            f"AIS_BENCH_SRC={folder}: wheels without a SHA256SUMS file; write one of sums that you trust "
+            f"{variable}={folder}: wheels without a SHA256SUMS file; write one of sums that you trust "
             "(sha256sum *.whl > SHA256SUMS)"
         )
     _check_sums(folder, wheels)
     for path in wheels:
         shutil.copyfile(path, into / path.name)
-    return "wheels"
 
 
 def _chosen(source: Source, settings: Settings) -> Source:
@@ -216,6 +248,7 @@ def _build(
     with _secrets(settings.environ) as secrets:
         argv = [_docker(settings), "build", f"--file={context / dockerfile}", f"--tag={tag}", *secrets]
         argv += [f"--target={target}"] if target else []
+        argv += [f"--platform=linux/{settings.machine}"] if settings.text("PLATFORM") else []
         argv += ["--no-cache"] if settings.flag("NO_CACHE") else []
         if folder := settings.text("CACHE_DIR"):
             argv += [f"--cache-from=type=local,src={folder}", f"--cache-to=type=local,dest={folder},mode=max", "--load"]

@@ -9,5 +9,6 @@ lock() {
 }
 lock --only-binary :all: pip.in --output-file pip.lock
 lock --only-binary :all: requirements.in --output-file requirements.lock
+lock --only-binary :all: --no-deps torch.in --output-file torch.lock
 lock --no-deps sources.in --output-file sources.lock
 lock --only-binary :all: --constraint requirements.lock mmdetection.in --output-file mmdetection.lock

@@ -14,6 +14,7 @@ from deploy.containers.images import Settings
 from deploy.errors import KitError
 from deploy.inventory import ROOT
 
+EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 PATCH = ROOT / "docker/gpu/stgcn.patch"
 
 
@@ -86,10 +87,30 @@ def test_wheels_without_sums_are_refused(docker: Path) -> None:
         build(docker, TARGET="cann", AIS_BENCH_SRC=str(docker))
 
 
+@pytest.mark.parametrize("platform", ["linux/arm64", "arm64", "linux/arm64/v8"])
+def test_what_another_machine_cannot_have_is_told_before_anything_is_built(docker: Path, platform: str) -> None:
+    with pytest.raises(KitError, match=r"torch 1\.2\.0 has no wheel for arm64"):
+        images.gpu_image(Settings({"DOCKER": str(docker / "docker"), "PLATFORM": platform}))
+    assert not (docker / "argv").exists()
+    assert "--platform=linux/arm64" in build(docker, PLATFORM=platform)
+
+
+def test_torch_of_the_users_own_wheels_goes_in_as_their_sums_say(docker: Path) -> None:
+    wheels = docker / "wheels"
+    wheels.mkdir()
+    settings = {"DOCKER": str(docker / "docker"), "WITHOUT_MMSKELETON": "1", "TORCH_WHEELS": str(wheels)}
+    with pytest.raises(KitError, match="TORCH_WHEELS=.*: no wheel"):
+        images.gpu_image(Settings(settings))
+    name = "torch-1.2.0+cpu-cp37-cp37m-manylinux1_x86_64.whl"
+    (wheels / name).touch()
+    (wheels / "SHA256SUMS").write_text(f"{EMPTY_SHA256}  {name}\n")
+    images.gpu_image(Settings(settings))
+    assert f"644 torch/{name}" in (docker / "context").read_text().splitlines()
+
+
 TOOLKIT, KERNELS, OPS = (
     f"Ascend-cann-{name}_linux-x86_64.run" for name in ("toolkit_8.5.0", "kernels-310p_8.3.RC1", "310p-ops_8.5.0")
 )
-EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 
 
 def cann_image(docker: Path, *packages: str, sums: str | None = None) -> list[str]:
@@ -99,7 +120,7 @@ def cann_image(docker: Path, *packages: str, sums: str | None = None) -> list[st
         (folder / name).touch()
     if sums is not None:
         (folder / "SHA256SUMS").write_text(sums)
-    images.cann_image(Settings({"DOCKER": str(docker / "docker"), "CANN_RUN": str(folder)}))
+    images.cann_image(Settings({"DOCKER": str(docker / "docker"), "CANN_RUN": str(folder), "PLATFORM": "linux/amd64"}))
     return [line.split()[1] for line in (docker / "context").read_text().splitlines()]
 
 
@@ -116,6 +137,7 @@ def test_every_package_of_cann_goes_into_the_build(docker: Path, packages: list[
         ([OPS], "no toolkit"),
         ([TOOLKIT, TOOLKIT.replace("8.5.0", "9.0.1")], "2 toolkits"),
         ([TOOLKIT, "Ascend-cann-nnal_8.5.0_linux-x86_64.run"], "Ascend-cann-nnal_8.5.0_linux-x86_64.run"),
+        ([TOOLKIT.replace("x86_64", "aarch64")], "aarch64"),
         ([TOOLKIT, "Ascend-hdk-310p-npu-driver_25.2.0_linux-x86-64.run"], "npu-driver"),
     ],
 )
@@ -165,7 +187,7 @@ def test_the_patch_applies_once_without_fuzz_and_is_refused_twice(tmp_path: Path
     assert "previously applied" in again.stdout
 
 
-@pytest.mark.parametrize("name", ["requirements", "sources", "pip", "mmdetection"])
+@pytest.mark.parametrize("name", ["requirements", "torch", "sources", "pip", "mmdetection"])
 def test_every_package_of_the_legacy_image_is_pinned_with_hashes(name: str) -> None:
     lock = (ROOT / f"docker/gpu/{name}.lock").read_text()
     packages = re.findall(r"^([a-z0-9-]+)==\S+ \\\n    --hash=sha256:[0-9a-f]{64}", lock, re.M)
