@@ -256,6 +256,17 @@ def cann_image(_c):  # type: ignore[no-untyped-def]
     images.cann_image(images.Settings(os.environ))
 
 
+@task
+@_told
+def push_image(_c):  # type: ignore[no-untyped-def]
+    """Build the NPU image here for each host's machine, and bring it to the hosts (settings: docs/images.md)."""
+    from deploy import push
+    from deploy.containers.images import Settings
+
+    with _context() as context:
+        push.run(context, Settings(os.environ))
+
+
 @task(positional=["first", "second"])
 @_told
 def compare_images(_c, first, second):  # type: ignore[no-untyped-def]

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,27 @@ def docker_engine(folder: Path) -> Iterator[docker.DockerClient]:
         )
     try:
         yield _answering(daemon, folder / "dockerd.log")
+    finally:
+        daemon.terminate()
+        daemon.wait(60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def another_engine() -> Iterator[docker.DockerClient]:
+    """An engine beside the one that answers, as another host's: without a network, at a socket of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="engine-"))  # short: a socket's path has at most 107 bytes
+    assert os.getuid() == 0, "to start an engine takes root"
+    _install("docker.io")
+    socket_ = f"unix://{folder}/docker.sock"
+    options = {"host": socket_, "data-root": f"{folder}/data", "exec-root": f"{folder}/exec", "bridge": "none"}
+    argv = ["dockerd", *(f"--{name}={value}" for name, value in options.items()), "--iptables=false"]
+    with (folder / "dockerd.log").open("wb") as log:
+        daemon = subprocess.Popen(
+            [*argv, f"--pidfile={folder}/dockerd.pid"], stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        yield _answering(daemon, folder / "dockerd.log", socket_)
     finally:
         daemon.terminate()
         daemon.wait(60)
@@ -87,11 +109,11 @@ def _await_port(port: int) -> None:
             time.sleep(0.05)
 
 
-def _answering(daemon: subprocess.Popen[bytes], log: Path) -> docker.DockerClient:
+def _answering(daemon: subprocess.Popen[bytes], log: Path, at: str | None = None) -> docker.DockerClient:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and daemon.poll() is None:
         try:
-            client = docker.from_env()
+            client = docker.DockerClient(at) if at else docker.from_env()
             client.ping()
             return client
         except docker.errors.DockerException:
