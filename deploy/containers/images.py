@@ -50,10 +50,11 @@ class Settings:
         return value == "1"
 
     @property
-    def machine(self) -> str:
-        """What the image is for, as Docker calls it: PLATFORM's, or this machine's."""
-        machine = (self.text("PLATFORM") or platform.machine()).removeprefix("linux/").partition("/")[0]
-        return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
+    def machines(self) -> list[str]:
+        """What the image is for, as Docker calls them: those of PLATFORM, or this one."""
+        given = self.text("PLATFORM") or platform.machine()
+        names = [name.removeprefix("linux/").partition("/")[0] for name in given.split(",")]
+        return [{"x86_64": "amd64", "aarch64": "arm64"}.get(name, name) for name in names]
 
     def arguments(self, **names: str) -> dict[str, str]:
         """Build arguments `argument=VARIABLE`, those alone that are given."""
@@ -66,9 +67,9 @@ def gpu_image(settings: Settings) -> None:
     Raises:
         KitError: not for x86-64, or what goes in is not to be had.
     """
-    if (machine := settings.machine) != "amd64":
+    if others := [machine for machine in settings.machines if machine != "amd64"]:
         raise KitError(
-            f"the GPU image is the guide's, whose torch 1.2.0 has no wheel for {machine}: build it on x86-64, or set "
+            f"the GPU image is the guide's, whose torch 1.2.0 has no wheel for {others[0]}: build it on x86-64, or set "
             "`gpu.runtime: native` in the inventory, for the kit runs on today's torch too"
         )
     without = settings.flag("WITHOUT_MMSKELETON")
@@ -109,7 +110,7 @@ def npu_image(settings: Settings) -> None:
 def cann_image(settings: Settings) -> None:
     """Build stgcn-cann, a base with the CANN of the user's own .run files."""
     folder = Path(settings.text("CANN_RUN") or "cann").expanduser()
-    packages = _cann_packages(folder, settings.machine)
+    packages = _cann_packages(folder, settings.machines[0])
     with _context("docker/build", "docker/npu") as context:
         (context / "cann").mkdir()
         for package in packages:
@@ -248,7 +249,10 @@ def _build(
     with _secrets(settings.environ) as secrets:
         argv = [_docker(settings), "build", f"--file={context / dockerfile}", f"--tag={tag}", *secrets]
         argv += [f"--target={target}"] if target else []
-        argv += [f"--platform=linux/{settings.machine}"] if settings.text("PLATFORM") else []
+        if settings.text("PLATFORM"):
+            argv.append("--platform=" + ",".join(f"linux/{machine}" for machine in settings.machines))
+        if metadata := settings.text("PUSH"):
+            argv += ["--push", f"--metadata-file={metadata}", "--sbom=true", "--provenance=mode=max"]
         argv += ["--no-cache"] if settings.flag("NO_CACHE") else []
         if folder := settings.text("CACHE_DIR"):
             argv += [f"--cache-from=type=local,src={folder}", f"--cache-to=type=local,dest={folder},mode=max", "--load"]

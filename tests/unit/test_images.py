@@ -95,6 +95,12 @@ def test_what_another_machine_cannot_have_is_told_before_anything_is_built(docke
     assert "--platform=linux/arm64" in build(docker, PLATFORM=platform)
 
 
+def test_a_release_is_pushed_for_every_machine_with_its_sbom_and_provenance(docker: Path) -> None:
+    argv = build(docker, PLATFORM="linux/amd64,linux/arm64", PUSH="/tmp/metadata.json")
+    assert {"--platform=linux/amd64,linux/arm64", "--push", "--sbom=true", "--provenance=mode=max"} <= set(argv)
+    assert "--metadata-file=/tmp/metadata.json" in argv
+
+
 def test_torch_of_the_users_own_wheels_goes_in_as_their_sums_say(docker: Path) -> None:
     wheels = docker / "wheels"
     wheels.mkdir()
