@@ -1,6 +1,7 @@
 """atc and aoe: what they write, what they refuse and how."""
 
 import json
+import re
 import stat
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import helper
+
+import atc
 
 from .conftest import SIMULATOR, Run, atc_command
 from .networks import CLIP, stgcn_like
@@ -194,7 +197,7 @@ def test_shapes_that_the_model_cannot_have(run: Run, tmp_path: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6), tmp_path / "fc.onnx")
     done = run(*atc_command(tmp_path / "fc.onnx", tmp_path / "x", "x:1,5"))
     assert done.returncode == 255
-    assert "\nE19999: Inner Error! " in done.stdout
+    assert "\nE19999: Inner Error!\nE19999  " in done.stdout
 
 
 def test_a_newer_cann_takes_a_newer_opset_and_stamps_its_errors(run: Run, tmp_path: Path) -> None:
@@ -204,10 +207,33 @@ def test_a_newer_cann_takes_a_newer_opset_and_stamps_its_errors(run: Run, tmp_pa
     assert "\nE10010: [PID: " in done.stdout
 
 
+@pytest.mark.parametrize("cann", ["8.5.0", "9.0.1"])
+def test_the_newest_canns_put_a_title_before_the_code(run: Run, onnx_file: Path, tmp_path: Path, cann: str) -> None:
+    done = run(*atc_command(onnx_file, tmp_path / "x"), "--log=loud", CANN=cann)
+    assert re.search(r"\n\[PID: \d+\] \S+ Invalid_Argument\(E10010\): Value loud for parameter --log is", done.stdout)
+    inner = run(*atc_command(onnx_file, tmp_path / "x"), CANN=cann, ATC_ERROR="E19999").stdout
+    assert re.search(r"\nE19999: Inner Error!\nE19999\[PID: \d+\] \S+ Inner_Error\(E19999\):  Infer", inner)
+
+
 @pytest.mark.parametrize(
-    "code",
-    "E10001 E10002 E10004 E10007 E10010 E10011 E10016 E10022 E10041 E10054 E19010 EC0010 EE1001 EZ3003".split(),  # noqa: SIM905
+    ("soc", "cann", "known"),
+    [
+        ("Ascend910_9392", "7.0.0", False),
+        ("Ascend910_9392", "8.0.0", True),
+        ("Ascend950PR_9579", "8.0.0", False),
+        ("Ascend950PR_9579", "8.5.0", True),
+    ],
 )
+def test_a_cann_knows_the_chips_of_its_time(
+    run: Run, onnx_file: Path, tmp_path: Path, soc: str, cann: str, known: bool
+) -> None:
+    command = [word.replace("Ascend310P3", soc) for word in atc_command(onnx_file, tmp_path / "x")]
+    done = run(*command, CANN=cann)
+    assert (done.returncode == 0) is known
+    assert known or "EE1001" in done.stdout
+
+
+@pytest.mark.parametrize("code", sorted(atc.MESSAGES))
 def test_every_code_on_demand(run: Run, onnx_file: Path, tmp_path: Path, code: str) -> None:
     done = run(*atc_command(onnx_file, tmp_path / "x"), ATC_ERROR=code)
     assert done.returncode == 255

@@ -59,6 +59,28 @@ def test_tables(run: Run, knobs: dict[str, str], lines: list[str]) -> None:
     assert len({len(line) for line in text.splitlines()}) == 1, "the bars are not under each other"
 
 
+@pytest.mark.parametrize(
+    ("knobs", "lines"),
+    [
+        (
+            {"CHIPS": "0:Ascend910_9392,0:Ascend910_9392"},
+            ["| Chip  Phy-ID ", "| 1     1  ", "| 0     Ascend910           | OK            | -  "],
+        ),
+        (
+            {"CHIPS": "0:Ascend950PR_9579,5:Ascend950PR_9579", "BUSY": "5:python:forever"},
+            ["| NPU ID | Name ", "NPU Util(%)", "| 5      | Ascend950PR ", "| 5                         | 4205 "],
+        ),
+        ({"CHIPS": "0:310B4"}, ["| 0       310B4                 | Alarm ", "| 0       0                     | NA "]),
+    ],
+)
+def test_boards_of_today(run: Run, knobs: dict[str, str], lines: list[str]) -> None:
+    text = table(run, DRIVER="26.0.0", **knobs)
+    for line in lines:
+        assert line in text
+    assert len({len(line) for line in text.splitlines()}) == 1, "the bars are not under each other"
+    assert ("Process id in container" in text) is ("310B" not in text)
+
+
 def test_a_release_without_process_table_has_none(run: Run) -> None:
     assert "Process" not in table(run, BUSY="0:python:forever")
 
@@ -93,6 +115,21 @@ def test_queries(run: Run, arguments: list[str], pieces: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "arguments", "pieces"),
+    [
+        ("Ascend910_9392", ["-t", "board", "-i", "0", "-c", "0"], ["NPU Name : 9392", "Chip Name : Ascend910"]),
+        ("Ascend950PR_9579", ["-t", "board", "-i", "0"], ["NPU Name : 9579", "Chip Name : Ascend950PR"]),
+        ("Ascend950PR_9579", ["-m"], ["NPU ID Slot ID Chip ID Chip Phy-ID Chip Name"]),
+        ("Ascend910_9392", ["-m"], ["Chip Logic ID Chip Phy-ID Chip Name 0 0 0 0 Ascend910"]),
+    ],
+)
+def test_queries_of_boards_of_today(run: Run, name: str, arguments: list[str], pieces: list[str]) -> None:
+    words = " ".join(run("npu-smi", "info", *arguments, CHIPS=f"0:{name}").stdout.split())
+    for piece in pieces:
+        assert piece in words
+
+
+@pytest.mark.parametrize(
     ("arguments", "knobs", "message"),
     [
         (["info"], {"SMI_ERROR": "-8005"}, "dcmi module initialize failed. ret is -8005"),
@@ -101,6 +138,7 @@ def test_queries(run: Run, arguments: list[str], pieces: list[str]) -> None:
         (["info", "-t", "usages", "-i", "9", "-c", "0"], {}, "Error parameter of -i"),
         (["info", "-t", "usages", "-i", "0", "-c", "9"], {}, "Error parameter of -c"),
         (["info", "-t", "colour", "-i", "0"], {}, "Usage: npu-smi info"),
+        (["info", "-t", "usages", "-i", "0", "-c", "0"], {"CHIPS": "0:Ascend950DT_9591"}, "Error parameter of -c"),
         (["list"], {}, "Usage: npu-smi info"),
     ],
 )

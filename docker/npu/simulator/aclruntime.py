@@ -161,13 +161,13 @@ class InferenceSession:
                 raise ValueError(f"the model is for {properties['soc_version']}, the device is {soc_version}")
         except Exception as error:  # whatever ONNX Runtime makes of a file that is no OM
             print(error, flush=True)
-            _log("ERROR", f"load model from file failed, model file is {path}")
+            _log("ERROR", f"{_load()} from file failed, model file is {path}")
             raise RuntimeError(GENERAL_FAILURE) from None
         self._loaded = True
         self._gears = [int(size) for size in properties.get("dynamic_batch_size", "").split(",") if size]
         self._inputs = self._describe(self._model.get_inputs())
         self._outputs = self._describe(self._model.get_outputs())
-        _log("INFO", f"load model {path} success")
+        _log("INFO", f"{_load()} {path} success")
         _log("INFO", "create model description success")
         if _host.scenario.shortcut_ms is not None:
             print("[WARN] simulated device: NPU_SIM_SHORTCUT is set, the model is not run", flush=True)
@@ -317,6 +317,10 @@ class InferenceSession:
         _contexts.clear()
         _sessions.clear()
         _log("INFO", "end to finalize acl")
+
+
+def _load() -> str:
+    return "load model" if _host.scenario.era < "2025" else "Load model"
 
 
 def _shortcut(clips: NDArray[Any], description: tensor_desc) -> NDArray[Any]:

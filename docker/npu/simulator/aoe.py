@@ -27,7 +27,7 @@ def tune(arguments: Sequence[str], now: datetime) -> int:
     start = time.monotonic()
     chips = scenario.load().chips
     if any(word.startswith("--output=") for word in rest):
-        status = atc.run([*rest, f"--soc_version=Ascend{chips[0].name}"], name="AOE")
+        status = atc.run([*rest, f"--soc_version={chips[0].soc_version}"], name="AOE")
         if status:
             return status
     report = {f"report_{now:%Y%m%d%H%M%S}": [{"basic": {"tuning_name": "simulated", "tuning_time(s)": 0}}]}

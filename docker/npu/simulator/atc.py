@@ -40,6 +40,7 @@ WIDE_MODES = PRECISION_MODES[:2]  # these keep float32
 IMPLEMENTATION_MODES = ("high_precision", "high_performance", "high_precision_for_all", "high_performance_for_all")
 MODEL_BYTES = (1 << 31) - 1
 SOC = r"Ascend(310|310P[1-7]|310B[1-4]|910|910A|910B|910(Pro|Premium)[AB]|910B[1-4](-1)?)"
+NEW_SOCS = {(8, 0): r"Ascend910_93[0-9]{2}", (8, 5): r"Ascend950(PR|DT)_95[0-9]{2}"}  # and since which CANN
 SHAPE_FORM = '"input_name1:n1,c1,h1,w1;input_name2:n2,c2,h2,w2"'
 
 
@@ -119,7 +120,23 @@ MESSAGES = {
         "Export the model with an opset that this CANN knows.",
         {"name": "Conv_0", "domain": "ai.onnx", "opset": "23", "kind": "Conv"},
     ),
-    "E19999": Message("Inner Error! {reason}", "Look into the log.", {"reason": "Infer shape failed."}),
+    "E16005": Message(
+        "The model has [{count}] [--domain_version] fields, but only one is allowed.",
+        "Keep one opset domain in the model.",
+        {"count": "2"},
+    ),
+    "E19999": Message("{reason}", "Look into the log.", {"reason": "Infer shape failed."}),
+    "E20002": Message(
+        "Value [{path}] for environment variable [ASCEND_OPP_PATH] is invalid when load buildin op store.",
+        "Reset the environment variable by referring to the installation guide.",
+        {"path": "/usr/local/Ascend/nnrt/latest/opp/"},
+    ),
+    "E40021": Message(
+        "Failed to compile Op [{name}]. (oppath: [Compile opp/built-in/op_impl/ai_core/tbe/impl/dynamic/cast.py failed "
+        "with errormsg/stack: {reason}], optype: [Cast])",
+        "See the host log for details.",
+        {"name": "trans_Cast_0", "reason": "compile error"},
+    ),
     "EC0010": Message(
         "Failed to import Python module [{reason}].",
         "Install the module for the python3 that is first on PATH.",
@@ -138,20 +155,46 @@ MESSAGES = {
 }
 
 
+TITLES = {
+    "E10002": "Invalid_Argument_Tensor_Input_Shape",
+    "E10011": "Invalid_Argument_Tensor_Input_Shape",
+    "E10016": "Invalid_Argument_Operator_Name",
+    "E10031": "Invalid_Argument_Tensor_Input_Shape",
+    "E10041": "Invalid_Argument_Model",
+    "E16005": "Invalid_Argument_Model",
+    "E19010": "Not_Supported_Operator",
+    "E20002": "Environment_Error_Invalid_Environment_Variable",
+    "E40021": "Compilation_Error",
+    "EC0010": "Environment_Error_Import_Python_Module_Failed",
+    "EZ3003": "Unsupported_Operator",
+}
+
+
 class AtcError(Exception):
     """What ends a conversion: a code of MESSAGES and what its message names."""
 
     def __init__(self, code: str, **fields: str) -> None:
         self.code, self.message = code, MESSAGES[code]
         super().__init__(self.message.text.format(**fields))
+        # CANN 8.5 puts no brackets around what a message names, but where an operator is named.
+        text = self.message.text
+        plain = text if code in ("EZ3003", "E40021") else re.sub(r"\[(\{\w+\}|--[^\]]*)\]", r"\1", text)
+        self.bare = plain.format(**fields)
 
     def report(self, cann: str, now: datetime) -> str:
-        """The error as printed by this CANN: from 8.0 on with the process and the time."""
-        stamp = (
-            f"[PID: {os.getpid()}] {now:%Y-%m-%d-%H:%M:%S}.{now.microsecond // 1000:03}.000 " if _newer(cann) else ""
-        )
+        """The error as printed by this CANN: from 8.0 on with process and time, from 8.5 on before a title."""
+        release = _release(cann)
+        stamp = f"[PID: {os.getpid()}] {now:%Y-%m-%d-%H:%M:%S}.{now.microsecond // 1000:03}.000 "
+        if self.code == "E19999":  # the cause is below its heading
+            forms = {(8, 5): f"{stamp}Inner_Error(E19999): ", (8, 0): f": {stamp}", (0,): " "}
+            mark = next(form for since, form in forms.items() if release >= since)
+            head = f"E19999: Inner Error!\nE19999{mark} {self}[FUNC:Simulate][FILE:om.cc][LINE:1]"
+        elif release >= (8, 5):
+            head = f"{stamp}{TITLES.get(self.code, 'Invalid_Argument')}({self.code}): {self.bare}"
+        else:
+            head = f"{self.code}: {stamp if release >= (8, 0) else ''}{self}"
         lines = [
-            f"{self.code}: {stamp}{self}",
+            head,
             "Possible Cause: N/A",
             f"Solution: {self.message.advice}",
             "TraceBack (most recent call last):",
@@ -194,7 +237,7 @@ def parse_shape(text: str) -> dict[str, list[int]]:
     return shapes
 
 
-def check_flags(flags: Mapping[str, str]) -> None:
+def check_flags(flags: Mapping[str, str], cann: str) -> None:
     """AtcError for the first value that atc refuses before it opens the model."""
     for name in ("model", "output", "soc_version"):
         if name not in flags:
@@ -205,7 +248,7 @@ def check_flags(flags: Mapping[str, str]) -> None:
         raise AtcError("E10007")
     if flags["output"].endswith("/") or Path(flags["output"]).is_dir():
         raise AtcError("E10022", path=flags["output"])
-    if not re.fullmatch(SOC, flags["soc_version"]):
+    if not knows(flags["soc_version"], cann):
         raise AtcError("EE1001", name=flags["soc_version"])
     if flags.get("log", "null") not in ("debug", "info", "warning", "error", "null"):
         raise AtcError("E10010", value=flags["log"])
@@ -285,7 +328,7 @@ def read_model(path: str) -> "onnx.ModelProto":
 
 def convert(flags: Mapping[str, str], played: Scenario, cann: str) -> None:
     """Write the offline model `<output>.om`; AtcError for whatever the real tool would refuse."""
-    check_flags(flags)
+    check_flags(flags, cann)
     given = parse_shape(flags.get("input_shape", ""))
     wanted = played.atc_error
     if wanted and wanted.batch_size in (None, *(shape[0] for shape in given.values())):
@@ -293,7 +336,7 @@ def convert(flags: Mapping[str, str], played: Scenario, cann: str) -> None:
     model = read_model(flags["model"])
     import om
 
-    check_operators(model, newest=18 if int(cann.split(".")[0]) >= 7 else 13)
+    check_operators(model, newest=18 if _release(cann) >= (7, 0) else 13)
     gears = flags.get("dynamic_batch_size", "")
     shapes = input_shapes(model, given, gears)
     precision = flags.get("precision_mode", "force_fp16")
@@ -322,12 +365,21 @@ def cann_version() -> str:
     if not home:
         reason = "Couldn't find opp path, source CANN's set_env.sh."
         raise AtcError("E10001", value="linux", parameter="--host_env_os", reason=reason)
-    text = Path(home, "ascend_toolkit_install.info").read_text()
-    return next(line.partition("=")[2] for line in text.splitlines() if line.startswith("version="))
+    places = (Path(home, f"{os.uname().machine}-linux"), Path(home))  # since 8.5, and before
+    folder = next(place for place in places if (place / "ascend_toolkit_install.info").is_file())
+    lines = (folder / "ascend_toolkit_install.info").read_text().splitlines()
+    return next(line.partition("=")[2] for line in lines if line.startswith("version="))
 
 
-def _newer(cann: str) -> bool:
-    return bool(cann) and int(cann.split(".")[0]) >= 8
+def _release(cann: str) -> tuple[int, ...]:
+    """(8, 5) of `8.5.0`."""
+    return tuple(int(part) for part in cann.split(".")[:2]) if cann else (0,)
+
+
+def knows(soc_version: str, cann: str) -> bool:
+    """Whether this CANN can convert for a SoC."""
+    new = [form for since, form in NEW_SOCS.items() if _release(cann) >= since]
+    return any(re.fullmatch(form, soc_version) for form in (SOC, *new))
 
 
 def _printable(text: str) -> str:

@@ -3,11 +3,11 @@
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-ERAS = ("2022-06", "2022-12", "2023-06", "2024")  # of ais_bench; as strings they compare in order
+ERAS = ("2022-06", "2022-12", "2023-06", "2024", "2025")  # of ais_bench; as strings they compare in order
 FAULTS = ("crash", "hang", "lost", "nan", "short")
 KNOBS = (
     "ATC_ERROR", "BAD_BLOCK", "BUSY", "CANN", "CHIPS", "DRIVER", "ERA", "FAULT", "HEALTH", "LOST", "POWER", "SHORTCUT",
@@ -28,7 +28,40 @@ class Chip:
     npu_id: int
     chip_id: int
     device: int
-    name: str  # 310P3, 910B3, ...
+    name: str  # 310P3, 910B3, ...; with the SoC where npu-smi shows a family: Ascend910_9392, Ascend950PR_9579
+
+    @property
+    def soc_version(self) -> str:
+        """What atc calls it."""
+        return self.name if self.name.startswith("Ascend") else f"Ascend{self.name}"
+
+    @property
+    def shown(self) -> str:
+        """The name in the table of npu-smi."""
+        return self.name.partition("_")[0]
+
+    @property
+    def variant(self) -> str:
+        """The `NPU Name` of its board, where the table shows the family alone."""
+        return self.name.partition("_")[2]
+
+    @property
+    def is_950(self) -> bool:
+        """An NPU is one chip, and npu-smi takes no chip id."""
+        return self.name.startswith("Ascend950")
+
+    @property
+    def is_a3(self) -> bool:
+        return self.name.startswith("Ascend910_")
+
+    @property
+    def has_hbm(self) -> bool:
+        return self.is_950 or self.is_a3 or self.name.startswith("910")
+
+    @property
+    def is_board(self) -> bool:
+        """A developer board: the chip is its processor, and its memory the host's."""
+        return self.name.startswith("310B")
 
 
 @dataclass(frozen=True)
@@ -142,7 +175,8 @@ def _chips(text: str) -> tuple[Chip, ...]:
     for device, item in enumerate(text.split(",")):
         npu_id, name = _groups(r"(\d+):(\w+)", item)
         chip_id = sum(chip.npu_id == int(npu_id) for chip in chips)
-        chips.append(Chip(int(npu_id), chip_id, device, name))
+        chip = Chip(int(npu_id), chip_id, device, name)
+        chips.append(replace(chip, device=chip.npu_id) if chip.is_950 else chip)
     return tuple(chips)
 
 
