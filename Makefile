@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 FAB := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/fab
 
 .PHONY: help demo gpu-image npu-image cann-image sbom gpu-stage npu-convert npu-bench npu-tune score report audit
-.PHONY: status pictures doctor ray bench check test test-full test-fleet test-system fuzz kill-test soak lint lock clean
+.PHONY: status docs pictures doctor ray bench check test test-full test-fleet test-system fuzz kill-test soak lint lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -96,6 +96,9 @@ kill-test: $(VENV)/dev ## kill the kit, fill its disk, lock its folders at hundr
 soak: $(VENV)/dev ## 19796 sample clips end to end (simulated, inference shortened): memory, open files, what is left aside
 	@$(BIN)/python -m tests.robust.soak $(ARGS)
 
+docs: $(VENV)/docs ## the documents as a site: work/site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
 pictures: $(VENV)/dev ## make the README's pictures again, of the demo's terminal and page
 	@$(BIN)/python -m docs.pictures.make
 
@@ -132,6 +135,10 @@ $(VENV)/ray: $(VENV)/kit requirements/ray.lock
 
 $(VENV)/dev: $(VENV)/kit requirements/dev.lock
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.lock
+	@touch $@
+
+$(VENV)/docs: $(VENV)/dev requirements/docs.lock
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/docs.lock
 	@touch $@
 
 $(VENV)/fuzz: $(VENV)/dev requirements/fuzz.lock
