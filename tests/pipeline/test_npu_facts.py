@@ -62,6 +62,36 @@ def test_every_table_of_chips_leads_to_an_om(job: NpuJob, knobs: dict[str, str])
 
 
 @pytest.mark.parametrize(
+    ("knobs", "host", "soc"),
+    [
+        ({"CHIPS": "0:Ascend910_9392,0:Ascend910_9392", "CANN": "9.0.1"}, {"devices": [1]}, "Ascend910_9392"),
+        ({"CHIPS": "5:Ascend950PR_9579", "CANN": "8.5.0"}, {"devices": [5]}, "Ascend950PR_9579"),
+        pytest.param({"CHIPS": "0:310P3"}, {"chip": "310P1"}, "Ascend310P1", marks=pytest.mark.full),
+        pytest.param({"CHIPS": "0:310P3"}, {"chip": "Ascend310P1"}, "Ascend310P1", marks=pytest.mark.full),
+    ],
+)
+def test_atc_is_given_what_the_board_or_the_inventory_says(
+    job: NpuJob, knobs: dict[str, str], host: dict[str, Any], soc: str
+) -> None:
+    job.play(DRIVER="26.0.0", **knobs)
+    job.inventory["npu"][0] |= host
+    job.convert()
+    assert job.entry("convert/bs8")["inputs"]["soc_version"] == soc
+
+
+@pytest.mark.full
+def test_a_board_that_is_always_in_alarm_is_used_and_what_it_gives_is_marked(job: NpuJob, capsys: Any) -> None:
+    job.play(CHIPS="0:310B4", DRIVER="23.0.3")
+    job.convert()
+    job.bench()
+    out = capsys.readouterr().out
+    assert "npu-a: device 0 (310B4, NPU 0) reports health 'Alarm'" in out
+    assert "(simulated, device health Alarm)" in out
+    assert job.entry("accuracy/bs8")["facts"]["health"] == "Alarm"
+    assert job.entry("throughput/bs8")["facts"]["health"] == "Alarm"
+
+
+@pytest.mark.parametrize(
     ("package", "sentence"),
     [
         pytest.param(
