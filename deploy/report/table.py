@@ -28,7 +28,7 @@ COLUMNS = (
     "cosine_median",
     "mean_abs_err",
 )
-NESTED = {"throughput": ("median", "min", "max", "repeats", "idle"), "latency_ms": ("median", "p99")}
+NESTED = {"throughput": ("median", "min", "max", "repeats", "idle", "noisy"), "latency_ms": ("median", "p99")}
 
 
 def table(summary: Mapping[str, Any]) -> Group:
@@ -122,5 +122,6 @@ def _accuracy(row: Mapping[str, Any], samples: int) -> list[str]:
 def _rate(figure: Mapping[str, Any] | None) -> str:
     if figure is None:
         return "not measured"
-    words = [*([] if figure["idle"] else ["busy device"]), *([health] if (health := figure.get("health")) else [])]
+    marks = {"busy device": not figure["idle"], "noisy": figure["noisy"]}
+    words = [*(word for word, holds in marks.items() if holds), *([health] if (health := figure.get("health")) else [])]
     return f"{figure['median']:.2f}" + (f" ({', '.join(words)})" if words else "")

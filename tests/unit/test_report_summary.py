@@ -157,3 +157,17 @@ def test_single_persons_are_labelled_and_have_a_rate_of_their_own() -> None:
 def test_a_cell_that_a_spreadsheet_would_run_is_text(cell: str) -> None:
     assert as_text(cell) == f"'{cell}"
     assert [as_text(value) for value in ("fused", "a=b", -1.5, "")] == ["fused", "a=b", -1.5, ""]
+
+
+@pytest.mark.parametrize(
+    ("mark", "said"), [({"noisy": True}, "noisy"), ({"idle": False}, "busy device"), ({"noisy": False}, None)]
+)
+def test_a_figure_not_to_be_relied_on_is_marked_in_table_and_csv(mark: dict[str, bool], said: str | None) -> None:
+    figure = {**FIGURE, "throughput": {**FIGURE["throughput"], **mark}}
+    found = of.summary(evidence(figures={1: figure, 4: None}))
+    console = Console(record=True, width=200, file=io.StringIO())
+    console.print(table(found))
+    text = console.export_text()
+    assert [word for word in ("noisy", "busy device") if word in text] == ([said] if said else [])
+    row = next(csv.DictReader(io.StringIO(to_csv(found))))
+    assert row["throughput_noisy"] == str(mark.get("noisy", False))
