@@ -58,9 +58,9 @@ def _told(body: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(body)
     def wrapper(*args: Any, **kwargs: Any) -> None:
-        interrupt.install()
         from deploy.console import let_go_of_output, say
 
+        interrupt.install()
         try:
             body(*args, **kwargs)
         except InputError as error:

@@ -6,6 +6,8 @@ Every error names the file, the key, its value and what is allowed. Relative pat
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 import re
 from pathlib import Path
 from types import UnionType
@@ -167,6 +169,17 @@ class Inventory(_Section):
         """What the user has on the GPU host: key -> path."""
         dataset = {"dataset.data": self.dataset.data, "dataset.labels": self.dataset.labels}
         return {**dataset, "checkpoint": self.checkpoint}
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """`tools.env` of the NPU hosts as an input of every step that runs their tools: names, and a digest in place of
+        the values. Empty where there is none."""
+        given = [host.tools.env for host in self.npu]
+        names = sorted({name for env in given for name in env})
+        values = sorted({json.dumps(env, sort_keys=True) for env in given})
+        return (
+            {"env": {"names": names, "sha256": hashlib.sha256("\n".join(values).encode()).hexdigest()}} if names else {}
+        )
 
     @field_validator("atc", mode="before")
     @classmethod

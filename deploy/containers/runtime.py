@@ -78,10 +78,12 @@ class Native:
 
     host: Host
     env_scripts: Sequence[str] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)  # the user's: its values are in no argument, record or script
+    shown: Mapping[str, str] = field(default_factory=dict)  # the kit's own
 
     def argv(self, command: Sequence[str], folder: PurePosixPath | None = None) -> list[str]:
-        variables = [f"{name}={value}" for name, value in sorted({**_logs(folder), **self.env}.items())]
+        own = {**_logs(folder), **self.shown}
+        variables = [f"{name}={value}" for name, value in sorted(own.items()) if name not in self.env]
         scripts = [str(len(self.env_scripts)), *self.env_scripts]
         return ["env", *variables, "bash", "-c", _PRELUDE, "bash", str(folder or "."), *scripts, *command]
 
@@ -96,7 +98,8 @@ class Native:
         job: str | None = None,
     ) -> Completed:
         try:
-            done = self.host.run(self.argv(command, folder), log=log, timeout_s=timeout_s, echo=echo, job=job)
+            argv = self.argv(command, folder)
+            done = self.host.run(argv, env=self.env, log=log, timeout_s=timeout_s, echo=echo, job=job)
         except OverrunError:
             raise _overrun(self.host, command, timeout_s) from None
         _refuse_wrong_tools(done, command[0], self.host.name, self.env_scripts)
@@ -164,7 +167,9 @@ class Container:
         flags += [f"--mount={_csv(mount)}" for mount in options["mounts"]]
         flags += [f"--device={node}" for node in options["devices"]]
         flags += [f"--runtime={options['runtime']}"] if options["runtime"] else []
-        flags += [f"--env={name}={value}" for name, value in sorted(options["environment"].items())]
+        # The user's by name alone: docker takes their values from its own environment.
+        variables = sorted(options["environment"].items())
+        flags += [f"--env={name}" if name in self.env else f"--env={name}={value}" for name, value in variables]
         return ["docker", "run", *flags, "--entrypoint=bash", self.image, *options["command"]]
 
     def run(
@@ -256,7 +261,7 @@ def for_gpu(inventory: Inventory, host: Host, sources: PurePosixPath) -> Runtime
     """`sources` is the folder on the host that holds `stgcn/`; an image has its own."""
     section = inventory.gpu
     if section.runtime == "native":
-        return Native(host, env={"PYTHONPATH": str(sources)})
+        return Native(host, shown={"PYTHONPATH": str(sources)})
     files = (inventory.dataset.data, inventory.dataset.labels, inventory.checkpoint)
     return Container(Engine(section, host), section.image, [host.path(file) for file in files])
 

@@ -17,6 +17,7 @@ from deploy.pipeline.manifest import OK
 from stgcn.index import Index, PersonIndex
 
 # Who makes what a kind of step reads; `/` stands for the same batch size.
+_OPTIONAL = ("aoe_job_type", "env")  # inputs that are left out where there are none
 _MAKERS = {
     "convert": ("export",),
     "accuracy": ("preprocess", "convert/"),
@@ -73,7 +74,7 @@ def why_stale(context: Context, name: str, entry: Mapping[str, Any], stale: Mapp
             return f"{maker} is"
     recorded = entry["inputs"]
     for key, now in _known_inputs(context, kind, batch).items():
-        if key in recorded and recorded[key] != now:
+        if (key in recorded or key in _OPTIONAL) and recorded.get(key) != now:
             return f"{key} changed"
     return None
 
@@ -81,17 +82,19 @@ def why_stale(context: Context, name: str, entry: Mapping[str, Any], stale: Mapp
 def _known_inputs(context: Context, kind: str, batch: str) -> dict[str, Any]:
     """What a step of this kind would be given now, of the inputs that are known on this side."""
     inventory = context.inventory
+    environment = {"env": inventory.environment.get("env")}
     if kind in ("preprocess", "export", "reference"):
         chosen = {"variant": inventory.variant, "persons": inventory.persons}
         return {"stgcn": sources_sha256(), **chosen, **_files(context)}
     if kind == "convert":
-        return {"onnx": _made(context, "export", "gpu/st_gcn.onnx"), "flags": dict(inventory.atc)}
+        onnx = {"onnx": _made(context, "export", "gpu/st_gcn.onnx")}
+        return {**onnx, **environment, "flags": dict(inventory.atc), "aoe_job_type": inventory.aoe}
     om = {"om": _made(context, f"convert/{batch}", f"npu/{batch}/st_gcn_{batch}.om")}
     if kind == "accuracy":
         index = PersonIndex if inventory.persons == "nonempty" else Index
-        return {**om, "dataset": _made(context, "preprocess", f"gpu/{index.FILE}")}
+        return {**om, **environment, "dataset": _made(context, "preprocess", f"gpu/{index.FILE}")}
     if kind == "throughput":
-        return {**om, **inventory.benchmark.model_dump()}
+        return {**om, **environment, **inventory.benchmark.model_dump()}
     if kind == "score":
         return {"gate": inventory.gate, "reference": inventory.reference.model_dump()}
     return {}

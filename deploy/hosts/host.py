@@ -83,12 +83,14 @@ class Host(ABC):
         self,
         argv: Sequence[str],
         *,
+        env: Mapping[str, str] | None = None,
         log: Path | None = None,
         timeout_s: float | None = None,
         echo: bool = False,
         job: str | None = None,
     ) -> Completed:
-        """Run a program to its end, its output also into `log` and, with `echo`, onto the console as it comes.
+        """Run a program to its end, with `env` added to its environment; its output goes also into `log` and, with
+        `echo`, onto the console as it comes.
 
         A `job` runs detached, so that a lost link costs nothing: the next call with the same name attaches to it or
         collects its end, until `forget`. Any other program ends with this call. A status that is not 0 is the caller's
@@ -98,7 +100,7 @@ class Host(ABC):
             KitError: the program cannot be started, or left no trace.
             OverrunError: it did not end in `timeout_s` and was stopped.
         """
-        request: dict[str, Any] = {"argv": list(argv), "timeout_s": timeout_s}
+        request: dict[str, Any] = {"argv": list(argv), "env": dict(env or {}), "timeout_s": timeout_s}
         with _open_log(log) as stream:
             capture = Capture(stream, echo)
             if job is None:

@@ -59,5 +59,14 @@ def _part(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
     yield sentence(f"# kit revision {entry['revision']}, key {entry['key']}")
     for path, output in entry["outputs"].items():
         yield sentence(f"# made {path}, sha256 {output['sha256']}")
+    for variable in _variables(entry):
+        yield f'export {variable}="${{{variable}?set it first, as tools.env of the inventory has it}}"'
     for argv in [*entry.get("prepare", ()), *entry["commands"]]:
         yield shlex.join(argv)
+
+
+def _variables(entry: Mapping[str, Any]) -> list[str]:
+    """The names of the variables that a step was given; their values are recorded nowhere."""
+    given = entry["inputs"].get("env")
+    names = given.get("names") if isinstance(given, dict) else None
+    return [str(name) for name in names or () if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(name))]

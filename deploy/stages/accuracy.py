@@ -115,6 +115,7 @@ def _step(context: Context, build: Build, index: Index) -> Step:
         "batch_size": build.batch_size,
         "persons": build.persons,
         **context.npus[0].facts.tools,
+        **context.inventory.environment,
     }
     if index.clips != samples.clips:
         inputs["samples"] = index.clips

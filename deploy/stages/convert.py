@@ -70,6 +70,7 @@ def _step(context: Context, place: Place, build: Build) -> Step:
         "flags": dict(build.flags),
         "batch_size": build.batch_size,
         "persons": build.persons,
+        **context.inventory.environment,
     }
     if build.aoe_job_type:
         inputs["aoe_job_type"] = build.aoe_job_type

@@ -94,7 +94,7 @@ def _export_through_mmskeleton(context: Context, inputs: dict[str, Any], persons
     ours, theirs, report, log = (
         context.artefact(f"gpu/{name}") for name in ("st_gcn.onnx", name, "agreement.json", "export/agreement.log")
     )
-    control = Native(LocalHost("control", context.workspace), env={"PYTHONPATH": str(ROOT)})
+    control = Native(LocalHost("control", context.workspace), shown={"PYTHONPATH": str(ROOT)})
     command = [sys.executable, "-u", "-m", "stgcn.agree"]
     command += ["--onnx", str(ours), "--other", str(theirs), "--output", str(report)]
 

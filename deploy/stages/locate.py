@@ -68,8 +68,8 @@ def run(context: Context, samples: int) -> None:
         "flags": dict(context.inventory.atc),
         "modes": modes,
         "tolerance": TOLERANCE,
-        "env": npu.section.tools.env,
         **npu.facts.tools,
+        **context.inventory.environment,
     }
     path = context.artefact("report/locate.json")
     runs = [_Run(context, inputs, each, batch_size) for each in modes]

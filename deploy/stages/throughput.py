@@ -50,6 +50,7 @@ def _step(context: Context, build: Build) -> Step:
         "host": npu.section.name,
         "device": worker.device,
         **npu.facts.tools,
+        **context.inventory.environment,
     }
     persons_a_clip = context.samples(build.persons).samples_a_clip if build.persons == "nonempty" else None
     if persons_a_clip:

@@ -226,7 +226,8 @@ def _keep(context: Context, ranked: Sequence[Outcome]) -> None:
 
 
 def _where(context: Context) -> dict[str, Any]:
-    return {**context.npus[0].facts.tools, "samples": context.inventory.tune.samples, "gate": context.inventory.gate}
+    tools = {**context.npus[0].facts.tools, **context.inventory.environment}
+    return {**tools, "samples": context.inventory.tune.samples, "gate": context.inventory.gate}
 
 
 def _snippet(context: Context, ranked: Sequence[Outcome]) -> str:

@@ -1,12 +1,14 @@
 """Programs that run on without their operator.
 
-A job is a folder: request.json, alive (locked while its supervisor or its program lives), pid, log, status.json.
+A job is a folder: alive (locked while its supervisor or its program lives), pid, log, status.json. What it runs, and in
+which environment, is written nowhere.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import select
 import signal
@@ -28,6 +30,7 @@ def execute(request: Request, operator: Any) -> Any:
     try:
         process = subprocess.Popen(
             request["argv"],
+            env=_environment(request),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -105,7 +108,6 @@ def _start(folder: str, request: Request) -> None:
         alive = folders.create(made, "alive")
         fcntl.flock(alive, fcntl.LOCK_EX)
         os.close(folders.create(made, "log"))
-    files.write_json(os.path.join(folder, "request.json"), request)
     supervisor = subprocess.Popen(
         [sys.executable, *launch.ARGUMENTS, "supervise", folder, str(alive)],
         stdin=subprocess.PIPE,
@@ -117,17 +119,21 @@ def _start(folder: str, request: Request) -> None:
     os.close(alive)
     assert supervisor.stdin
     with supervisor.stdin as source:
-        source.write(launch.payload())
+        source.write(launch.payload() + json.dumps(request).encode() + b"\n")
 
 
-def supervise(folder: str, alive: int) -> None:
+def _environment(request: Request) -> Dict[str, str]:
+    return {**os.environ, **request.get("env", {})}
+
+
+def supervise(folder: str, alive: int, request: Request) -> None:
     """Run a job's program to its end or its deadline. The program inherits `alive`, so that the lock tells of it even
     when this supervisor is killed."""
-    request = files.read_json(os.path.join(folder, "request.json"))
     with open(os.path.join(folder, "log"), "ab") as log:
         try:
             process = subprocess.Popen(
                 request["argv"],
+                env=_environment(request),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

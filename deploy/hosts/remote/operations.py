@@ -35,7 +35,7 @@ def main(arguments: List[str]) -> int:
     # folders wider than 0750.
     os.umask(0o077)
     if arguments[0] == "supervise":
-        jobs.supervise(arguments[1], int(arguments[2]))
+        jobs.supervise(arguments[1], int(arguments[2]), json.loads(sys.stdin.buffer.readline()))
         return 0
     protocol.end_when_late()
     try:
