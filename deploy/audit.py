@@ -29,7 +29,7 @@ from deploy.stages import report, score, throughput
 from stgcn import npy, plain_json
 from stgcn.dataset import load_labels
 from stgcn.errors import InputError
-from stgcn.files import read_record, sha256_file
+from stgcn.files import read_record, sha256_file, sha256_input
 
 REL_TOLERANCE = 1e-9  # of recomputed floats: another numpy may add in another order
 Json = Any
@@ -111,9 +111,9 @@ def _sources(entries: Mapping[str, Json], name: str, sources: Mapping[str, Path]
     for path, step, recorded in score.source_files(entries, **sources) if sources else ():
         if step != name:
             continue
-        if not path.is_file():
+        if not path.exists():
             raise KitError(f"{path}: missing, although {name} read it; bring it back or correct the inventory")
-        if sha256_file(path) != recorded:
+        if sha256_input(path) != recorded:
             raise KitError(f"{path}: changed since {name} read it (sha256 {recorded[:12]} then)")
 
 

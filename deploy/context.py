@@ -152,12 +152,21 @@ class Context:
         return Fleet(self.inventory, self.npus, self._pack)
 
     def _pack(self, index: Index, shard: Shard) -> bytes:
-        return transfer.pack_shard(self.gpu.host, self.data, index, shard)
+        return transfer.pack_shard(self.gpu.host, self.clips_file(index), index, shard)
 
     @property
     def data(self) -> PurePosixPath:
         """On the GPU host, like `labels` and `checkpoint`."""
         return self.gpu.host.path(self.inventory.dataset.data)
+
+    @property
+    def array_folder(self) -> PurePosixPath:
+        """Where the GPU host keeps the clips that it had to convert."""
+        return self.gpu.host.workspace / "arrays"
+
+    def clips_file(self, index: Index) -> PurePosixPath:
+        """The .npy on the GPU host with the clips of an index."""
+        return self.data if index.file is None else self.array_folder / index.file
 
     @property
     def labels(self) -> PurePosixPath:
@@ -222,7 +231,7 @@ class Context:
         shards = tuple(shard.sha256 for shard in index.shards)
         if (str(npu), shards) not in self._sent:
             folder = self.clips(index).folder(npu.host)
-            transfer.push_clips(self.gpu.host, self.data, index, npu.host, folder)
+            transfer.push_clips(self.gpu.host, self.clips_file(index), index, npu.host, folder)
             self._sent.add((str(npu), shards))
 
     def build(self, batch_size: int) -> Build:

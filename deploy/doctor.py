@@ -179,7 +179,8 @@ def _gpu_tools(context: Context, host: Host) -> Iterator[Check]:
     paths = {"data": context.data, "labels": context.labels, "checkpoint": context.checkpoint}
     for name, path in paths.items():
         folder = {"folder": str(path.parent)}
-        there = path.name in host.call("listing", folder)
+        files = host.call("listing", folder)
+        there = path.name in files or any(name.startswith(f"{path.name}/") for name in files)
         yield Check(
             host.name, name, there, f"{path} {'is' if there else 'is NOT'} there", f"correct `{name}` in the inventory"
         )

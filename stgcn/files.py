@@ -10,7 +10,7 @@ import shutil
 import stat
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Iterator, Union
+from typing import BinaryIO, Iterator, List, Union
 
 from stgcn.errors import InputError
 
@@ -119,4 +119,19 @@ def sha256_file(path: PathLike) -> str:
                 digest.update(block)
     except OSError as error:
         raise InputError(f"can't read {path} ({error.strerror}): check the path") from error
+    return digest.hexdigest()
+
+
+def files_below(folder: PathLike) -> List[Path]:
+    """The regular files in a folder and below it, in the order of their paths."""
+    return sorted(path for path in Path(folder).rglob("*") if path.is_file())
+
+
+def sha256_input(path: PathLike) -> str:
+    """The sha256 of a file's bytes; of a folder, that of its files' names and digests. Raises as sha256_file does."""
+    if not Path(path).is_dir():
+        return sha256_file(path)
+    digest = hashlib.sha256()
+    for file in files_below(path):
+        digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()

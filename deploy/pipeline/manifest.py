@@ -26,7 +26,7 @@ from deploy.errors import KitError
 from deploy.inventory import ROOT
 from stgcn import plain_json
 from stgcn.errors import InputError
-from stgcn.files import atomic_write, sha256_file
+from stgcn.files import atomic_write, files_below, sha256_file, sha256_input
 
 FORMAT = 1
 OK, CACHED, SKIPPED, FAILED = "OK", "CACHED", "SKIPPED", "FAILED"
@@ -46,6 +46,14 @@ def canonical(value: Json) -> bytes:
 def key_of(inputs: Mapping[str, Json]) -> str:
     """sha256 (hex) of a step's inputs."""
     return hashlib.sha256(canonical(dict(inputs))).hexdigest()
+
+
+def _input_identity(path: Path) -> list[int]:
+    """What changes with a file; of a folder, with any of its files."""
+    status = path.stat()
+    every = [file.stat() for file in files_below(path)] if path.is_dir() else [status]
+    newest = max((each.st_mtime_ns for each in every), default=0), max((each.st_ctime_ns for each in every), default=0)
+    return [sum(each.st_size for each in every), len(every) if path.is_dir() else status.st_ino, *newest]
 
 
 def digest_of(entry: Mapping[str, Json]) -> str:
@@ -138,22 +146,21 @@ class Manifest:
         return path
 
     def input_sha256(self, path: Path) -> str:
-        """A file's sha256, remembered while its size, inode and times stay: a dataset is 2.57 GB.
+        """A file's or folder's sha256, remembered while sizes, inodes and times stay: a dataset is 2.57 GB.
 
         Raises:
-            KitError: the file is not there.
+            KitError: it is not there.
         """
         try:
-            status = path.stat()
+            identity = _input_identity(path)
         except OSError as error:
             raise KitError(f"{path}: cannot be read ({error.strerror}); correct its path in the inventory") from None
-        identity = [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
         with self._lock:
             memo = self._read_memo()
             known = memo.get(str(path))
             if known and known[:-1] == identity:
                 return str(known[-1])
-            digest = sha256_file(path)
+            digest = sha256_input(path)
             write_json(self._memo_path, {**memo, str(path): [*identity, digest]})
             return digest
 

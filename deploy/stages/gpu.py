@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,6 +18,7 @@ from deploy.hosts.local import LocalHost
 from deploy.inventory import ROOT
 from deploy.pipeline.manifest import Step
 from stgcn import plain_json
+from stgcn.index import Index
 
 STAGE = "gpu-stage"
 
@@ -32,7 +34,8 @@ def run(context: Context) -> None:
     tools, has_mmskeleton = _tools(context)
     context.artefact("gpu").mkdir(exist_ok=True)
 
-    dataset = ["--data_path", str(context.data), "--label_path", str(context.labels)]
+    clips = ["--data_path", str(context.data), "--array_dir", str(context.array_folder)]
+    dataset = [*clips, "--label_path", str(context.labels)]
     weights = ["--ckpt", str(context.checkpoint)]
     variant, persons = context.inventory.variant, context.inventory.persons
     _perform(
@@ -41,11 +44,13 @@ def run(context: Context) -> None:
         {"data": data, "labels": labels, "numpy": tools["numpy"]},
         lambda folder: ["stgcn.index", *dataset, "--output_dir", str(folder)],
         ["labels.npy", "persons.json", "dataset.json"],
+        fresh=_lost_its_array(context),
     )
+    _say_warnings(context)
     _export(context, "export", "st_gcn.onnx", {"checkpoint": checkpoint, "tools": tools}, variant, persons)
     if has_mmskeleton:
         _export_through_mmskeleton(context, {"checkpoint": checkpoint, "tools": tools}, persons)
-    reference = ["stgcn.reference", *weights, "--data_path", str(context.data)]
+    reference = ["stgcn.reference", *weights, *clips]
     _perform(
         context,
         "reference",
@@ -114,6 +119,7 @@ def _perform(
     inputs: dict[str, Any],
     module: Callable[[PurePosixPath], list[str]],
     names: list[str],
+    fresh: bool = False,
 ) -> None:
     """One `python -m stgcn...` program, which writes `names` into the folder it is given, as a step.
 
@@ -138,7 +144,23 @@ def _perform(
                     transfer.get(host, there / output.name, output)
         return context.gpu.facts()
 
-    context.perform(Step(name, host.name, inputs, outputs, action, [context.gpu.argv(command)]))
+    context.perform(Step(name, host.name, inputs, outputs, action, [context.gpu.argv(command)]), fresh=fresh)
+
+
+def _lost_its_array(context: Context) -> bool:
+    """Whether the clips that the GPU host had converted are no longer there, so that they are to be made again."""
+    with suppress(KitError):
+        path = context.clips_file(context.index())
+        return path != context.data and path.name not in context.gpu.host.call("listing", {"folder": str(path.parent)})
+    return False
+
+
+def _say_warnings(context: Context) -> None:
+    """What the index found wrong with the dataset, said each time: it is kept, and hours hang on it."""
+    path = context.artefact(f"gpu/{Index.FILE}")
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        for warning in plain_json.load(path)["preflight"]["warnings"]:
+            say(f"  the dataset: {warning}", "bold yellow")
 
 
 def _failure(context: Context, name: str, output: str, status: int, log: Path) -> KitError:

@@ -117,7 +117,8 @@ def _instrument(context: Context) -> tuple[Path, list[str]]:
 
 
 def _in_fp32(context: Context, onnx: Path, outputs: Sequence[str], samples: Sequence[int]) -> Instrumented:
-    batch = np.stack([transfer.read_clip(context.gpu.host, context.data, sample) for sample in samples])
+    clips = context.clips_file(context.index())
+    batch = np.stack([transfer.read_clip(context.gpu.host, clips, sample) for sample in samples])
     if context.inventory.persons == "nonempty":
         batch = np.concatenate([batch[..., [person]] for person in range(batch.shape[-1])])
         seen = batch.any(axis=(1, 2, 3, 4))

@@ -93,10 +93,11 @@ def _measurements(manifest: Manifest) -> dict[str, str]:
 
 def _drawings(context: Context, samples: Sequence[int]) -> dict[int, dict[str, Any]]:
     """The clips of `samples` as the page draws them; one that its host does not give up is left out, and told of."""
-    found = {}
+    found: dict[int, dict[str, Any]] = {}
+    clips = context.clips_file(context.index())
     for sample in samples:
         try:
-            found[sample] = skeletons.drawing(transfer.read_clip(context.gpu.host, context.data, sample))
+            found[sample] = skeletons.drawing(transfer.read_clip(context.gpu.host, clips, sample))
         except KitError as error:
             say(f"  {error}; it is not drawn", "yellow")
     return found

@@ -19,18 +19,25 @@ RECORD_BYTES = 64 << 20  # of a file of the kit's own; none is a hundredth of it
 def digest(request: Request, _operator: Any) -> Dict[str, Any]:
     """`paths` -> {path: {"bytes", "sha256"}, or null where there is no such file}.
 
-    With `memo`, a file of the host, digests are remembered while size, inode and times stay: a dataset is 2.57 GB.
+    With `memo`, a file of the host, digests are remembered while size, inode and times stay: a dataset is 2.57 GB. Then
+    a path may also be a folder, as a dataset of one file per clip is: its sha256 is of its files' names and digests.
     """
     known = read_mapping(request["memo"]) if "memo" in request else {}
     found: Dict[str, Any] = {}
     for path in request["paths"]:
-        if not os.path.isfile(path):
+        is_folder = "memo" in request and os.path.isdir(path)
+        if not is_folder and not os.path.isfile(path):
             found[path] = None
             continue
-        status = os.stat(path)
-        identity = [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
+        every = [os.stat(file) for file in (_files_below(path) if is_folder else [path])]
+        identity = [
+            sum(status.st_size for status in every),
+            len(every) if is_folder else every[0].st_ino,
+            max([status.st_mtime_ns for status in every], default=0),
+            max([status.st_ctime_ns for status in every], default=0),
+        ]
         if not _is_remembered(known.get(path), identity):
-            known[path] = [identity, _digest(path)]
+            known[path] = [identity, _digest_of_folder(path) if is_folder else _digest(path)]
         found[path] = known[path][1]
     if "memo" in request:
         write_json(request["memo"], known, make=True)
@@ -70,6 +77,22 @@ def _member(folder: str, name: str) -> str:
     if os.path.basename(name) != name or name in ("", ".", ".."):
         raise ValueError("%r is no name of a file in %s" % (name, folder))
     return name
+
+
+def _files_below(folder: str) -> List[str]:
+    """The regular files in a folder and below it, in the order of their paths' parts."""
+    every = (os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    return sorted(filter(os.path.isfile, every), key=lambda path: path.split(os.sep))
+
+
+def _digest_of_folder(folder: str) -> Dict[str, Any]:
+    """As stgcn.files.sha256_input has it."""
+    sha, size = hashlib.sha256(), 0
+    for path in _files_below(folder):
+        one = _digest(path)
+        size += one["bytes"]
+        sha.update(("%s\0%s\0" % (os.path.relpath(path, folder), one["sha256"])).encode("utf-8", "surrogateescape"))
+    return {"bytes": size, "sha256": sha.hexdigest()}
 
 
 def _digest(path: str) -> Dict[str, Any]:
