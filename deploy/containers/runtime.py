@@ -292,7 +292,8 @@ def _refuse_wrong_tools(done: Completed, program: str, where: str, env_scripts: 
             f"{where}: {done.output.strip().splitlines()[-1]}; "
             "name those that are there under tools.env_scripts in the inventory"
         )
-    if done.status == NOT_FOUND_STATUS:
+    # The loader ends with the same status, for a library: what its program says of that is read where it is known.
+    if done.status == NOT_FOUND_STATUS and "shared libraries" not in done.output:
         raise KitError(
             f"{where}: {program} is not found after sourcing {', '.join(env_scripts) or 'nothing'}"
             "; correct `tools` in the inventory"
