@@ -84,7 +84,7 @@ class _Story:
     def proxy(self) -> str:
         """The ProxyCommand that this hop is reached through; empty where there is none, or where it is a jump."""
         command = re.findall(r"^debug1: Executing proxy command: exec (.*)$", self.whole, re.MULTILINE)
-        return command[-1] if command and " -W '[" not in command[-1] else ""
+        return command[-1].strip() if command and " -W '[" not in command[-1] else ""
 
     @property
     def quote(self) -> str:
@@ -101,13 +101,9 @@ _OWN = re.compile(
 
 
 def _configuration(story: _Story) -> KitError | None:
-    found = story.find(
-        r"^(.*: (?:line \d+: Bad configuration option: .*|terminating, \d+ bad .*)|Bad owner or permissions on .*"
-        r"|.* line \d+: .*|command-line: line 0: .*)$"
-    )
-    if found and not story.login.startswith("the host"):
-        found = None
-    return KitError(f"ssh cannot use its configuration ({found[1].strip()}); correct it") if found else None
+    pattern = re.compile(r".+ line \d+: |.*: terminating, \d+ bad |Bad owner or permissions on |jumphost loop ")
+    said = next((line.strip() for line in story.said if pattern.match(line)), None)
+    return KitError(f"ssh cannot use its configuration ({said}); correct it") if said else None
 
 
 def _revoked(story: _Story) -> KitError | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Generator
 from contextlib import suppress
@@ -18,6 +19,7 @@ HEARTBEAT_S = 5.0
 FRAME_BYTES = 4 * BLOCK
 NOISE_BYTES = 1 << 20  # of a login's start-up files, before an operation's own output
 COMPLAINT_BYTES = 1 << 16  # of standard error
+NOISE_SHOWN = 1000
 LINE_SHOWN = 500
 REPLY_BYTES = 64 << 20  # more in one line is no reply; the longest names every clip of a dataset
 
@@ -49,15 +51,18 @@ class Exchange:
         self, name: str, pipe: Pipe, operation: str, live: bool, broken: Callable[[str, str], KitError]
     ) -> None:
         self._name, self._pipe, self._operation, self._live, self._broken = name, pipe, operation, live, broken
-        self._buffer = bytearray()
+        self._buffer, self._begun, self._noise = bytearray(), False, b""
         self._told = self._heard = self._moved = time.monotonic()  # when each end last spoke, and last said something
 
     def frames(self) -> Generator[bytes, None, Any]:
         noise = 0
-        while (line := self._line()) != MAGIC:
+        while not (line := self._line()).endswith(MAGIC):
             noise += len(line)
+            self._noise = (self._noise + line)[-NOISE_SHOWN:]
             if noise > NOISE_BYTES:
                 raise self._broken(self._operation, "it prints without end")
+        self._noise = b""
+        self._begun = True
         while True:
             line = self._line()
             try:
@@ -109,7 +114,8 @@ class Exchange:
             block = self._pipe.read(HEARTBEAT_S)
             now = time.monotonic()
             if block is not None and not block:
-                raise self._broken(self._operation, self._pipe.complaint())
+                said = self._pipe.complaint()
+                raise self._broken(self._operation, said if self._begun else not_run(self._printed(), said))
             if now - (now if block else self._heard) >= SILENCE_S:
                 raise self._silent(SILENCE_S)
             if not self._live and now - self._moved >= OPERATION_TIMEOUT_S:
@@ -119,8 +125,31 @@ class Exchange:
                 self._buffer += block
                 return
 
+    def _printed(self) -> str:
+        """What the login printed in the place of a reply."""
+        return (self._noise + self._buffer[:NOISE_SHOWN]).decode("utf-8", "replace")
+
     def _silent(self, seconds: float) -> LinkLost:
+        if not self._begun and (printed := one_line(self._printed())):
+            return LinkLost(
+                f"{self._name}: its login printed {printed!r}, and then nothing for {seconds:g} s; have it run what it "
+                "is asked (see ForceCommand, and the shell's start-up files)"
+            )
         return LinkLost(
             f"{self._name}: {self._operation} said nothing for {seconds:g} s, so it is stopped or the host is; look "
             "after the host, then run the command again: what runs there goes on"
         )
+
+
+def not_run(printed: str, complained: str) -> str:
+    """Why a login did not run Python, from what it printed and complained of instead."""
+    if re.search(r"python3\S*:? .*not found|(?:not found|[Uu]nknown command): '?python3", complained):
+        return "there is no python3 in the login's PATH; install Python 3.7 or newer there"
+    if said := one_line(f"{complained}\n{printed}"):
+        return f"its login does not run what it is asked, and says: {said}"
+    return "its login runs nothing, as /bin/false or nologin would; give it a shell"
+
+
+def one_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " / ".join(lines)[-LINE_SHOWN:]

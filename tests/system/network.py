@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,13 +20,15 @@ from typing import Any
 
 GPU, NPU = "192.0.2.1", "192.0.2.2"
 PACKAGES = {"ip": "iproute2", "tc": "iproute2", "sshd": "openssh-server", "ssh": "openssh-client", "mount": "mount"}
+SHELLS = ("bash", "dash", "zsh", "fish", "csh", "tcsh")
 CLONE_NEWNET = 0x40000000
 
 
 def install_programs() -> None:
     """What the suite runs, from the distribution, where it is missing."""
     os.environ["PATH"] += ":/usr/sbin:/sbin"
-    missing = sorted({package for program, package in PACKAGES.items() if not shutil.which(program)})
+    wanted = PACKAGES | {shell: shell for shell in SHELLS}
+    missing = sorted({package for program, package in wanted.items() if not shutil.which(program)})
     if missing:
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         subprocess.run(["apt-get", "-qq", "update"], check=True, env=environment)
@@ -71,6 +74,21 @@ class Machine:
         deadline = time.monotonic() + 10
         while "listening on" not in (log.read_text() if log.exists() else "") and time.monotonic() < deadline:
             time.sleep(0.02)
+
+    @contextmanager
+    def another_sshd(self, port: int, *options: str) -> Iterator[None]:
+        """A second sshd of this machine, its `options` before those of the first."""
+        config = self.folder / f"sshd_config_{port}"
+        config.write_text("\n".join([f"Port {port}", *options, (self.folder / "sshd_config").read_text()]))
+        command = ["ip", "netns", "exec", self.namespace, shutil.which("sshd") or "sshd", "-D", "-e", "-f", str(config)]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as sshd:
+            assert sshd.stderr
+            try:
+                assert any("listening on" in line for line in sshd.stderr), "sshd does not start"
+                threading.Thread(target=sshd.stderr.read, daemon=True).start()  # it writes on
+                yield
+            finally:
+                sshd.kill()
 
     def kill_sshd(self) -> None:
         """The daemon and every connection that it serves; what logins started lives on."""

@@ -12,7 +12,7 @@ import threading
 import time
 from typing import Any, Dict, Iterator
 
-MAGIC = b"stgcn-kit\n"  # a login's start-up files may print: what comes before this line is theirs
+MAGIC = b"\x1estgcn-kit\n"  # a login's start-up files may print, a line's end or none: what comes before is theirs
 BLOCK = 1 << 20
 LEASE_S = 60
 ALIVE_S = 5.0  # how often this process says that it lives
