@@ -39,11 +39,19 @@ def test_tools_that_work_are_shown_working(tmp_path: Path) -> None:
 
 def test_a_tool_that_is_there_and_does_not_start_is_not_fit(tmp_path: Path) -> None:
     lacking = (
-        "echo atc.bin: error while loading shared libraries: libascend_hal.so: cannot open shared object file; exit 1"
+        "echo atc.bin: error while loading shared libraries: libascend_hal.so: cannot open shared object file; exit 127"
     )
     found = checks(tmp_path, atc=script(tmp_path / "atc", lacking))
     assert not found["atc"].ok
     assert "the driver's lib64" in found["atc"].detail
+
+
+def test_an_npu_smi_without_a_library_is_not_taken_for_one_that_is_not_there(tmp_path: Path) -> None:
+    lacking = "echo npu-smi: error while loading shared libraries: libc_sec.so: cannot open shared object; exit 127"
+    found = checks(tmp_path, npu_smi=script(tmp_path / "npu-smi", lacking))
+    assert "lacks the driver's library libc_sec.so" in found["NPU tools"].detail
+    missing = checks(tmp_path, npu_smi=str(tmp_path / "none"))
+    assert "is not found after sourcing" in missing["NPU tools"].detail
 
 
 def test_modules_that_are_there_and_cannot_be_imported_are_not_fit(tmp_path: Path) -> None:

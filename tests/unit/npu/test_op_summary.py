@@ -1,0 +1,106 @@
+"""The profiler's table in the column forms of its releases, and which ONNX nodes an operator's name is made of."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+
+from deploy.errors import KitError
+from deploy.npu import op_summary
+from deploy.npu.op_summary import Tensor
+
+from .mutation import damaged
+
+OLD = """\
+Model ID,Task ID,Stream ID,OP Name,OP Type,Task Type,Task Start Time,Task Duration(us),Task Wait Time(us),Block Dim,\
+Input Shapes,Input Data Types,Input Formats,Output Shapes,Output Data Types,Output Formats
+4.29E+09,2,7,Cast_1,Cast,AI_CPU,542118179416190,338.93,0,1,\"\"\"2,5\"\"\",DT_INT16,ND,\"\"\"2,5\"\"\",DT_INT32,ND
+"""
+UNIFIED = """\
+Model Name,Model ID,Task ID,Stream ID,Infer ID,Op Name,OP Type,Task Type,Task Start Time(us),Task Duration(us),\
+Task Wait Time(us),Block Dim,aicore_time(us),total_cycles,mac_ratio,mte2_ratio
+st_gcn,1,3,5,0,conv1,Conv2D,AI_CORE,"1781169279071010.880\t",654.25,0.5,8,266.1,266100,0.41,0.62
+st_gcn,1,4,5,1,conv1,Conv2D,AI_CORE,"1781169279071999.001\t",600.00,0.5
+"""
+SPLIT = """\
+Device_id,Op Name,OP Type,OP State,Task Type,Task Start Time(us),Task Duration(us),Block Num,Mix Block Num,\
+Input Shapes,Input Data Types,Input Formats,aic_mac_ratio,aiv_vec_ratio,aic_main_mem_read_bw(GB/s)
+3,gmm,GroupedMatmul,dynamic,MIX_AIC,1787504054396378.391\t,25.861,20,40,\
+\"\"\"512,16;8,2048,16;;8\"\"\",DT_BF16;DT_BF16;FLOAT;INT64,ND;NCL;ND;ND,0.5,N/A,1.25
+3,hcom_1,N/A,N/A,COMMUNICATION,1787504054396500.1\t,7,0,0,N/A,N/A,N/A,N/A,N/A,N/A
+"""
+FRAMEWORK = """\
+Step Id,Name,Type,Accelerator Core,Start Time(us),Duration(us),Wait Time(us),Block Dim
+50,trans_TransData_0,N/A,N/A,1736405443881410.320\t,50.621,0,0
+"""
+
+
+def test_an_old_table_with_a_models_number_that_a_spreadsheet_spoilt() -> None:
+    (cast,) = op_summary.parse(OLD)
+    assert (cast.name, cast.kind, cast.core, cast.task, cast.stream) == ("Cast_1", "Cast", "AI_CPU", 2, 7)
+    assert (cast.duration_us, cast.start_us) == (Decimal("338.93"), Decimal(542118179416190))
+    assert cast.inputs == (Tensor((2, 5), "DT_INT16", "ND"),)
+
+
+def test_unified_cores_exact_times_and_a_row_that_lacks_its_last_fields() -> None:
+    first, second = op_summary.parse("\ufeff" + UNIFIED.replace("\n", "\r\n"))
+    assert first.start_us == Decimal("1781169279071010.880")
+    assert first.duration_us == Decimal("654.25")  # the task's, not the core's
+    assert first.metrics == {"aicore_time": 266.1, "total_cycles": 266100, "mac_ratio": 0.41, "mte2_ratio": 0.62}
+    assert (second.step, second.metrics) == (1, {})
+    assert list(op_summary.by_step([first, second])) == [0, 1]
+
+
+def test_split_cores_left_out_inputs_and_rows_that_have_no_counters() -> None:
+    gmm, communication = op_summary.parse(SPLIT)
+    assert (gmm.device, gmm.blocks, gmm.mix_blocks, gmm.state) == (3, 20, 40, "dynamic")
+    assert [tensor.shape for tensor in gmm.inputs] == [(512, 16), (8, 2048, 16), None, (8,)]
+    assert gmm.metrics == {"aic_mac_ratio": 0.5, "aic_main_mem_read_bw": 1.25}
+    assert (communication.kind, communication.inputs, communication.metrics) == ("", (), {})
+
+
+def test_a_frameworks_table_and_other_units() -> None:
+    (moved,) = op_summary.parse(FRAMEWORK)
+    assert (moved.name, moved.kind, moved.step, moved.duration_us) == ("trans_TransData_0", "", 50, Decimal("50.621"))
+    (in_ms,) = op_summary.parse("op name,TASK DURATION(ms)\nx,1.5\n")
+    assert in_ms.duration_us == 1500
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "no column for an operator's name and duration"),
+        ("OP Type,Core Type,Count,Total Time(us)\nConv2D,AI_CORE,3,9\n", "another of the profiler's tables"),
+        (UNIFIED.replace("654.25", "N/A"), "line 3 has no duration|line 2 has no duration"),
+        (FRAMEWORK.replace("50.621,0,0", "50.621,0,0,9"), "9 cells under 8 headings"),
+    ],
+)
+def test_what_is_no_such_table_is_refused(text: str, says: str) -> None:
+    with pytest.raises(KitError, match=says):
+        op_summary.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("/b.1/conv/Conv/b.1/act/Mul", ["/b.1/conv/Conv", "/b.1/act/Mul"]),
+        ("Conv_12Relu_13", ["Conv_12", "Relu_13"]),
+        ("PartitionedCall_Conv_12_Transpose_3", ["Conv_12"]),
+        ("/b.1/conv/Conv/Muls", ["/b.1/conv/Conv"]),
+        ("trans_TransData_12", []),
+        ("trans_Cast_0", []),
+        ("aclnnInplaceCopy", []),
+    ],
+)
+def test_a_fused_operators_members(name: str, found: list[str]) -> None:
+    nodes = ["/b.1/conv/Conv", "/b.1/conv", "/b.1/act/Mul", "Conv_1", "Conv_12", "Relu_13", "TransData_12", ""]
+    assert op_summary.members(name, nodes) == found
+
+
+@given(damaged([OLD, UNIFIED, SPLIT, FRAMEWORK]))
+def test_only_a_kit_error_is_raised_on_any_text(text: str) -> None:
+    with suppress(KitError):
+        assert all(operator.duration_us >= 0 for operator in op_summary.parse(text))
