@@ -12,9 +12,8 @@ for bit.
 from __future__ import annotations
 
 import mmap
-from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, List, Tuple
 
 import numpy as np
 
@@ -22,8 +21,7 @@ from stgcn import npy, numpy_pickle, plain_pickle
 from stgcn.cards import Card
 from stgcn.dataset import CLIP_DTYPE, NAME_LIMIT, Labels, is_name
 from stgcn.errors import InputError, shown
-from stgcn.files import PathLike, atomic_write
-from stgcn.progress import Progress
+from stgcn.files import PathLike, open_regular
 
 SPLIT = "xsub_val"
 SEED = 255  # of every sample's sampling
@@ -34,35 +32,30 @@ SPINE, SHOULDERS = (0, 1), (4, 8)  # from the base to the middle; from the left 
 Annotation = Dict[str, Any]
 
 
-def load_labels(path: PathLike, card: Card) -> Labels:
-    """Names and labels of the validation samples of an annotation file.
+class Annotations:
+    """The validation samples of an annotation file, in its order. Their arrays stay in the file until they are read.
 
     Raises InputError for a file that is missing, damaged or may run code, and for a sample without a printable name or
     with a label that is no class.
     """
-    with _opened(path) as (_, annotations):
-        return _labels(path, annotations, card)
 
+    def __init__(self, path: PathLike, card: Card) -> None:
+        self._path, self._card = path, card
+        self._content = _mapped(path)
+        self._annotations = _validation(path, self._content)
+        self.labels = _labels(path, self._annotations, card)
 
-def write_rows(path: PathLike, output: PathLike, card: Card) -> Labels:
-    """Write the validation samples' rows, float32 (N * 10, *card.row_shape), as .npy; their names and labels.
+    def read(self, sample: int) -> np.ndarray:
+        """The rows of one sample, float32 (10, *card.row_shape).
 
-    A sample's rows follow one another. Memory holds one sample at a time. Raises InputError as load_labels does, for an
-    annotation that mmaction2's pipeline cannot take, named, and for a place that can't be written.
-    """
-    with _opened(path) as (content, annotations), atomic_write(output) as file:
-        labels = _labels(path, annotations, card)
-        shape = (len(annotations) * card.rows_per_sample, *card.row_shape)
-        header = {"descr": CLIP_DTYPE.str, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        progress = Progress("samples", len(annotations))
-        for name, annotation in zip(labels.names, annotations):
-            try:
-                file.write(rows(_with_arrays(annotation, content), card).data)
-            except (ValueError, TypeError, LookupError) as error:
-                raise InputError(f"sample {name} of {path} can't be used ({error}): correct or remove it") from error
-            progress.advance(1)
-        return labels
+        Raises InputError, naming the sample, for what mmaction2's pipeline cannot take.
+        """
+        try:
+            return rows(_with_arrays(self._annotations[sample], self._content), self._card)
+        except (ValueError, TypeError, LookupError) as error:
+            raise InputError(
+                f"sample {self.labels.names[sample]} of {self._path} can't be used ({error}): correct or remove it"
+            ) from error
 
 
 def rows(annotation: Annotation, card: Card) -> np.ndarray:
@@ -181,25 +174,29 @@ def sampled_frames(total: int, frames: int = 100, clips: int = 10) -> np.ndarray
     return np.concatenate(taken)
 
 
-@contextmanager
-def _opened(path: PathLike) -> Iterator[Tuple[mmap.mmap, List[Annotation]]]:
-    """A mapped annotation file, and the annotations of its validation samples, whose arrays stay in the file."""
-    with plain_pickle.mapped(path) as content:
-        try:
-            loaded = plain_pickle.load(content, numpy_pickle.MAPPED, spans=True)
-            annotations = _validation(loaded)
-        except plain_pickle.UnexpectedNameError as error:
-            raise InputError(
-                f"{path} names {error}, and annotations are lists, dicts and arrays: it may run code, don't trust it"
-            ) from error
-        except ValueError as error:
-            raise InputError(
-                f"{path} isn't an annotation file ({error}): give mmaction2's own, for instance ntu60_2d.pkl"
-            ) from error
-        yield content, annotations
+def _mapped(path: PathLike) -> mmap.mmap:
+    try:
+        with open_regular(path) as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:  # the latter of an empty file
+        raise InputError(f"can't read {path} ({getattr(error, 'strerror', error)}): check the path") from error
 
 
-def _validation(loaded: Any) -> List[Annotation]:
+def _validation(path: PathLike, content: mmap.mmap) -> List[Annotation]:
+    try:
+        return _chosen(plain_pickle.load(content, numpy_pickle.MAPPED, spans=True))
+    except plain_pickle.UnexpectedNameError as error:
+        raise InputError(
+            f"{path} names {error}, and annotations are lists, dicts and arrays: it may run code, don't trust it"
+        ) from error
+    except ValueError as error:
+        raise InputError(
+            f"{path} isn't an annotation file ({error}): give mmaction2's own, for instance ntu60_2d.pkl"
+        ) from error
+
+
+def _chosen(loaded: Any) -> List[Annotation]:
+    """The annotations of the split SPLIT, or of a list without splits all."""
     split = None
     if isinstance(loaded, dict):
         splits, loaded = loaded.get("split"), loaded.get("annotations")

@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import pickle
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional
@@ -25,14 +24,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from stgcn.annotations import IMAGE_SHAPE, SPLIT, write_rows
+from stgcn.annotations import IMAGE_SHAPE, SPLIT
 from stgcn.cards import KINETICS, Card, add_model_option, card_of
 from stgcn.checkpoint import save_state_dict
-from stgcn.dataset import CLIP_DTYPE, open_clips, read_clips
+from stgcn.dataset import CLIP_DTYPE
 from stgcn.errors import InputError, run_main
 from stgcn.files import PathLike, atomic_write, remove, sweep
 from stgcn.graph import COCO, KINECT, KINECT_MMACTION, OPENPOSE
 from stgcn.networks import network
+from stgcn.sources import Source, open_source
 
 DATA_NAME, LABEL_NAME, CHECKPOINT_NAME = "val_data.npy", "val_label.pkl", "st_gcn.sample.pth"
 FILES_NAME = "sample.json"
@@ -116,9 +116,6 @@ def make_sample(output_dir: PathLike, samples: int, classes: int, seed: int, car
             annotations = [_annotation(index, plan, motions, seed, card) for index, plan in enumerate(plans)]
             named = [{"frame_dir": name, **each} for name, each in zip(names, annotations)]
             pickle.dump({"split": {SPLIT: names}, "annotations": named}, file, protocol=2)
-        with tempfile.TemporaryDirectory(dir=str(folder)) as scratch:
-            write_rows(folder / files["data"], Path(scratch, "rows.npy"), card)
-            state = _fitted_state(open_clips(Path(scratch, "rows.npy"), card), plans, seed, card)
     else:
         with atomic_write(folder / files["data"]) as file:
             remove(folder / files["checkpoint"])
@@ -128,7 +125,8 @@ def make_sample(output_dir: PathLike, samples: int, classes: int, seed: int, car
                 file.write(_row(_clip(index, plan, motions, seed, card), card).tobytes())
         with atomic_write(folder / files["labels"]) as file:
             pickle.dump((names, [plan.label for plan in plans]), file, protocol=2)
-        state = _fitted_state(open_clips(folder / files["data"], card), plans, seed, card)
+    source = open_source(folder / files["data"], folder / files["labels"], card)[0]
+    state = _fitted_state(source, plans, seed, card)
     with atomic_write(folder / FILES_NAME) as file:
         file.write((json.dumps(files, indent=1) + "\n").encode())
     save_state_dict(state, folder / files["checkpoint"])
@@ -246,7 +244,7 @@ def _positions(motion: Motion, time: np.ndarray) -> np.ndarray:
     return positions
 
 
-def _fitted_state(rows: np.memmap, plans: List[Plan], seed: int, card: Card) -> Dict[str, torch.Tensor]:
+def _fitted_state(rows: Source, plans: List[Plan], seed: int, card: Card) -> Dict[str, torch.Tensor]:
     """A state dict whose backbone is random and whose classifier is fitted to the first samples, each of its first row.
 
     One thread an operation, so that the numbers don't depend on how many cores there are; the cores share the clips.
@@ -257,7 +255,7 @@ def _fitted_state(rows: np.memmap, plans: List[Plan], seed: int, card: Card) -> 
     threads = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            firsts = np.concatenate([read_clips(rows, step * i, 1) for i in range(min(CALIBRATED_CLIPS, len(plans)))])
+            firsts = np.concatenate([rows.read(step * i, 1) for i in range(min(CALIBRATED_CLIPS, len(plans)))])
             pool.submit(_measure_batch_norms, model, firsts).result()
             features = np.stack(list(pool.map(lambda index: _features(model, rows, step * index), range(count))))
     finally:
@@ -299,10 +297,10 @@ def _measure_batch_norms(model: Any, clips: np.ndarray) -> None:
     model.eval()
 
 
-def _features(model: Any, clips: np.memmap, index: int) -> np.ndarray:
+def _features(model: Any, rows: Source, index: int) -> np.ndarray:
     """The classifier's inputs for a clip, float64 (256,)."""
     with torch.no_grad():
-        features: np.ndarray = model.features(torch.from_numpy(read_clips(clips, index, 1))).numpy()[0]
+        features: np.ndarray = model.features(torch.from_numpy(rows.read(index, 1))).numpy()[0]
     return features.astype(np.float64)
 
 

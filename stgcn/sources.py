@@ -1,7 +1,8 @@
 """Clips in the forms that users have them, read as the rows that a model takes: float32, C order, two persons.
 
 Besides the dataset's own val_data.npy these are arrays of float16 and float64, of either order of bytes, in Fortran
-order, of one person; and the folder of JSON files in which Kinetics-skeleton is distributed, one clip a file.
+order, of one person; and the folder of JSON files in which Kinetics-skeleton is distributed, one clip a file. Of
+mmaction2's models they are an annotation file, of each of whose samples several rows are made.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, List, NamedTuple, Tuple
 import numpy as np
 
 from stgcn import npy, plain_json
+from stgcn.annotations import Annotations
 from stgcn.cards import Card
 from stgcn.dataset import (
     CLIP_DTYPE,
@@ -110,6 +112,21 @@ class _Array(Source):
             raise InputError(f"{self.path} was cut short while it was read: copy it again")
 
 
+class _Annotated(Source):
+    """The rows of mmaction2's annotations, those of a sample after one another."""
+
+    def __init__(self, path: PathLike, annotations: Annotations, card: Card) -> None:
+        samples = len(annotations.labels.names)
+        super().__init__(path, samples * card.rows_per_sample, "mmaction2's annotations")
+        self._annotations, self.block = annotations, card.rows_per_sample
+
+    def read(self, first: int, count: int) -> np.ndarray:
+        every, last = self.block, min(first + count, self.samples)
+        samples = range(first // every, -(-last // every))
+        rows = np.concatenate([self._annotations.read(sample) for sample in samples])
+        return rows[first - samples[0] * every : last - samples[0] * every]
+
+
 class _Folder(Source):
     """Kinetics-skeleton as it is distributed, by the rule of mmskeleton's own converter.
 
@@ -171,8 +188,12 @@ def _clip_of_json(content: Any, row: Tuple[int, ...]) -> np.ndarray:
 def open_source(data: PathLike, labels: PathLike, card: Card) -> Tuple[Source, Labels]:
     """The clips in whatever form, and their names and labels.
 
-    Raises InputError for a form that isn't known, and as open_dataset does.
+    Of a model with several rows per sample `samples` counts rows. Raises InputError for a form that isn't known, and as
+    open_dataset does.
     """
+    if card.is_annotated:
+        annotations = Annotations(data, card)
+        return _Annotated(data, annotations, card), annotations.labels
     if Path(data).is_dir():
         return _open_folder(Path(data), labels, card)
     source, named = open_array(data, card), load_labels(labels, card)
@@ -209,6 +230,8 @@ def open_array(data: PathLike, card: Card) -> Source:
 def open_rows(data: PathLike, array_dir: "PathLike | None", card: Card) -> np.memmap:
     """The clips as a model takes them: `data` itself, or what the index made of it in `array_dir`."""
     made = Path(array_dir) / ROWS if array_dir is not None else None
+    if made is not None and card.is_annotated:
+        return open_clips(made, card)
     if made is not None and made.exists() and (Path(data).is_dir() or open_array(data, card).conversion):
         return open_clips(made, card)
     return open_clips(data, card)

@@ -14,6 +14,7 @@ import pytest
 from stgcn import annotations
 from stgcn.cards import card_of
 from stgcn.errors import InputError
+from stgcn.sources import open_source
 
 FLAT, SOLID = card_of("mmaction.stgcn-2d"), card_of("mmaction.stgcn-3d")
 
@@ -124,15 +125,15 @@ class TestFiles:
     def test_the_validation_samples_are_written_in_their_order(self, tmp_path: Path, protocol: int) -> None:
         samples = [flat("a", label=np.int64(3)), flat("b", frames=120), flat("c", persons=1)]
         path = write(tmp_path / "ntu60_2d.pkl", samples, protocol)
-        names, labels = annotations.write_rows(path, tmp_path / "rows.npy", FLAT)
-        assert (names, labels.tolist()) == (["a", "b", "c"], [3, 7, 7])
-        rows = np.load(str(tmp_path / "rows.npy"))
-        assert np.array_equal(rows, np.concatenate([annotations.rows(sample, FLAT) for sample in samples]))
-        assert annotations.load_labels(path, FLAT).names == names
+        source, (names, labels) = open_source(path, path, FLAT)
+        assert (names, labels.tolist(), source.samples) == (["a", "b", "c"], [3, 7, 7], 30)
+        wanted = np.concatenate([annotations.rows(sample, FLAT) for sample in samples])
+        assert np.array_equal(source.read(0, 99), wanted)
+        assert np.array_equal(source.read(7, 5), wanted[7:12])
 
     def test_a_list_alone_is_taken_whole(self, tmp_path: Path) -> None:
         (tmp_path / "x.pkl").write_bytes(pickle.dumps([flat("a"), flat("b")]))
-        assert annotations.load_labels(tmp_path / "x.pkl", FLAT).names == ["a", "b"]
+        assert annotations.Annotations(tmp_path / "x.pkl", FLAT).labels.names == ["a", "b"]
 
     @pytest.mark.parametrize("order", ["C", "F"])
     @pytest.mark.parametrize("dtype", ["<f2", ">f4", "<f8"])
@@ -140,9 +141,9 @@ class TestFiles:
         sample = flat()
         for key in ("keypoint", "keypoint_score"):
             sample[key] = sample[key].astype(dtype, order=order)
-        annotations.write_rows(write(tmp_path / "x.pkl", [sample]), tmp_path / "rows.npy", FLAT)
+        rows = annotations.Annotations(write(tmp_path / "x.pkl", [sample]), FLAT).read(0)
         native = {**sample, "keypoint": sample["keypoint"].astype(dtype[1:])}
-        assert np.array_equal(np.load(str(tmp_path / "rows.npy")), annotations.rows(native, FLAT))
+        assert np.array_equal(rows, annotations.rows(native, FLAT))
 
     @pytest.mark.parametrize(
         ("change", "fault"),
@@ -164,12 +165,11 @@ class TestFiles:
     ) -> None:
         path = write(tmp_path / "x.pkl", [change(flat())])
         with pytest.raises(InputError, match=fault):
-            annotations.write_rows(path, tmp_path / "rows.npy", FLAT)
-        assert not (tmp_path / "rows.npy").exists()
+            annotations.Annotations(path, FLAT).read(0)
 
     def test_three_bodies_in_3d_are_refused(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="sample a .*3 persons"):
-            annotations.write_rows(write(tmp_path / "x.pkl", [solid(persons=3)]), tmp_path / "rows.npy", SOLID)
+            annotations.Annotations(write(tmp_path / "x.pkl", [solid(persons=3)]), SOLID).read(0)
 
     @pytest.mark.parametrize(
         "content", [{}, [], {"split": {"xsub_val": ["b"]}, "annotations": [flat()]}, [1], {"annotations": [flat()]}]
@@ -177,11 +177,11 @@ class TestFiles:
     def test_another_pickle_is_refused(self, tmp_path: Path, content: Any) -> None:
         (tmp_path / "x.pkl").write_bytes(pickle.dumps(content))
         with pytest.raises(InputError, match=r"x\.pkl isn't an annotation file"):
-            annotations.load_labels(tmp_path / "x.pkl", FLAT)
+            annotations.Annotations(tmp_path / "x.pkl", FLAT)
 
     @pytest.mark.parametrize("share", [0.3, 0.9])
     def test_a_cut_file_is_refused(self, tmp_path: Path, share: float) -> None:
         content = write(tmp_path / "x.pkl", [flat()]).read_bytes()
         (tmp_path / "x.pkl").write_bytes(content[: int(share * len(content))])
         with pytest.raises(InputError, match="isn't an annotation file"):
-            annotations.load_labels(tmp_path / "x.pkl", FLAT)
+            annotations.Annotations(tmp_path / "x.pkl", FLAT)
