@@ -6,8 +6,8 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
-# Where torch comes from: by default PyTorch's CPU builds, for a CUDA build is several GB and the kit needs none.
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# Where torch comes from, tried in turn: PyTorch's index of CPU builds and a mirror of it, then the default index.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu https://mirrors.nju.edu.cn/pytorch/whl/cpu
 ARGS ?=
 
 export INVENTORY SCRATCH

@@ -16,11 +16,21 @@ whole() { "$(dirname "$0")/whole.sh" "$venv"; }
 package=$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
 whole || { "$python" -m venv --clear "$venv" >&2 && whole; } ||
     fail "$python cannot make the environment $venv; it may lack its venv module (on Debian and Ubuntu: apt-get install $package)"
-pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
-echo "installing the kit's packages into $venv" >&2
+# On a terminal pip's own progress is shown; a log gets the lines below alone.
+quiet=(--quiet)
+if [ -t 2 ]; then quiet=(); fi
+pip=("$venv/bin/python" -m pip install "${quiet[@]}" --disable-pip-version-check)
+echo "installing the kit's packages into $venv (1.3 GB, a minute or two)" >&2
 "${pip[@]}" --require-hashes -r "$lock" ||
     fail "the packages of $lock could not be installed; look above for the first that failed (is the package index reached?)"
-# torch after its dependencies: a wheel at hand (PIP_FIND_LINKS, as on an air-gapped site), else from its own index, for
-# the default index offers a CUDA build of several GB.
-"${pip[@]}" --no-index -r "$torch" 2>/dev/null || "${pip[@]}" --index-url "$torch_index" -r "$torch" ||
-    fail "$(cat "$torch") could not be installed from $torch_index; name another index that has it with TORCH_INDEX=URL"
+# torch after its dependencies: a wheel at hand (PIP_FIND_LINKS, as on an air-gapped site), else from an index of CPU builds,
+# for the default index offers a CUDA build of several GB and the kit needs none.
+echo "installing torch" >&2
+"${pip[@]}" --no-index -r "$torch" >/dev/null 2>&1 && exit
+for index in $torch_index; do
+    "${pip[@]}" --retries 1 --timeout 10 --index-url "$index" -r "$torch" && exit
+    echo "  $(cat "$torch") could not be installed from $index" >&2
+done
+echo "  trying the default package index, which may send a CUDA build of about 3 GB; Ctrl-C, and name an index of CPU builds with TORCH_INDEX=URL" >&2
+"${pip[@]}" -r "$torch" ||
+    fail "$(cat "$torch") could not be installed from $torch_index or the default index; name another index that has it with TORCH_INDEX=URL"

@@ -161,3 +161,19 @@ def test_an_output_that_nobody_takes_is_no_traceback(spaced: NpuJob, shell: str,
     if sentence:
         assert done.returncode == 1
         assert sentence in done.stderr
+
+
+@pytest.mark.full
+def test_torch_comes_from_the_default_index_where_its_own_are_not_reached(tmp_path: Path) -> None:
+    lock, torch = tmp_path / "kit.lock", tmp_path / "torch.txt"
+    lock.write_text("")
+    torch.write_text("iniconfig==2.0.0\n")  # a small package in torch's place
+    indexes = "http://127.0.0.1:9/first http://127.0.0.1:9/second"  # nobody listens there
+    argv = [str(ROOT / "requirements/venv.sh"), sys.executable, str(tmp_path / "venv"), indexes, str(lock), str(torch)]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [
+        index for index in indexes.split() if f"could not be installed from {index}" in done.stderr
+    ] == indexes.split()
+    assert "may send a CUDA build" in done.stderr
+    subprocess.run([tmp_path / "venv/bin/python", "-c", "import iniconfig"], check=True)
