@@ -1,4 +1,4 @@
-"""Top-k accuracy of logits."""
+"""Scores of several rows, and top-k accuracy of logits."""
 
 from __future__ import annotations
 
@@ -7,6 +7,16 @@ from typing import Dict, Sequence
 import numpy as np
 
 BLOCK = 512  # samples that stay in the cache
+
+
+def mean_softmax(logits: np.ndarray) -> np.ndarray:
+    """The score of each sample, float32 (n, classes), of its rows' logits (n, rows, classes): their softmax's mean.
+
+    It is mmaction2's `average_clips='prob'`.
+    """
+    powers = np.exp(logits - logits.max(axis=2, keepdims=True))
+    mean: np.ndarray = (powers / powers.sum(axis=2, keepdims=True)).mean(axis=1)
+    return mean
 
 
 def top_k_hits(logits: np.ndarray, labels: np.ndarray, ks: Sequence[int]) -> Dict[int, int]:

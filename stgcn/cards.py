@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Tuple
 
 from stgcn.errors import InputError, shown
-from stgcn.graph import COCO, KINECT, KINECT_MMACTION, OPENPOSE, Skeleton
+from stgcn.skeletons import COCO, KINECT, KINECT_MMACTION, OPENPOSE, Skeleton
 
 FORMAT = 1
 INPUT, OUTPUT = "input1", "output1"

@@ -1,4 +1,4 @@
-"""Results as ais_bench leaves them: `<sample>_<output>.bin` in a folder, 400 float32 logits each.
+"""Results as ais_bench leaves them: `<row>_<output>.bin` in a folder, a row's float32 logits each.
 
 Any other file there is left alone. Nothing here needs numpy, so that files can be read while it starts.
 """
@@ -17,36 +17,35 @@ from stgcn.errors import InputError
 if TYPE_CHECKING:
     from stgcn.files import PathLike
 
+LOGIT_BYTES = 4
 RESULT_NAME = re.compile(r"(\d+)_\d+\.bin")
-RESULT_BYTES = 1600
-
 Read = Callable[[Sequence[str]], memoryview]
 
 
-def read(result_dir: PathLike, names: Sequence[str]) -> memoryview:
-    """The bytes of all results, in the order of the samples' `names`.
+def read(result_dir: PathLike, names: Sequence[str], classes: int) -> memoryview:
+    """The bytes of all results, `classes` logits each, in the order of the `names` of their samples.
 
     Raises InputError, naming the sample, for a result that is missing, surplus, doubled or of another size.
     """
-    rows = memoryview(bytearray(len(names) * RESULT_BYTES))
-    _fill(rows, result_dir, _by_sample(result_dir, _listed(result_dir)), names)
+    rows = memoryview(bytearray(len(names) * LOGIT_BYTES * classes))
+    _fill(rows, result_dir, _by_sample(result_dir, _listed(result_dir)), names, LOGIT_BYTES * classes)
     return rows
 
 
 @contextmanager
-def read_ahead(result_dir: PathLike) -> Iterator[Read]:
+def read_ahead(result_dir: PathLike, classes: int) -> Iterator[Read]:
     """`read` of a folder, which a second process begins at once, when the names may not be known yet.
 
     Whatever that process doesn't like is left to `read`, which finds it again and says it.
     """
-    listed = _listed(result_dir)
-    shared = memoryview(mmap.mmap(-1, (len(listed) + 1) * RESULT_BYTES))  # one more: none would be no mapping
+    listed, size = _listed(result_dir), LOGIT_BYTES * classes
+    shared = memoryview(mmap.mmap(-1, (len(listed) + 1) * size))  # one more: none would be no mapping
     told, tell = os.pipe()
     reader = os.fork()
     if reader == 0:
         try:
             files = _by_sample(result_dir, listed)
-            _fill(shared, result_dir, files, range(len(files)))
+            _fill(shared, result_dir, files, range(len(files)), size)
             os.write(tell, b"%d" % len(files))
         finally:
             os._exit(0)
@@ -54,8 +53,8 @@ def read_ahead(result_dir: PathLike) -> Iterator[Read]:
 
     def rows(names: Sequence[str]) -> memoryview:
         if os.read(told, 20) == b"%d" % len(names):  # nothing, if it ended early
-            return shared[: len(names) * RESULT_BYTES]
-        return read(result_dir, names)
+            return shared[: len(names) * size]
+        return read(result_dir, names, classes)
 
     try:
         yield rows
@@ -89,7 +88,7 @@ def _by_sample(result_dir: PathLike, listed: List[str]) -> Dict[int, str]:
     return files
 
 
-def _fill(rows: memoryview, result_dir: PathLike, files: Dict[int, str], names: Sequence[object]) -> None:
+def _fill(rows: memoryview, result_dir: PathLike, files: Dict[int, str], names: Sequence[object], size: int) -> None:
     for index, name in enumerate(names):
         if index not in files:
             raise InputError(f"{result_dir} misses the result of sample {index} ({name}): infer again")
@@ -108,7 +107,7 @@ def _fill(rows: memoryview, result_dir: PathLike, files: Dict[int, str], names: 
             try:
                 file = os.open(files[index], os.O_RDONLY | os.O_NONBLOCK, dir_fd=folder)
                 try:
-                    size = os.readv(file, [rows[index * RESULT_BYTES : (index + 1) * RESULT_BYTES], beyond])
+                    found = os.readv(file, [rows[index * size : (index + 1) * size], beyond])
                 finally:
                     os.close(file)
             except OSError as error:
@@ -116,10 +115,10 @@ def _fill(rows: memoryview, result_dir: PathLike, files: Dict[int, str], names: 
                     f"can't read the result of sample {index} ({name}), {files[index]} in {result_dir} "
                     f"({error.strerror}): infer again"
                 ) from error
-            if size != RESULT_BYTES:
+            if found != size:
                 raise InputError(
-                    f"the result of sample {index} ({name}) in {result_dir} isn't {RESULT_BYTES} bytes, which "
-                    "400 float32 logits are: infer again"
+                    f"the result of sample {index} ({name}) in {result_dir} isn't {size} bytes, which "
+                    f"{size // LOGIT_BYTES} float32 logits are: infer again"
                 )
     finally:
         os.close(folder)

@@ -30,8 +30,8 @@ from stgcn.checkpoint import save_state_dict
 from stgcn.dataset import CLIP_DTYPE
 from stgcn.errors import InputError, run_main
 from stgcn.files import PathLike, atomic_write, remove, sweep
-from stgcn.graph import COCO, KINECT, KINECT_MMACTION, OPENPOSE
 from stgcn.networks import network
+from stgcn.skeletons import COCO, KINECT, KINECT_MMACTION, OPENPOSE
 from stgcn.sources import Source, open_source
 
 DATA_NAME, LABEL_NAME, CHECKPOINT_NAME = "val_data.npy", "val_label.pkl", "st_gcn.sample.pth"

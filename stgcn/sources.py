@@ -201,6 +201,11 @@ def open_source(data: PathLike, labels: PathLike, card: Card) -> Tuple[Source, L
     return source, named
 
 
+def labels_of(labels: PathLike, card: Card) -> Labels:
+    """Names and labels, of a label file or of annotations. Raises InputError as load_labels and Annotations do."""
+    return Annotations(labels, card).labels if card.is_annotated else load_labels(labels, card)
+
+
 def open_array(data: PathLike, card: Card) -> Source:
     """The clips of a .npy. Raises InputError as open_clips does, for other types and shapes than those above."""
     header, offset, size = array_header(data)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stgcn.graph import OPENPOSE
+from stgcn.skeletons import OPENPOSE
 
 FRAMES_A_SECOND = 15  # the dataset's 30, every second one
 _ABSENT = 255  # in place of a coordinate

@@ -20,7 +20,7 @@ from stgcn import plain_json
 from stgcn.files import atomic_write
 
 PAGE = "report.html"
-SOURCES = [ROOT / "deploy/report", ROOT / "stgcn/graph.py"]
+SOURCES = [ROOT / "deploy/report", ROOT / "stgcn/skeletons.py"]
 
 
 def run(context: Context) -> None:

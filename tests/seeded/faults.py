@@ -50,7 +50,7 @@ FAULTS = (
     ),
     Fault(
         "an edge is missing",
-        "stgcn/graph.py",
+        "stgcn/skeletons.py",
         "(10, 9), (9, 8), (11, 5),",
         "(10, 9), (11, 5),",
         "tests/stgcn/test_graph.py",

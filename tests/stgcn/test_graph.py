@@ -8,7 +8,8 @@ from typing import List
 import numpy as np
 import pytest
 
-from stgcn.graph import COCO, KINECT, KINECT_MMACTION, OPENPOSE, Skeleton, adjacency, directed_adjacency
+from stgcn.graph import adjacency, directed_adjacency
+from stgcn.skeletons import COCO, KINECT, KINECT_MMACTION, OPENPOSE, Skeleton
 
 
 def test_the_bytes_are_the_references() -> None:

@@ -30,11 +30,15 @@ def folder(logits: np.ndarray, tmp_path: Path) -> Path:
 
 
 def ahead(result_dir: Path, names: Sequence[str]) -> memoryview:
-    with results.read_ahead(result_dir) as read:
+    with results.read_ahead(result_dir, 400) as read:
         return read(names)
 
 
-both_ways = pytest.mark.parametrize("read", [results.read, ahead])
+def at_once(result_dir: Path, names: Sequence[str]) -> memoryview:
+    return results.read(result_dir, names, 400)
+
+
+both_ways = pytest.mark.parametrize("read", [at_once, ahead])
 
 
 @both_ways
@@ -82,7 +86,7 @@ def test_a_read_that_nobody_wants_ends(folder: Path, monkeypatch: pytest.MonkeyP
     forked: List[int] = []
     fork = os.fork
     monkeypatch.setattr(os, "fork", lambda: forked.append(fork()) or forked[-1])
-    with pytest.raises(ZeroDivisionError), results.read_ahead(folder):
+    with pytest.raises(ZeroDivisionError), results.read_ahead(folder, 400):
         raise ZeroDivisionError
     with pytest.raises(ProcessLookupError):
         os.kill(forked[0], 0)

@@ -11,6 +11,7 @@ import pytest
 from stgcn import score
 from stgcn.errors import InputError
 from tests.stgcn.conftest import write_labels
+from tests.stgcn.test_annotations import flat, write
 
 
 @pytest.fixture
@@ -34,4 +35,20 @@ def test_the_last_lines_are_the_guides(argv: List[str], capsys: Any) -> None:
 def test_a_result_that_is_no_number_is_named(argv: List[str], tmp_path: Path, value: float) -> None:
     np.full(400, value, np.float32).tofile(str(tmp_path / "out" / "7_0.bin"))
     with pytest.raises(InputError, match=r"sample 7 \(.*\) in .* holds NaN or infinity"):
+        score.main(argv)
+
+
+def test_of_several_rows_the_mean_of_their_softmax_counts(tmp_path: Path, capsys: Any) -> None:
+    """One row's logits outweigh those of nine, which are of another mind; in shares they do not."""
+    path = write(tmp_path / "ntu60_2d.pkl", [flat("a", label=5)])
+    (tmp_path / "out").mkdir()
+    logits = np.zeros((10, 60), np.float32)
+    logits[0, 3], logits[1:, 5] = 50, 2
+    for index, row in enumerate(logits):
+        row.tofile(str(tmp_path / "out" / f"{index}_0.bin"))
+    argv = ["--model", "mmaction.stgcn", "--result_dir", str(tmp_path / "out"), "--label_path", str(path)]
+    score.main(argv)
+    assert capsys.readouterr().out == "Top 1: 100.00%\nTop 5: 100.00%\n"
+    (tmp_path / "out" / "9_0.bin").unlink()
+    with pytest.raises(InputError, match=r"sample 9 \(a\)"):
         score.main(argv)
