@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from deploy.console import say
 from deploy.containers import runtime
+from deploy.containers.engine import ARRAYS
 from deploy.errors import KitError, LinkLost
 from deploy.execution.engine import Engine, Ssh
 from deploy.execution.worker import Clips, NpuHost
@@ -162,7 +163,7 @@ class Context:
     @property
     def array_folder(self) -> PurePosixPath:
         """Where the GPU host keeps the clips that it had to convert."""
-        return self.gpu.host.workspace / "arrays"
+        return self.gpu.host.kit / ARRAYS
 
     def clips_file(self, index: Index) -> PurePosixPath:
         """The .npy on the GPU host with the clips of an index."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import secrets
@@ -10,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
@@ -30,11 +31,16 @@ from deploy.inventory import Gpu, Npu
 REMOVAL_TIMEOUT_S = 20.0
 OWNER_LABEL, WORKSPACE_LABEL = "stgcn-ascend-kit.owner", "stgcn-ascend-kit.workspace"
 CONTAINER_USER = (1000, 1000)  # of the images, and of HwHiAiUser, who owns the NPU's nodes
+PIDS = 4096  # of a container, threads too: ATC has some hundreds
+MEMORY_SHARE = 0.9  # of the host's memory: a container that wants more is killed, not the host's other programs
+ARRAYS = "arrays"  # in the kit's folder of the GPU host: clips that it had to convert, kept for later steps
+INPUT = "input"  # in a step's folder: what it may read and not write
 # What every container gets, and does not get.
 SHIELD: Mapping[str, Any] = {
     "cap_drop": ["ALL"],
     "init": True,
     "network_mode": "none",
+    "pids_limit": PIDS,
     "read_only": True,
     "security_opt": ["no-new-privileges"],
     "tmpfs": {"/tmp": "exec"},  # noqa: S108 (a container's own; ATC loads libraries that it has compiled there)
@@ -47,8 +53,6 @@ class Engine:
 
     section: Gpu | Npu
     host: Host
-    _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
-    _borrowers: int = 0
 
     @cached_property
     def client(self) -> docker.DockerClient:
@@ -105,6 +109,7 @@ class Engine:
                 container = client.containers.create(
                     **options,
                     **SHIELD,
+                    mem_limit=int(MEMORY_SHARE * client.info()["MemTotal"]),
                     user=f"{uid}:{gid}",
                     userns_mode="host" if self.uid_map == "userns" else None,
                     name=name,
@@ -157,17 +162,17 @@ class Engine:
     def passwd(self) -> PurePosixPath:
         """A file on the host that names the container's user, for an image knows no user of the host's uid."""
         uid, gid = self.user
-        return self.host.workspace / ".kit" / f"passwd-{uid}-{gid}"
+        return self.host.kit / f"passwd-{uid}-{gid}"
 
     @cached_property
     def written_passwd(self) -> PurePosixPath:
         """`passwd`, once it is there."""
         uid, gid = self.user
         lines = ["root:x:0:0:root:/root:/bin/sh", f"stgcn:x:{uid}:{gid}::/tmp:/bin/sh"]
-        script = 'path=$1; shift; mkdir -p "${path%/*}" && printf "%s\\n" "$@" >"$path" && chmod 644 "$path"'
-        done = self.host.run(["sh", "-c", script, "sh", str(self.passwd), *lines])
-        if done.status != 0:
-            raise KitError(f"{self.host.name}: {self.passwd} cannot be written ({done.output.strip()})")
+        text = "".join(line + "\n" for line in lines).encode()
+        digest = {"bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}
+        self.host.call("receive", {"path": str(self.passwd), **digest}, [text])
+        self.host.run(["chmod", "644", str(self.passwd)])
         return self.passwd
 
     @property
@@ -188,35 +193,38 @@ class Engine:
             )
 
     @contextmanager
-    def lent(self) -> Iterator[None]:
-        """Root's workspace belongs to the container's user meanwhile, and is root's again after the last to leave."""
+    def lent(self, write: Sequence[PurePosixPath], read: Sequence[PurePosixPath]) -> Iterator[None]:
+        """Root's folders `write` belong to the container's user meanwhile, who may read `read`: nobody else gets at
+        them, for the kit's folder above is root's alone."""
         if self._caller[0] != 0:
             yield
             return
-        root, guest = "0:0", "{}:{}".format(*CONTAINER_USER)
-        with self._lock:
-            self._borrowers += 1
-            self._chown("0", guest)
+        if read:
+            self._done(["chmod", "--recursive", "o+rX", "--", *map(str, read)])
+        guest = "{}:{}".format(*CONTAINER_USER)
+        for folder in write:
+            self._chown(folder, "0", guest)
         try:
             yield
         finally:
-            with self._lock:
-                self._borrowers -= 1
-                if not self._borrowers:
-                    self._chown(str(CONTAINER_USER[0]), root)
+            for folder in write:
+                self._chown(folder, str(CONTAINER_USER[0]), "0:0")
 
     @cached_property
     def _caller(self) -> tuple[int, int]:
         uid, gid = self.host.run(["sh", "-c", "id -u; id -g"]).output.split()
         return int(uid), int(gid)
 
-    def _chown(self, old: str, new: str) -> None:
-        done = self.host.run(
-            ["chown", "--no-dereference", "--recursive", f"--from={old}", new, "--", str(self.host.workspace)]
-        )
-        # A file that goes while chown walks is another thread's.
+    def _chown(self, folder: PurePosixPath, old: str, new: str) -> None:
+        """What a step's folder holds, but for its inputs, which are other steps' too."""
+        change = ["-exec", "chown", "--no-dereference", f"--from={old}", new, "{}", "+"]
+        self._done(["find", str(folder), "-path", str(folder / INPUT), "-prune", "-o", *change])
+
+    def _done(self, argv: Sequence[str]) -> None:
+        done = self.host.run(argv)
+        # A file that goes meanwhile is another thread's.
         if done.status != 0 and "No such file" not in done.output:
-            raise KitError(f"{self.host.name}: {(done.output.strip().splitlines() or ['chown failed'])[-1]}")
+            raise KitError(f"{self.host.name}: {(done.output.strip().splitlines() or [argv[0] + ' failed'])[-1]}")
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 
 import docker
 
-from deploy.containers.engine import Engine
+from deploy.containers.engine import ARRAYS, INPUT, PIDS, Engine
 from deploy.errors import KitError, OverrunError
 from deploy.hosts.capture import Capture
 from deploy.hosts.host import Completed, Host
@@ -141,9 +142,10 @@ class Npus:
 class Container:
     """A container an invocation, with the least it needs, removed at its end whatever the end.
 
-    The workspace, and of `inputs` (read-only) those that a command names, are mounted at their own paths: no path is
-    translated. Files come out owned by the host's user: it is that user's uid that runs in the container, but for root,
-    who lends the workspace to uid 1000 for the time.
+    Its step's folder (and that of converted clips), and of the kit's copies and of `inputs` (both read-only) those that
+    a command names, are mounted at their own paths: no path is translated, and nothing else of the workspace is seen.
+    Files come out owned by the host's user: it is that user's uid that runs in the container, but for root, who lends
+    those folders to uid 1000 for the time.
     """
 
     engine: Engine
@@ -160,7 +162,14 @@ class Container:
     def argv(self, command: Sequence[str], folder: PurePosixPath | None = None) -> list[str]:
         options = self._options(command, folder)
         uid, gid = self.engine.user
-        flags = ["--rm", "--init", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
+        flags = [
+            "--rm",
+            "--init",
+            f"--pids-limit={PIDS}",
+            "--read-only",
+            "--cap-drop=ALL",
+            "--security-opt=no-new-privileges",
+        ]
         flags += ["--network=none", "--tmpfs=/tmp:exec", f"--user={uid}:{gid}"]
         flags += ["--userns=host"] if self.engine.uid_map == "userns" else []
         flags += [f"--group-add={group}" for group in options["group_add"]]
@@ -185,9 +194,8 @@ class Container:
         options = self._options(command, folder)
         with ExitStack() as stack:
             _ = self.engine.written_passwd  # it is mounted
-            if self._mounts([*command, str(folder or "")]):
-                self.engine.refuse_unreadable(self._named([*command, str(folder or "")]))
-                stack.enter_context(self.engine.lent())
+            self.engine.refuse_unreadable(self._named(command))
+            stack.enter_context(self.engine.lent(self._write(command, folder), self._read(command, folder)))
             if log:
                 log.parent.mkdir(parents=True, exist_ok=True)
             capture = Capture(stack.enter_context(log.open("wb")) if log else None, echo)
@@ -222,7 +230,8 @@ class Container:
             "environment": {"HOME": "/tmp", **_logs(folder), **self.env},  # noqa: S108 (a container's own)
             "mounts": [
                 _bind(self.engine.passwd, read_only=True, target="/etc/passwd"),
-                *self._mounts([*command, str(folder or "")]),
+                *map(_bind, self._write(command, folder)),
+                *(_bind(path, read_only=True) for path in (*self._read(command, folder), *self._named(command))),
             ],
             "devices": [],
             "group_add": [],
@@ -230,11 +239,17 @@ class Container:
         }
         return options if self.npus is None else self._with_npu(options, self.npus)
 
-    def _mounts(self, words: Sequence[str]) -> list[docker.types.Mount]:
-        """The workspace and the inputs, for a command whose words name a path of theirs."""
-        if not any(str(self.host.workspace) in word for word in words):
-            return []
-        return [_bind(self.host.workspace), *(_bind(path, read_only=True) for path in self._named(words))]
+    def _write(self, command: Sequence[str], folder: PurePosixPath | None) -> list[PurePosixPath]:
+        """A step's own folder, and the one for converted clips where the command names it."""
+        arrays = self.host.kit / ARRAYS
+        return [*([folder] if folder else []), *([arrays] if str(arrays) in command else [])]
+
+    def _read(self, command: Sequence[str], folder: PurePosixPath | None) -> list[PurePosixPath]:
+        """What of the kit's a command names to read: the host's copies of files, and its own folder's inputs."""
+        files = re.escape(str(self.host.kit / "files")) + "/[^/,]+"
+        copies = sorted({PurePosixPath(path) for word in command for path in re.findall(files, word)})
+        inputs = [] if folder is None else [folder / INPUT]
+        return [*copies, *(path for path in inputs if str(path) in command)]
 
     def _named(self, words: Sequence[str]) -> list[PurePosixPath]:
         return [path for path in self.inputs if any(str(path) in word for word in words)]

@@ -129,14 +129,20 @@ def _perform(
     host, folder = context.gpu.host, context.artefact("gpu")
     inputs = {**inputs, "stgcn": sources_sha256()}
     job = Job.of(host, inputs, name)
-    there = PurePosixPath(folder) if isinstance(host, LocalHost) else job.folder
+    is_contained = context.inventory.gpu.runtime == "docker"
+    is_there = isinstance(host, LocalHost) and not is_contained
+    there = PurePosixPath(folder) if is_there else job.folder
+    inside = there if is_contained else None  # what a container may write in
     command = [_python(context), "-u", "-m", *module(there)]
     outputs = [folder / output for output in names]
 
     def action() -> Mapping[str, Any]:
         log = context.artefact(f"gpu/{name}.log")
-        with job.begun(context.fresh):
-            done = context.gpu.run(command, log=log, echo=True, job=job.name)
+        with job.begun(context.fresh) as begun:
+            if inside and not begun:
+                host.call("link", {"folder": str(inside), "files": {}})
+                host.run(["mkdir", "-p", str(context.array_folder)])
+            done = context.gpu.run(command, folder=inside, log=log, echo=True, job=job.name)
             if done.status != 0:
                 raise _failure(context, name, done.output, done.status, log)
             for output in outputs:
@@ -144,7 +150,7 @@ def _perform(
                     transfer.get(host, there / output.name, output)
         return context.gpu.facts()
 
-    context.perform(Step(name, host.name, inputs, outputs, action, [context.gpu.argv(command)]), fresh=fresh)
+    context.perform(Step(name, host.name, inputs, outputs, action, [context.gpu.argv(command, inside)]), fresh=fresh)
 
 
 def _lost_its_array(context: Context) -> bool:

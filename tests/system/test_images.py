@@ -301,14 +301,14 @@ class TestContainer:
         (tmp_path / "work").mkdir()
         (tmp_path / "data").write_text("data")
         (tmp_path / "data").chmod(0o644)
-        engine = Engine(Gpu(connection="local"), LocalHost("here", tmp_path / "work"), "~/.ssh/known_hosts")
+        engine = Engine(Gpu(connection="local"), LocalHost("here", tmp_path / "work"))
         return Container(engine, simulator_image, inputs=[PurePosixPath(tmp_path / "data")])
 
     def test_writes_in_its_workspace_and_nowhere_else(self, container: Container, tmp_path: Path) -> None:
         script = 'echo x >"$1" && echo no >"$2"'
         for place in ("/opt/x", "/usr/x", str(tmp_path / "x"), str(tmp_path / "data")):
             inside = str(tmp_path / "work/made")
-            done = container.run(["bash", "-c", script, "bash", inside, place])
+            done = container.run(["bash", "-c", script, "bash", inside, place], folder=PurePosixPath(tmp_path / "work"))
             assert done.status != 0, place
             assert (tmp_path / "work/made").read_text() == "x\n"
             assert (tmp_path / "work/made").stat().st_uid == os.getuid()
@@ -344,7 +344,8 @@ class TestContainer:
             missing.run(["true"])
 
     def test_the_command_shown_is_one_that_docker_runs(self, container: Container, tmp_path: Path) -> None:
-        argv = container.argv(["bash", "-c", 'id -u; echo "$0"', str(tmp_path / "work/a, b")])
+        command = ["bash", "-c", 'id -u; echo "$0"', str(tmp_path / "work/a, b")]
+        argv = container.argv(command, PurePosixPath(tmp_path / "work"))
         if os.getuid() == 0:
             os.chown(tmp_path / "work", *CONTAINER_USER)
         done = subprocess.run(argv, capture_output=True, text=True, check=True)
@@ -357,12 +358,12 @@ class TestRemoteEngine:
     def connect(self, tmp_path: Path, section: dict[str, object], known_hosts: str, image: str) -> Container:
         npu = Npu.model_validate({"name": "npu-a", **section})
         host = LocalHost("npu-a", tmp_path)  # the same machine: only its engine is asked the long way round
-        return Container(Engine(npu, host, str(tmp_path / known_hosts)), image)
+        return Container(Engine(npu, host), image)
 
     def test_runs_a_container(self, client: docker.DockerClient, simulator_image: str, tmp_path: Path) -> None:
         with login(tmp_path) as section:
             remote = self.connect(tmp_path, section, "known_hosts", simulator_image)
-            done = remote.run(["bash", "-c", f"echo there >{tmp_path}/made; exit 4"])
+            done = remote.run(["bash", "-c", f"echo there >{tmp_path}/made; exit 4"], folder=PurePosixPath(tmp_path))
         assert done.status == 4
         assert (tmp_path / "made").stat().st_uid == os.getuid()
         assert leftovers(client) == []

@@ -64,12 +64,16 @@ def test_every_container_is_shielded_and_never_privileged() -> None:
         assert not any("privileged" in flag and "no-new" not in flag for flag in given)
 
 
-def test_the_workspace_and_the_inputs_that_a_command_names_are_mounted_where_they_are() -> None:
+def test_a_steps_folder_and_what_its_command_names_to_read_are_mounted_where_they_are() -> None:
     inputs = [PurePosixPath("/data/val,data.npy"), PurePosixPath("/data/other.npy")]
     runtime = container(Played(), inputs=inputs)
-    given = flags(runtime, "python", "--data_path", "/data/val,data.npy", "--output", f"{WORKSPACE}/x")
+    run, copy = f"{WORKSPACE}/.stgcn-kit/runs/a", f"{WORKSPACE}/.stgcn-kit/files/0123456789abcdef"
+    words = ("--data_path", "/data/val,data.npy", "--output", f"{run}/x", f"--model={copy}/a.om", f"{run}/input")
+    given = flags(runtime, "python", *words, folder=run)
     assert mounts(given) == [
-        f"--mount=type=bind,source={WORKSPACE},target={WORKSPACE}",
+        f"--mount=type=bind,source={run},target={run}",
+        f"--mount=type=bind,source={copy},target={copy},readonly",
+        f"--mount=type=bind,source={run}/input,target={run}/input,readonly",
         '--mount=type=bind,"source=/data/val,data.npy","target=/data/val,data.npy",readonly',
     ]
     assert mounts(flags(runtime, "python", "-V")) == []
