@@ -43,7 +43,7 @@ def test_of_several_rows_the_mean_of_their_softmax_counts(tmp_path: Path, capsys
     path = write(tmp_path / "ntu60_2d.pkl", [flat("a", label=5)])
     (tmp_path / "out").mkdir()
     logits = np.zeros((10, 60), np.float32)
-    logits[0, 3], logits[1:, 5] = 50, 2
+    logits[0, 3], logits[1:, 5] = 50, 5
     for index, row in enumerate(logits):
         row.tofile(str(tmp_path / "out" / f"{index}_0.bin"))
     argv = ["--model", "mmaction.stgcn", "--result_dir", str(tmp_path / "out"), "--label_path", str(path)]
