@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,6 +26,7 @@ from deploy.containers.images import LABEL
 from deploy.containers.runtime import Container
 from deploy.errors import KitError
 from deploy.hosts.local import LocalHost
+from deploy.hosts.over_ssh import SSHHost
 from deploy.inventory import ROOT, Gpu, Npu
 from tests.pipeline.conftest import Job
 from tests.system.engine import docker_engine, install_base_tools, login
@@ -324,6 +326,13 @@ class TestContainer:
         assert container.run(["ls", "/"], folder=None).status == 0
         assert container.run(["bash", "-c", f"ls {tmp_path.parent} 2>/dev/null; true"]).output == ""
 
+    def test_its_user_has_a_name_and_runs_what_it_puts_into_tmp(self, container: Container) -> None:
+        script = "printf '#!/bin/bash\\necho compiled' >/tmp/made; chmod +x /tmp/made; /tmp/made; echo $HOME"
+        program = (
+            f"import os, pwd, subprocess as s; print(pwd.getpwuid(os.getuid()).pw_dir); s.run({script!r}, shell=True)"
+        )
+        assert container.run(["python3", "-u", "-c", program]).output.split() == ["/tmp", "compiled", "/tmp"]
+
     @pytest.mark.parametrize("status", [0, 3, 77])
     def test_its_exit_status_and_output_come_back(self, container: Container, tmp_path: Path, status: int) -> None:
         log = tmp_path / "log"
@@ -344,6 +353,7 @@ class TestContainer:
             missing.run(["true"])
 
     def test_the_command_shown_is_one_that_docker_runs(self, container: Container, tmp_path: Path) -> None:
+        container.run(["true"])  # the user's name, which the command mounts, is there from the first run on
         command = ["bash", "-c", 'id -u; echo "$0"', str(tmp_path / "work/a, b")]
         argv = container.argv(command, PurePosixPath(tmp_path / "work"))
         if os.getuid() == 0:
@@ -355,20 +365,29 @@ class TestContainer:
 class TestRemoteEngine:
     """An engine over SSH: the same containers through a tunnel, to a host whose key is known."""
 
-    def connect(self, tmp_path: Path, section: dict[str, object], known_hosts: str, image: str) -> Container:
-        npu = Npu.model_validate({"name": "npu-a", **section})
-        host = LocalHost("npu-a", tmp_path)  # the same machine: only its engine is asked the long way round
-        return Container(Engine(npu, host), image)
+    @contextmanager
+    def connect(self, tmp_path: Path, section: dict[str, object], known_hosts: str, image: str) -> Iterator[Container]:
+        npu = Npu.model_validate({"name": "npu-a", "workspace": str(tmp_path / "work"), **section})
+        (tmp_path / "work").mkdir()
+        host = SSHHost(npu, tmp_path / known_hosts, 10.0)
+        try:
+            yield Container(Engine(npu, host), image)
+        finally:
+            host.close()
 
     def test_runs_a_container(self, client: docker.DockerClient, simulator_image: str, tmp_path: Path) -> None:
-        with login(tmp_path) as section:
-            remote = self.connect(tmp_path, section, "known_hosts", simulator_image)
-            done = remote.run(["bash", "-c", f"echo there >{tmp_path}/made; exit 4"], folder=PurePosixPath(tmp_path))
+        with login(tmp_path) as section, self.connect(tmp_path, section, "known_hosts", simulator_image) as remote:
+            made = tmp_path / "work/made"
+            done = remote.run(["bash", "-c", f"echo there >{made}; exit 4"], folder=PurePosixPath(tmp_path / "work"))
         assert done.status == 4
-        assert (tmp_path / "made").stat().st_uid == os.getuid()
+        assert made.stat().st_uid == os.getuid()
         assert leftovers(client) == []
 
     def test_refuses_a_host_whose_key_is_not_known(self, tmp_path: Path) -> None:
         (tmp_path / "empty").touch()
-        with login(tmp_path) as section, pytest.raises(KitError, match=r"npu-a: no SSH tunnel.*Host key verification"):
-            self.connect(tmp_path, section, "empty", "any").run(["true"])
+        with (
+            login(tmp_path) as section,
+            pytest.raises(KitError, match="npu-a"),
+            self.connect(tmp_path, section, "empty", "any"),
+        ):
+            pass
