@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import re
+import sys
 from typing import Any, Callable, Dict, Optional, Tuple, Union
 
 import numpy as np
@@ -163,6 +164,8 @@ def _checked(content: Any, shape: Any, dtype: np.dtype) -> bytes:
         raw = raw.encode("latin-1")
     if not isinstance(raw, bytes) or len(raw) != _count(shape) * dtype.itemsize:
         raise ValueError
+    if dtype.kind == "U" and raw and np.frombuffer(raw, dtype.byteorder + "u4").max() > sys.maxunicode:
+        raise ValueError  # Python fails at such a character in ways of its own
     return raw
 
 

@@ -278,6 +278,7 @@ class TestLabels:
             (pickle.dumps((["a"], [1]), 2)[:-1], "whole pickle"),
             (b"\x80\x02]r" + struct.pack("<I", 2**31 - 1) + b".", "isn't a label file"),
             (pickled(b"cnumpy.core.multiarray\n_frombuffer\n"), r"names numpy\.core\.multiarray\._frombuffer"),
+            (pickle.dumps((np.array(["abc"]), [1]), 2).replace(b"b\x00\x00\x00", b"b\x00\x7f\x7f"), "whole pickle"),
             (pickled(b"cnumpy\nload\nU\x01x\x85R"), r"names numpy\.load,"),
             (pickled(b"cnumpy\nndarray\nJ", struct.pack("<i", 2**30), b"\x85R"), "whole pickle"),
             (pickled(b"cnumpy\nndarray\nJ", struct.pack("<i", 2**30), b"\x85\x81"), "whole pickle"),
