@@ -23,16 +23,16 @@ def copied(job: NpuJob) -> list[Path]:
 @pytest.mark.parametrize(
     ("knobs", "host", "sentence"),
     [
-        ({"CHIPS": "6:310P3,7:310P3"}, {"devices": [6]}, r"no device 6: it has 0 \(310P3, NPU 6\), 1 \(310P3, NPU 7\)"),
+        ({"CHIPS": "6:310P3,7:310P3"}, {"devices": [6]}, r"device 6: .*0 \(310P3, NPU 6\), 1 \(310P3, NPU 7\)"),
         ({"HEALTH": "0:Critical"}, {}, "health 'Critical'"),
         ({"CHIPS": "0:310P3,1:910B3"}, {"devices": "all"}, "are of different kinds"),
         pytest.param(
             {"SMI_ERROR": "-8005"},
             {},
-            "-8005, no access to the device: source CANN's and the driver's set_env.sh",
+            "-8005.*set_env.sh",
             marks=pytest.mark.full,
         ),
-        ({"SMI_ERROR": "-8020"}, {}, "-8020, the device is in use: stop the other container or process"),
+        ({"SMI_ERROR": "-8020"}, {}, "-8020.*container"),
         pytest.param({"LOST": "0"}, {}, "-8005", marks=pytest.mark.full),
     ],
 )
@@ -96,13 +96,13 @@ def test_a_board_that_is_always_in_alarm_is_used_and_what_it_gives_is_marked(job
     [
         pytest.param(
             None,
-            "npu-a: python3 has no ais_bench; install the wheels aclruntime and ais_bench there",
+            "npu-a: .*ais_bench",
             marks=pytest.mark.full,
         ),
-        ("import aclruntime", "npu-a: `tools.python` has no module aclruntime: install the wheels"),
+        ("import aclruntime", "npu-a: `tools.python` .*aclruntime"),
         pytest.param(
             "print('usage: ais_bench [--datasets DATASETS]')",
-            "unrelated PyPI package ais_bench_benchmark",
+            "ais_bench_benchmark",
             marks=pytest.mark.full,
         ),
     ],
@@ -142,5 +142,5 @@ def test_a_driver_older_than_its_cann_is_warned_of(job: NpuJob, capsys: Any) -> 
 def test_hosts_of_two_kinds_make_no_verdict(job: NpuJob) -> None:
     job.inventory["npu"].append(job.host("npu-b"))
     job.play(1, CHIPS="0:310P1")
-    with pytest.raises(KitError, match=r"npu-a is Ascend310P3 with .* and npu-b Ascend310P1 with"):
+    with pytest.raises(KitError, match="npu-a .*Ascend310P3 .*npu-b .*Ascend310P1"):
         job.convert()

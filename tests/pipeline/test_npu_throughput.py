@@ -102,7 +102,7 @@ def test_a_device_that_is_taken_while_it_is_measured_gives_no_figure(job: NpuJob
     loop.write_text(f'#!/bin/bash\ncase "$*" in *--loop*) touch {job.folder}/measured ;; esac\nexec python3 "$@"\n')
     loop.chmod(0o755)
     job.inventory["npu"][0]["tools"] |= {"npu_smi": str(smi), "python": str(loop)}
-    with pytest.raises(KitError, match=r"npu-a:0: the device was put to other use while it was measured \(train.py"):
+    with pytest.raises(KitError, match=r"^npu-a:0: .*\(train.py"):
         job.throughput()
     (job.folder / "measured").unlink()
     job.throughput(force=True)
@@ -140,8 +140,8 @@ def test_it_repeats_until_the_spread_or_the_cap(job: NpuJob, steady: bool, repea
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ('"${@/#8/4}"', "reckoned its throughput with a batch size of 4, not with the 8 of the OM"),
-        ('"$@" | sed "s/: [0-9.]*$/: 99999/"', "printed a throughput of 99999, but batches of 8"),
+        ('"${@/#8/4}"', "batch size of 4, .* 8 "),
+        ('"$@" | sed "s/: [0-9.]*$/: 99999/"', "99999.* 8 "),
         pytest.param('"$@" | grep -v throughput', "ended without its figures", marks=pytest.mark.full),
     ],
 )
@@ -159,10 +159,10 @@ def test_a_figure_that_contradicts_itself_is_an_error(job: NpuJob, arguments: st
 def test_a_device_that_is_lost_costs_its_figure_alone(job: NpuJob) -> None:
     job.play(CHIPS="6:310P3,7:310P3", FAULT="lost@2:0")
     job.inventory["npu"][0]["devices"] = [0, 1]
-    with pytest.raises(KitError, match=r"^throughput/bs8: npu-a: device 0 is lost, npu-smi no longer shows it"):
+    with pytest.raises(KitError, match="^throughput/bs8: npu-a: device 0 "):
         job.bench()
     assert job.entry("accuracy/bs8")["state"] == "OK"
-    with pytest.raises(KitError, match=r"^npu-a: the host has no device 0: it has 1 \(310P3, NPU 7\)"):
+    with pytest.raises(KitError, match=r"^npu-a: .*device 0: .*1 \(310P3, NPU 7\)"):
         job.bench()
     job.inventory["npu"][0]["devices"] = [1]
     job.bench()
@@ -170,7 +170,7 @@ def test_a_device_that_is_lost_costs_its_figure_alone(job: NpuJob) -> None:
 
 def test_a_device_that_is_lost_while_it_is_measured_is_told(job: NpuJob) -> None:
     job.play(FAULT="lost@2")
-    with pytest.raises(KitError, match=r"^npu-a:0: the device failed in mid-run"):
+    with pytest.raises(KitError, match="^npu-a:0: .*device"):
         job.throughput()
 
 
@@ -178,7 +178,7 @@ def test_a_batch_size_that_fails_does_not_stop_the_others(tmp_path: Path) -> Non
     job = NpuJob(tmp_path, samples=3, batch_sizes=[1, 2])
     job.convert()
     python_that(job, before='case "$*" in *bs1.om*) exit 3 ;; esac')
-    with pytest.raises(KitError, match=r"^accuracy/bs1: npu-a:0: ais_bench failed \(exit status 3"):
+    with pytest.raises(KitError, match="^accuracy/bs1: npu-a:0: .*exit status 3"):
         job.bench()
     states = {step: job.entry(step)["state"] for step in ("accuracy/bs1", "accuracy/bs2", "throughput/bs1")}
     assert states == {"accuracy/bs1": "FAILED", "accuracy/bs2": "OK", "throughput/bs1": "OK"}

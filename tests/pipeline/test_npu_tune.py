@@ -85,7 +85,7 @@ def test_a_candidate_that_fails_is_a_row_and_does_not_stop_the_others(job: NpuJo
 @pytest.mark.full
 def test_without_a_winner_the_status_is_not_0(job: NpuJob) -> None:
     job.play(BUSY="0:train.py:forever")
-    with pytest.raises(KitError, match=r"none of 4 candidates .* was not idle within"):
+    with pytest.raises(KitError, match="none of 4 candidates .*idle"):
         tune.run(job.context())
     assert (job.workspace / "tune/inventory.yaml").read_text() == "# No candidate passed the gate.\n"
 
