@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Quickness())
     for name in OF_MAKE:  # what `make test` was told is not for the makes that tests run
         os.environ.pop(name, None)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has what it runs in the background ignore
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads would wait for work busily
 
 

@@ -217,7 +217,12 @@ def replies() -> Sequence[bytes]:
     facts = {"python": "3.9", "machine": "x", "cores": 1, "codecs": {}, "free_bytes": 1, "writable": True, "uid": 0}
     every = (
         *(True, None, "running", {"/a": digest, "/b": None}, digest, {"status": 0}, {"refused": "x"}, {"a": 1}),
-        *({"clips": [1], "codecs": ["zstd"]}, {"codec": "raw"}, {"home": "/h", "workspace": "/h/w", "main": "/h/m"}),
+        *(
+            {"clips": [1], "codecs": ["zstd"]},
+            {"codec": "raw"},
+            {"removed": ["/a"], "left": []},
+            {"home": "/h", "workspace": "/h/w", "main": "/h/m"},
+        ),
         {**facts, "time": 1.0, "programs": {}, "devices": {"/dev/davinci0": [0, 0, 8624]}},
     )
     wrong = (

@@ -91,17 +91,12 @@ class _Pipe:
         return ""
 
 
-class _Broken:
-    """As much of a host as an exchange knows."""
-
-    name = "npu-a"
-
-    def broken(self, operation: str, complaint: str) -> KitError:
-        return KitError(f"{self.name}: {operation} broke off without an answer ({complaint}); run the command again")
+def _broken(operation: str, complaint: str) -> KitError:
+    return KitError(f"npu-a: {operation} broke off without an answer ({complaint}); run the command again")
 
 
 def _reply(operation: str, content: bytes, _folder: Path) -> object:
-    frames = Exchange(_Broken(), _Pipe(content), operation, live=False).frames()  # type: ignore[arg-type]
+    frames = Exchange("npu-a", _Pipe(content), operation, False, _broken).frames()  # type: ignore[arg-type]
     with suppress(StopIteration):
         while True:
             next(frames)

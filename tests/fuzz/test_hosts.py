@@ -136,7 +136,7 @@ def test_a_sha256_of_other_bytes_leaves_no_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("clips", [[], [1, 1]])
 def test_shards_that_were_not_asked_for_are_refused(clips: list[int], tmp_path: Path) -> None:
     host = lie(tmp_path, {"clips": clips, "codecs": []})
-    index = Index(1, ["a"], [Shard(0, 1, "0" * 64)])
+    index = Index(1, ["a"], [Shard(0, 1, "0" * 64)], None)
     with pytest.raises(KitError, match="was asked for 1"):
         transfer.push_clips(host, PurePosixPath("/data.npy"), index, host, PurePosixPath("/clips"))
 

@@ -44,6 +44,15 @@ def nan_in_row_3(logits: np.ndarray) -> np.ndarray:
     return logits
 
 
+def nan_in_the_reference(context: Context) -> None:
+    path = context.artefact("gpu/reference.npy")
+    logits = np.load(path)
+    logits[5, 0] = np.nan
+    np.save(path, logits)
+    digest = describe(path)
+    change_entry(context, "reference", lambda entry: entry["outputs"].update({"gpu/reference.npy": digest}))
+
+
 def other_file(name: str) -> Callable[[Context], None]:
     return lambda context: (context.workspace.parent / "sample" / name).write_bytes(b"another")
 
@@ -51,6 +60,7 @@ def other_file(name: str) -> Callable[[Context], None]:
 REFUSED: dict[str, tuple[Callable[[Context], object], str]] = {
     "short": (lambda c: relogit(c, lambda logits: logits[:-1]), r"line 13 is not that of sample 12 \(clip-012\)"),
     "NaN": (lambda c: relogit(c, nan_in_row_3), r"sample 3 \(clip-003\) has NaN or infinite logits"),
+    "NaN in the reference": (nan_in_the_reference, r"gpu/reference.npy: sample 5 "),
     "another dataset's logits": (
         lambda c: change_entry(c, "accuracy/bs4", lambda entry: entry["inputs"].update(dataset="0" * 64)),
         r"accuracy/bs4: its dataset \(sha256 000000000000\) is not that of preprocess",

@@ -29,3 +29,10 @@ def test_a_quote_fits_into_a_sentence() -> None:
 def test_endings(status: int, words: str | None) -> None:
     ending = transcript.ending(status)
     assert ending is None if words is None else ending and words in ending
+
+
+@pytest.mark.parametrize(
+    ("status", "signal"), [(0, False), (1, False), (128, False), (137, True), (-9, True), (255, False)]
+)
+def test_a_signal_is_told_from_an_exit_status(status: int, signal: bool) -> None:
+    assert transcript.is_signal(status) is signal
