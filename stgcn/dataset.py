@@ -124,13 +124,6 @@ def _check_classes(path: PathLike, labels: List[int], classes: int) -> None:
             raise InputError(f"label {shown(label)} of sample {index} in {path} is outside 0..{classes - 1}: {cure}")
 
 
-def open_dataset(data: PathLike, labels: PathLike, card: Card = KINETICS) -> Tuple[np.memmap, Labels]:
-    """The clips and their labels. Raises InputError as its parts do, and if their numbers differ."""
-    clips, names_and_labels = open_clips(data, card), load_labels(labels, card)
-    check_pairs(data, len(clips), labels, len(names_and_labels.labels))
-    return clips, names_and_labels
-
-
 def check_pairs(data: PathLike, clips: int, labels: PathLike, count: int) -> None:
     """Raise InputError where there aren't as many labels as clips."""
     if clips != count:

@@ -188,8 +188,8 @@ def _clip_of_json(content: Any, row: Tuple[int, ...]) -> np.ndarray:
 def open_source(data: PathLike, labels: PathLike, card: Card) -> Tuple[Source, Labels]:
     """The clips in whatever form, and their names and labels.
 
-    Of a model with several rows per sample `samples` counts rows. Raises InputError for a form that isn't known, and as
-    open_dataset does.
+    Of a model with several rows per sample `samples` counts rows. Raises InputError for a form that isn't known, as
+    open_clips and load_labels do, and if the numbers of clips and labels differ.
     """
     if card.is_annotated:
         annotations = Annotations(data, card)

@@ -18,11 +18,10 @@ from stgcn.dataset import (
     class_names,
     load_labels,
     open_clips,
-    open_dataset,
     read_clips,
 )
 from stgcn.errors import InputError
-from tests.stgcn.conftest import SAMPLES, Dataset, random_clips, write_labels
+from tests.stgcn.conftest import Dataset, random_clips, write_labels
 
 
 def with_header(content: bytes, old: bytes, new: bytes) -> bytes:
@@ -297,14 +296,6 @@ class TestLabels:
     def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"can't read .*missing.pkl"):
             load_labels(tmp_path / "missing.pkl")
-
-
-def test_clips_and_labels_must_agree(dataset: Dataset) -> None:
-    clips, labels = open_dataset(*dataset)
-    assert len(clips) == len(labels.names) == SAMPLES
-    write_labels(dataset.labels, [1, 2])
-    with pytest.raises(InputError, match=r"holds 5 clips and .* holds 2 labels"):
-        open_dataset(*dataset)
 
 
 def test_the_classes_have_their_names() -> None:

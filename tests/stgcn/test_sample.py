@@ -12,7 +12,7 @@ import torch
 from stgcn import sample
 from stgcn.accuracy import top_k_hits
 from stgcn.checkpoint import load_model
-from stgcn.dataset import open_dataset, read_clips
+from stgcn.dataset import load_labels, open_clips, read_clips
 from stgcn.errors import InputError
 
 
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: Any) -> Path:
 
 @pytest.mark.full
 def test_the_checkpoint_knows_the_clips_but_not_all(folder: Path) -> None:
-    clips, (_, labels) = open_dataset(folder / "val_data.npy", folder / "val_label.pkl")
+    clips, labels = open_clips(folder / "val_data.npy"), load_labels(folder / "val_label.pkl").labels
     model = load_model(folder / "st_gcn.sample.pth")
     with torch.no_grad():
         logits = np.concatenate([model(torch.from_numpy(read_clips(clips, i, 4))).numpy() for i in range(0, 24, 4)])
@@ -46,7 +46,7 @@ def test_the_checkpoint_knows_the_clips_but_not_all(folder: Path) -> None:
 
 @pytest.mark.full
 def test_the_clips_look_like_real_ones(folder: Path) -> None:
-    clips, (names, labels) = open_dataset(folder / "val_data.npy", folder / "val_label.pkl")
+    clips, (names, labels) = open_clips(folder / "val_data.npy"), load_labels(folder / "val_label.pkl")
     assert len(set(names)) == 24
     assert len(set(labels)) == 20
     seen = np.asarray(clips[:, 2] > 0)

@@ -15,7 +15,7 @@ from stgcn.cards import CARDS, KINETICS
 from stgcn.dataset import CLIP_SHAPE
 from stgcn.errors import InputError
 from stgcn.sources import open_array, open_rows, open_source
-from tests.stgcn.conftest import random_clips, write_labels
+from tests.stgcn.conftest import SAMPLES, Dataset, random_clips, write_labels
 
 ARRAYS: Dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "float64": lambda clips: clips.astype(np.float64) + 1e-12,
@@ -98,6 +98,14 @@ def test_an_array_of_another_form_that_was_cut_is_refused(fortran: bool, tmp_pat
     (tmp_path / "d.npy").write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match="cut short while it was read"):
         source.read(0, 2)
+
+
+def test_clips_and_labels_must_agree(dataset: Dataset) -> None:
+    source, named = open_source(*dataset, KINETICS)
+    assert source.samples == len(named.names) == SAMPLES
+    write_labels(dataset.labels, [1, 2])
+    with pytest.raises(InputError, match=r"holds 5 clips and .* holds 2 labels"):
+        open_source(*dataset, KINETICS)
 
 
 def pose(x: float, score: float) -> Dict[str, Any]:
