@@ -110,6 +110,8 @@ class Story:
             reader.look()
             wrong += _complaints(ran)
             hits += [(fault, ran.fired)] if ran.fired else []
+            if fault is Fault.KILL_ONE and at % 2:
+                self._still_running()  # what the killed process had begun ends while nobody watches
         mended = self._run(cut.stage, cut.again, reader=reader)
         reader.look()
         if mended.status != (cut.stage in FAILING) or mended.hung:

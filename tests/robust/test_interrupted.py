@@ -39,7 +39,7 @@ def test_the_points_are_of_every_program_that_writes(story: Story) -> None:
     names = {point.path.removeprefix(f"{story.folder}/") for points in story.points.values() for point in points}
     for wanted in (
         r"work/\.manifest\.json\..*",
-        r"npu-host/data/.*/0\.part/0\.bin",
+        r"npu-host/\.stgcn-kit/clips/.*/0\.part/0\.bin",
         r"work/gpu/\..*\.npy\..*\.tmp",
         r"npu-host/\.stgcn-kit/runs/convert-.*/.*\.om",
         r"npu-host/\.stgcn-kit/runs/accuracy-.*/output/results/.*",

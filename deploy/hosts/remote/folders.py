@@ -20,6 +20,7 @@ MARKER = "CACHEDIR.TAG"  # bford.info/cachedir: backups leave the folder out
 MARKER_TEXT = b"""Signature: 8a477f597d28d172789f06886806bc55
 # The working files of the ST-GCN Ascend kit on this machine. `fab clean` removes this folder.
 """
+_LINKS = 40  # as the kernel follows
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -124,19 +125,28 @@ def make_folders(path: str) -> None:
 def refuse_shared(path: str) -> None:
     """Raises ValueError where another login of this machine owns or may write folder `path`, or may put another in its
     place. What is not there yet is nobody's."""
-    real = os.path.realpath(path)
-    for place in [*_leading_to(path), *_leading_to(real)]:
+    _refuse_shared(path, _LINKS)
+
+
+def _refuse_shared(path: str, links: int) -> None:
+    for place in _leading_to(path):
         try:
-            status = os.stat(place)
+            status = os.lstat(place)
         except FileNotFoundError:
-            continue
-        is_last = place in (path, real)
-        if status.st_uid not in _trusted(is_last):
+            return
+        is_link = stat.S_ISLNK(status.st_mode)
+        is_own = place == path and not is_link
+        if status.st_uid not in _trusted(is_own):
             raise ValueError(
                 "%s belongs to %s, who could put anything in its place; choose a workspace below a folder of your own"
                 % (place, _login(status.st_uid))
             )
-        guarded = status.st_mode & stat.S_ISVTX and not is_last
+        if is_link:
+            if not links:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+            _refuse_shared(os.path.join(os.path.dirname(place), os.readlink(place)), links - 1)
+            continue
+        guarded = status.st_mode & stat.S_ISVTX and not is_own
         others = status.st_mode & 0o002 or (status.st_mode & 0o020 and not _is_private(status.st_gid, status.st_uid))
         if others and not guarded:
             raise ValueError(
