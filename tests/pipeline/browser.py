@@ -20,15 +20,21 @@ FLAGS = (
 
 
 def program() -> str:
-    """Chromium's path; installed with apt where there is none, this is root and there is an apt."""
-    for attempt in ("find", "install"):
-        if found := next(filter(None, map(shutil.which, NAMES)), None):
-            return found
-        if attempt == "find" and os.geteuid() == 0 and shutil.which("apt-get"):
-            quiet = {"env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, "stdout": subprocess.DEVNULL}
-            subprocess.run(["apt-get", "update", "-q"], check=True, **quiet)
-            subprocess.run(["apt-get", "install", "-qy", "--no-install-recommends", "chromium"], check=True, **quiet)
-    raise FileNotFoundError("no Chromium on PATH: install it (Debian: apt-get install chromium)")
+    """Chromium's path; installed where there is none."""
+    if not any(map(shutil.which, NAMES)):
+        install("chromium", program="chromium")
+    return next(filter(None, map(shutil.which, NAMES)))
+
+
+def install(*packages: str, program: str) -> None:
+    """Debian's packages, where the program that they bring is lacking; as root."""
+    if shutil.which(program):
+        return
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        raise FileNotFoundError(f"no {program} on PATH: install it (Debian: apt-get install {' '.join(packages)})")
+    quiet = {"env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, "stdout": subprocess.DEVNULL}
+    subprocess.run(["apt-get", "update", "-q"], check=True, **quiet)
+    subprocess.run(["apt-get", "install", "-qy", "--no-install-recommends", *packages], check=True, **quiet)
 
 
 class Browser:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.pipeline.browser import install
 from tests.robust import processes
 
 SOURCE = Path(__file__).with_name("faults.c")
@@ -55,7 +56,8 @@ class Faults:
         self._library, self._plan, self._root = folder / "faults.so", folder / "plan", root
         self._trace, self._output = folder / "plan.trace", folder / "output"
         folder.mkdir(parents=True, exist_ok=True)
-        command = ["cc", "-std=gnu11", "-shared", "-fPIC", "-O2", "-o", str(self._library), str(SOURCE), "-ldl"]
+        install("gcc", "libc6-dev", program="gcc")
+        command = ["gcc", "-std=gnu11", "-shared", "-fPIC", "-O2", "-o", str(self._library), str(SOURCE), "-ldl"]
         subprocess.run(command, check=True)
 
     def run(

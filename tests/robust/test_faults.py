@@ -12,6 +12,9 @@ import pytest
 from tests.robust.faults import Fault, Faults, Ran
 from tests.robust.reader import Reader, states
 
+# Of the full tier, as what they are the instruments of: they need a C compiler.
+pytestmark = pytest.mark.full
+
 WRITES = """
 import os, pathlib, subprocess, sys
 folder = pathlib.Path(sys.argv[1])
