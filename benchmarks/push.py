@@ -18,9 +18,10 @@ from benchmarks.harness import LeftOutError, Scratch, Spread, Way, run
 from deploy.hosts.local import LocalHost
 from deploy.hosts.over_ssh import SSHHost
 from deploy.hosts.remote.folders import KIT
-from deploy.hosts.transfer import get, push_clips
+from deploy.hosts.transfer import get, push_rows
 from deploy.inventory import ROOT, Npu
-from stgcn.index import Index, load_index, write_index
+from deploy.pipeline.index import Index, read_index
+from stgcn.index import write_index
 from tests.system.network import Network, two_hosts
 
 CLIPS = 3000
@@ -63,7 +64,7 @@ class Pair:
         start = time.perf_counter()
         control, host = LocalHost("control", workspace / "control"), self.host(workspace / "npu")
         try:
-            push_clips(control, PurePosixPath(dataset.clips), index, host, clips_of(workspace))
+            push_rows(control, PurePosixPath(dataset.clips), index.inputs[0], host, clips_of(workspace))
             return time.perf_counter() - start
         finally:
             host.close()
@@ -156,7 +157,7 @@ def _results_back(place: Scratch, pair: Pair, folder: Path) -> dict[str, Spread]
 
 def _indexed(dataset: Dataset, folder: Path) -> Index:
     write_index(dataset.clips, dataset.labels, folder)
-    return load_index(folder / Index.FILE)
+    return read_index(folder / "dataset.json")
 
 
 def _unshaped(place: Scratch, pair: Pair, dataset: Dataset, folder: Path) -> dict[str, Spread]:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,17 +18,17 @@ from deploy.console import say
 from deploy.context import Context
 from deploy.errors import KitError, as_written
 from deploy.evidence import runs
-from deploy.evidence.logits import LOGITS, read_logits
+from deploy.evidence.logits import read_logits
 from deploy.evidence.runs import Run
 from deploy.npu import ais_bench
-from deploy.pipeline import chain, reproduce
+from deploy.pipeline import graph, reproduce
 from deploy.pipeline.manifest import Manifest, digest_of
+from deploy.pipeline.model import Model, run_command
 from deploy.report import page
 from deploy.report.summary import summary
 from deploy.report.table import to_csv
 from deploy.stages import report, score, throughput
 from stgcn import npy, plain_json
-from stgcn.dataset import load_labels
 from stgcn.errors import InputError
 from stgcn.files import read_record, sha256_file, sha256_input
 
@@ -35,28 +36,28 @@ REL_TOLERANCE = 1e-9  # of recomputed floats: another numpy may add in another o
 Json = Any
 
 
-def audit(run: Run, sources: Mapping[str, Path], hold: Callable[[str], None]) -> None:
+def audit(run: Run, model: Model, sources: Mapping[str, Path], hold: Callable[[str], None]) -> None:
     """Recompute a run's chain; `hold` is told each link that holds.
 
-    `sources` are the files from outside the workspace: `data`, `labels` and `checkpoint`; empty where they lie on
-    another machine.
+    `model` scores the outputs again. `sources` are the files from outside the workspace: `data`, `labels` and
+    `checkpoint`; empty where they lie on another machine.
 
     Raises:
         KitError: naming the first thing that does not hold.
     """
     with as_written(run.folder):
-        for link, check in _checks(run, sources):
+        for link, check in _checks(run, model, sources):
             check()
             hold(link)
 
 
-def _checks(run: Run, sources: Mapping[str, Path]) -> Iterator[tuple[str, Callable[[], None]]]:
+def _checks(run: Run, model: Model, sources: Mapping[str, Path]) -> Iterator[tuple[str, Callable[[], None]]]:
     """(link, what raises KitError where it does not hold), from the dataset on."""
     manifest = run.manifest
     verdict = _verdict_entry(manifest)
-    for name in chain.steps(verdict["inputs"]["batch_sizes"]):
-        yield name, partial(_step, manifest, verdict, name, sources)
-    yield "score", lambda: _score(manifest, verdict)
+    for name in graph.steps(verdict["inputs"]["batch_sizes"]):
+        yield name, partial(_step, manifest, model, verdict, name, sources)
+    yield "score", lambda: _score(manifest, model, verdict)
     yield "report", lambda: _page(run)
     yield f"{reproduce.NAME} of every stage", lambda: _scripts(manifest)
 
@@ -70,8 +71,7 @@ def print_audit(context: Context, name: str) -> None:
     run = runs.find(context.workspace, name) if name else Run(context.workspace)
     say(f"audit of {run.folder}", "bold")
     at_hand = context.inventory.gpu.connection == "local"
-    files = {"data": context.data, "labels": context.labels, "checkpoint": context.checkpoint} if at_hand else {}
-    sources = {name: Path(path) for name, path in files.items()}
+    sources = context.local_files()
     if not at_hand:
         say("  the dataset and the checkpoint lie on the GPU host: not read again", "yellow")
     with as_written(run.folder):
@@ -79,24 +79,26 @@ def print_audit(context: Context, name: str) -> None:
     if left_out and not name:
         sizes = ", ".join(map(str, sorted(left_out)))
         raise KitError(f"batch size {sizes}: in the inventory and not in the verdict, so the run is partial")
-    audit(run, sources, lambda link: say(f"  ✓ {link}", "green"))
+    audit(run, context.model, sources, lambda link: say(f"  ✓ {link}", "green"))
     say(f"{run.id} holds: {run.summary['samples']} samples, every link from dataset to page", "bold green")
 
 
 def _verdict_entry(manifest: Manifest) -> dict[str, Json]:
     if not manifest.steps:
         raise KitError(f"{manifest.path}: there is no manifest; run `make gpu-stage` first")
-    chain.check(manifest.steps, "score")
+    graph.check(manifest.steps, "score")
     return manifest.steps["score"]
 
 
-def _step(manifest: Manifest, verdict: Mapping[str, Json], name: str, sources: Mapping[str, Path]) -> None:
+def _step(
+    manifest: Manifest, model: Model, verdict: Mapping[str, Json], name: str, sources: Mapping[str, Path]
+) -> None:
     """One step: its entry is whole and the one that the verdict rests on, its files are those that it made."""
     entries = manifest.steps
-    chain.check(entries, name)
+    graph.check(entries, name)
     _sources(entries, name, sources)
     for path, output in entries[name]["outputs"].items():
-        _output(manifest, name, path, output["sha256"], sources.get("labels"))
+        _output(manifest, name, path, output["sha256"], model, sources.get("labels"))
     if name.startswith("throughput/"):
         _figure(manifest, manifest.workspace / f"npu/{name.partition('/')[2]}")
     expected = verdict["inputs"]["entries"].get(name)
@@ -108,7 +110,7 @@ def _step(manifest: Manifest, verdict: Mapping[str, Json], name: str, sources: M
 
 def _sources(entries: Mapping[str, Json], name: str, sources: Mapping[str, Path]) -> None:
     """The files from outside that a step read."""
-    for path, step, recorded in score.source_files(entries, **sources) if sources else ():
+    for path, step, recorded in score.source_files(entries, sources):
         if step != name:
             continue
         if not path.exists():
@@ -117,7 +119,9 @@ def _sources(entries: Mapping[str, Json], name: str, sources: Mapping[str, Path]
             raise KitError(f"{path}: changed since {name} read it (sha256 {recorded[:12]} then)")
 
 
-def _output(manifest: Manifest, step: str, relative: str, recorded: str, labels: Path | None = None) -> None:
+def _output(
+    manifest: Manifest, step: str, relative: str, recorded: str, model: Model | None = None, labels: Path | None = None
+) -> None:
     """One output of a step.
 
     Raises:
@@ -125,26 +129,31 @@ def _output(manifest: Manifest, step: str, relative: str, recorded: str, labels:
     """
     path = manifest.workspace / relative
     if not path.is_file():
-        raise KitError(f"{path}: missing, although {step} made it; run `{chain.maker(step)}`")
+        raise KitError(f"{path}: missing, although {step} made it; run `{graph.command_of(step)}`")
     if sha256_file(path) == recorded:
         return
-    if path.name == LOGITS:
-        read_logits(path.parent, score.dataset_index(manifest).names)
-    where = _changed_label(path, labels) if relative == "gpu/labels.npy" else ""
+    if step.startswith("accuracy/") and path.suffix == ".npy":
+        read_logits(path.parent, score.dataset_index(manifest).names, score.exported_card(manifest))
+    where = _changed_label(path, model, labels) if model and labels and path.name == "labels.npy" else ""
     raise KitError(
         f"{path}: {where}not the file that {step} made (sha256 {sha256_file(path)[:12]}, then {recorded[:12]})"
     )
 
 
-def _changed_label(path: Path, labels: Path | None) -> str:
+def _changed_label(path: Path, model: Model, labels: Path) -> str:
     """Which label was changed, as far as the dataset's own label file still tells."""
+    if "labels" not in model.card.capabilities:
+        return ""
     try:
-        found, expected = npy.load(path), load_labels(labels).labels if labels else None
+        with TemporaryDirectory() as folder:
+            again = Path(folder) / "labels.npy"
+            run_command(model, "labels", "--label_path", str(labels), "--output", str(again))
+            found, expected = npy.load(path), npy.load(again)
     except (OSError, ValueError, InputError):
         return ""
-    if expected is None or found.shape != expected.shape or not (found != expected).any():
+    if found.shape != expected.shape or not (found != expected).any():
         return ""
-    sample = int(np.flatnonzero(found != expected)[0])
+    sample = int(np.argwhere(found != expected)[0][0])
     return f"the label of sample {sample} is {found[sample]} and was {expected[sample]}; "
 
 
@@ -171,12 +180,12 @@ def _figure(manifest: Manifest, folder: Path) -> None:
     _equal(path, expected, figure, "the logs of its repeats")
 
 
-def _score(manifest: Manifest, verdict: Mapping[str, Json]) -> None:
+def _score(manifest: Manifest, model: Model, verdict: Mapping[str, Json]) -> None:
     """summary.json and summary.csv follow from the logits, labels and figures."""
     folder = manifest.workspace / "report"
     path, rows = folder / "summary.json", folder / "summary.csv"
     found = _read_json(path)
-    _equal(path, summary(score.evidence(manifest, verdict["inputs"])), found, "logits, labels and figures")
+    _equal(path, summary(score.evidence(manifest, model, verdict["inputs"])), found, "logits, labels and figures")
     _rows(rows, to_csv(found))
     for relative, output in verdict["outputs"].items():
         _output(manifest, "score", relative, output["sha256"])
@@ -206,7 +215,7 @@ def _csv(text: str) -> list[list[str]]:
 
 def _page(run: Run) -> None:
     manifest = run.manifest
-    chain.check(manifest.steps, "report")
+    graph.check(manifest.steps, "report")
     entry, path = manifest.steps["report"], manifest.workspace / "report" / report.PAGE
     if entry["inputs"]["verdict"] != digest_of(manifest.steps["score"]):
         raise KitError(f"{path}: it shows another verdict than score's entry; run `make report`")
@@ -222,7 +231,7 @@ def _page(run: Run) -> None:
 
 
 def _scripts(manifest: Manifest) -> None:
-    for folder, names in reproduce.folders(manifest).items():
+    for folder, names in graph.folders(manifest.steps).items():
         path, text = manifest.workspace / folder / reproduce.NAME, reproduce.script(manifest.steps, names)
         if text is not None and not reproduce.holds(path, text):
             raise KitError(f"{path}: missing, or not the commands that the manifest records; run `make score`")

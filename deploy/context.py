@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -15,18 +14,21 @@ from deploy.containers import runtime
 from deploy.containers.engine import ARRAYS
 from deploy.errors import KitError, LinkLost
 from deploy.execution.engine import Engine, Ssh
-from deploy.execution.worker import Clips, NpuHost
+from deploy.execution.worker import NpuHost, Rows
 from deploy.hosts import transfer
 from deploy.hosts.host import Host
 from deploy.hosts.local import LocalHost
 from deploy.hosts.over_ssh import SSHHost
 from deploy.hosts.remote.folders import make_folders
-from deploy.inventory import ROOT, Gpu, Inventory, Npu, local_path
+from deploy.inventory import Gpu, Inventory, Npu, local_path
 from deploy.npu.device import Facts, Idle, Smi
+from deploy.pipeline import graph
 from deploy.pipeline.build import Build
+from deploy.pipeline.index import FILES, Array, Index, Shard, read_index
 from deploy.pipeline.manifest import Manifest, Step, key_of
+from deploy.pipeline.model import BUNDLED, CARD, Card, Files, Model, find, input_files, read_card
+from deploy.pipeline.sources import source_files
 from stgcn.files import sweep
-from stgcn.index import Index, PersonIndex, Shard, load_index, load_persons
 
 if TYPE_CHECKING:
     from deploy.execution.fleet.cluster import Cluster
@@ -41,7 +43,7 @@ class Context:
     workspace: Path = field(init=False)
     manifest: Manifest = field(init=False)
     idle: Idle = field(init=False, default=Idle())  # what the figures so far know of their device
-    _sent: set[tuple[str, Any]] = field(init=False, default_factory=set)
+    _sent: set[tuple[str, str, Any]] = field(init=False, default_factory=set)
     _hosts: list[Host] = field(init=False, default_factory=list)
     _holding: bool = field(init=False, default=False)
 
@@ -104,13 +106,15 @@ class Context:
 
     @cached_property
     def gpu(self) -> runtime.Runtime:
-        section = self.inventory.gpu
-        host = self.connect(section)
-        if section.connection == "local" or section.runtime == "docker":
-            return runtime.for_gpu(self.inventory, host, PurePosixPath(ROOT))
-        sources = host.kit / f"stgcn-{sources_sha256()[:16]}"
-        transfer.plant(host, list(source_files()), sources / "stgcn")
-        return runtime.for_gpu(self.inventory, host, sources)
+        section, model = self.inventory.gpu, self.model
+        host, files = self.connect(section), list(self.files.model_dump().values())
+        if model.package == BUNDLED and section.runtime == "docker":
+            return runtime.for_gpu(section, host, files)
+        sources = PurePosixPath(model.path)
+        if section.connection == "ssh":
+            sources = host.kit / f"{model.package.name}-{model.sha256[:16]}"
+            transfer.plant(host, source_files(model.package), sources / model.package.name)
+        return runtime.for_gpu(section, host, files, sources)
 
     @cached_property
     def npus(self) -> list[NpuHost]:
@@ -147,35 +151,59 @@ class Context:
     @cached_property
     def engine(self) -> Engine:
         if self.inventory.engine.kind == "ssh":
-            return Ssh(self.npus, self.send_clips)
+            return Ssh(self.npus, self.send_rows)
         from deploy.execution.fleet.engine import Fleet
 
         return Fleet(self.inventory, self.npus, self._pack)
 
-    def _pack(self, index: Index, shard: Shard) -> bytes:
-        return transfer.pack_shard(self.gpu.host, self.clips_file(index), index, shard)
+    def _pack(self, array: Array, shard: Shard) -> bytes:
+        return transfer.pack_shard(self.gpu.host, self.array_file(array), array, shard)
+
+    @property
+    def array_folder(self) -> PurePosixPath:
+        """Where the GPU host keeps the inputs' rows that are not the dataset's own array."""
+        return self.gpu.host.kit / ARRAYS
+
+    def array_file(self, array: Array) -> PurePosixPath:
+        """The .npy of an input's rows on the GPU host."""
+        return self.data if array.file is None else self.array_folder / array.file
+
+    @cached_property
+    def model(self) -> Model:
+        """The model that the inventory names. Raises KitError where there is none."""
+        return find(self.inventory.model, local_path(self.inventory.model))
+
+    def card(self) -> Card:
+        """The card of the graph that was exported.
+
+        Raises:
+            KitError: it was not, or it is another model's than the inventory's.
+        """
+        path = self.manifest.output("export", self.artefact(f"gpu/{CARD}"), "make gpu-stage")
+        card = read_card(path)
+        if card.name != self.model.card.name:
+            raise KitError(
+                f"{path}: of {card.name}, and the inventory says {self.inventory.model}; run `make gpu-stage`"
+            )
+        return card
+
+    @cached_property
+    def files(self) -> Files:
+        """What the model reads: as the inventory names it, else as the card does."""
+        return input_files(self.inventory, self.model.card)
 
     @property
     def data(self) -> PurePosixPath:
         """On the GPU host, like `labels` and `checkpoint`."""
-        return self.gpu.host.path(self.inventory.dataset.data)
-
-    @property
-    def array_folder(self) -> PurePosixPath:
-        """Where the GPU host keeps the clips that it had to convert."""
-        return self.gpu.host.kit / ARRAYS
-
-    def clips_file(self, index: Index) -> PurePosixPath:
-        """The .npy on the GPU host with the clips of an index."""
-        return self.data if index.file is None else self.array_folder / index.file
+        return self.gpu.host.path(self.files.data)
 
     @property
     def labels(self) -> PurePosixPath:
-        return self.gpu.host.path(self.inventory.dataset.labels)
+        return self.gpu.host.path(self.files.labels)
 
     @property
     def checkpoint(self) -> PurePosixPath:
-        return self.gpu.host.path(self.inventory.checkpoint)
+        return self.gpu.host.path(self.files.checkpoint)
 
     def input_sha256(self, path: PurePosixPath) -> str:
         """sha256 of a file of the GPU host, remembered while it stays the same.
@@ -200,21 +228,20 @@ class Context:
 
     def index(self) -> Index:
         """The dataset's index, as the GPU stage left it."""
-        return load_index(self._index_file(Index))
+        return self.samples("both")
 
     def samples(self, persons: str) -> Index:
-        """The index of what a device is given: the clips, or the single persons of `nonempty`."""
-        return load_persons(self._index_file(PersonIndex)) if persons == "nonempty" else self.index()
-
-    def _index_file(self, kind: type[Index]) -> Path:
-        return self.manifest.output("preprocess", self.artefact(f"gpu/{kind.FILE}"), "make gpu-stage")
+        """The index of what a device is given: the samples' own rows, or the single persons of `nonempty`."""
+        path = self.artefact(f"gpu/{FILES[persons]}")
+        return read_index(self.manifest.output("preprocess", path, "make gpu-stage"))
 
     def index_sha256(self, index: Index) -> str:
         """Of the file that an index was read from."""
-        return str(self.manifest.steps["preprocess"]["outputs"][f"gpu/{index.FILE}"]["sha256"])
+        return str(self.manifest.steps["preprocess"]["outputs"][f"gpu/{index.file}"]["sha256"])
 
     def onnx(self) -> Path:
-        path = self.manifest.output("export", self.artefact("gpu/st_gcn.onnx"), "make gpu-stage")
+        name = f"gpu/{self.model.card.stem}.onnx"
+        path = self.manifest.output("export", self.artefact(name), "make gpu-stage")
         exported = self.manifest.steps["export"]["inputs"].get("persons", "both")
         if exported != self.inventory.persons:
             raise KitError(
@@ -223,46 +250,37 @@ class Context:
             )
         return path
 
-    def clips(self, index: Index) -> Clips:
-        """The samples of an index, as hosts keep them."""
-        return Clips(self.index_sha256(index)[:16], index.shards, index.sample_bytes)
+    def rows(self, index: Index) -> list[Rows]:
+        """The rows of an index's inputs, as hosts keep them."""
+        name = self.index_sha256(index)[:16]
+        names = [name if i == 0 else f"{name}-{array.name}" for i, array in enumerate(index.inputs)]
+        return [Rows(name, array.shards, array.row_bytes) for name, array in zip(names, index.inputs, strict=True)]
 
-    def send_clips(self, npu: NpuHost, index: Index) -> None:
-        """Bring an index's samples to a host, once a command: to check them there is to read them all."""
-        shards = tuple(shard.sha256 for shard in index.shards)
-        if (str(npu), shards) not in self._sent:
-            folder = self.clips(index).folder(npu.host)
-            transfer.push_clips(self.gpu.host, self.clips_file(index), index, npu.host, folder)
-            self._sent.add((str(npu), shards))
+    def send_rows(self, npu: NpuHost, index: Index) -> None:
+        """Bring an index's rows to a host, once a command: to check them there is to read them all."""
+        for array, rows in zip(index.inputs, self.rows(index), strict=True):
+            there = (str(npu), rows.name, tuple(shard.sha256 for shard in array.shards))
+            if there not in self._sent:
+                folder = rows.folder(npu.host)
+                transfer.push_rows(self.gpu.host, self.array_file(array), array, npu.host, folder)
+                self._sent.add(there)
 
     def build(self, batch_size: int) -> Build:
         """The OM of a batch size, as the inventory has it. Raises KitError where the ONNX is not made yet."""
         folder = self.batch_folder(batch_size)
         flags, aoe = self.inventory.atc, self.inventory.aoe
-        return Build(f"bs{batch_size}", folder, self.onnx(), "export", batch_size, flags, self.inventory.persons, aoe)
+        name, onnx, card = f"bs{batch_size}", self.onnx(), self.card()
+        return Build(name, folder, onnx, "export", batch_size, flags, card, self.inventory.persons, aoe)
 
-    def model_sha256(self, build: Build) -> dict[str, str]:
-        """Of a build's OM and of the ONNX it came from, as inputs of what is run on it.
+    def om(self, build: Build) -> Path:
+        """A build's OM. Raises KitError where it is not made yet or was changed."""
+        return self.manifest.output(f"convert/{build.name}", build.om, graph.command_of("convert"))
 
-        The ONNX counts too: fp16 can hide a change of the weights, and what is reported of a changed checkpoint must
-        have been measured with it. Raises KitError where the OM is not made yet or was changed.
-        """
-        step = f"convert/{build.name}"
-        om = self.manifest.output(step, build.om, "fab npu-convert").relative_to(self.workspace).as_posix()
-        entry = self.manifest.steps[step]
-        return {"om": entry["outputs"][om]["sha256"], "onnx": entry["inputs"]["onnx"]}
-
-
-def source_files() -> Iterator[Path]:
-    """stgcn/'s files: what runs, whatever the revision says."""
-    return (path for path in sorted((ROOT / "stgcn").iterdir()) if path.suffix in (".py", ".txt"))
-
-
-def sources_sha256() -> str:
-    sha = hashlib.sha256()
-    for path in source_files():
-        sha.update(path.name.encode() + b"\0" + path.read_bytes())
-    return sha.hexdigest()
+    def local_files(self) -> dict[str, Path]:
+        """data, labels and checkpoint, where they lie on this machine; no host is asked."""
+        if self.inventory.gpu.connection == "ssh":
+            return {}
+        return {name: local_path(file) for name, file in self.files.model_dump().items()}
 
 
 def job_name(inputs: Mapping[str, Any], name: str) -> str:

@@ -26,7 +26,6 @@ from deploy.inventory import Gpu, Npu
 from deploy.npu import ais_bench, atc
 from deploy.npu.device import PROBE_TIMEOUT_S, Facts, Smi, read_era
 from deploy.stages import gpu
-from stgcn.dataset import CLIP_BYTES
 
 CLOCK_SKEW_S = 5.0  # ages and `since` would mislead beyond it
 SPARE_BYTES = 1 << 30  # for models, results and logs
@@ -137,10 +136,12 @@ def _disk(context: Context, host: Host, facts: Mapping[str, Any], section: Gpu |
     free, need = facts["free_bytes"], SPARE_BYTES
     if isinstance(section, Npu):
         try:
-            samples = context.samples(context.inventory.persons)
-            need += samples.samples * samples.sample_bytes
-        except KitError:
-            need += context.inventory.reference.samples * CLIP_BYTES  # not indexed yet: the whole set
+            index = context.samples(context.inventory.persons)
+            need += sum(array.rows * array.row_bytes for array in index.inputs)
+        except KitError:  # not indexed yet: the whole set
+            card = context.model.card
+            samples = card.published.samples if card.published else 0
+            need += samples * card.rows_per_sample * sum(tensor.row_bytes for tensor in card.inputs)
         need -= sum(host.call("listing", {"folder": str(host.kit / "clips")}).values())
     detail = f"{free / 1e9:.1f} GB free, {max(need, 0) / 1e9:.1f} GB needed"
     return Check(host.name, "disk", free >= need, detail, f"df -h {shlex.quote(str(host.workspace))}; free some there")

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from deploy.errors import KitError
 from deploy.hosts.remote.workspace import refuse_place
+from stgcn.cards import DEFAULT
 from stgcn.errors import shown
 from stgcn.files import open_regular
 
@@ -30,11 +31,10 @@ Text = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]+$"
 Value = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 Word = Annotated[str, Field(pattern=r"^[^\s\x00-][^\s\x00]*$", max_length=1000)]  # that no program takes for a flag
 BatchSize = Annotated[int, Field(gt=0, le=1 << 16)]  # samples of 8 GB
-Fraction = Annotated[float, Field(ge=0, le=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Device = Annotated[int, Field(ge=0)]
-Variant = Literal["reference", "fused", "winograd"]
 Persons = Literal["both", "nonempty"]
+Reference = dict[Text, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
 AoeJobType = Literal[1, 2]  # subgraphs, operators
 
 
@@ -126,20 +126,12 @@ class Benchmark(_Section):
 class Tune(_Section):
     """What `fab npu-tune` tries, each with each; then AOE on the best of them."""
 
-    variants: Annotated[list[Variant], Field(min_length=1)] = ["reference", "fused"]
+    variants: Annotated[list[Name], Field(min_length=1)] = ["reference", "fused"]
     persons: Annotated[list[Persons], Field(min_length=1)] = ["both", "nonempty"]
     precision_modes: Annotated[list[Text], Field(min_length=1)] = ["force_fp16", "allow_mix_precision"]
     batch_sizes: list[BatchSize] = []  # the inventory's own where empty
     aoe: list[AoeJobType] = [2]  # job types, where the host has AOE
     samples: PositiveInt = 512  # the first so many pass the gate
-
-
-class Reference(_Section):
-    """The published accuracy, compared when the published weights meet all of the samples."""
-
-    top1: Fraction = 0.3160
-    top5: Fraction = 0.5368
-    samples: PositiveInt = 19796
 
 
 class Inventory(_Section):
@@ -148,27 +140,26 @@ class Inventory(_Section):
     npu: Annotated[list[Npu], Field(min_length=1)]
     engine: Engine = Engine()
     known_hosts: Text | None = None  # OpenSSH's own files, as ~/.ssh/config has them
-    dataset: Dataset = Dataset(
-        data="data/Kinetics/kinetics-skeleton/val_data.npy", labels="data/Kinetics/kinetics-skeleton/val_label.pkl"
-    )
-    checkpoint: Text = "checkpoints/st_gcn.kinetics-6fa43f73.pth"
+    model: Text = DEFAULT  # one of the kit's, or the folder of one's own (docs/own-model.md)
+    dataset: Dataset | None = None  # by default what the model's card names, as for `checkpoint` and `reference`
+    checkpoint: Text | None = None
     batch_sizes: Annotated[list[BatchSize], Field(min_length=1)] = [1, 4, 8, 16, 32, 64]
-    variant: Variant = "reference"
+    variant: Name = "reference"
     persons: Persons = "both"  # of a clip go through the model together, or each who is seen by itself
     atc: dict[Text, Value] = {"precision_mode": "force_fp16"}
     aoe: AoeJobType | None = None  # have AOE tune each OM on the device
     benchmark: Benchmark = Benchmark()
     tune: Tune = Tune()
-    reference: Reference = Reference()
+    reference: Reference | None = None  # the published accuracy: `samples`, and a value per metric
     timeout_s: Annotated[float, Field(gt=0, le=MAX_S)] = 7200  # of any one run of atc or ais_bench
     link_timeout_s: Annotated[float, Field(ge=1, le=MAX_S)] = 30  # without an answer: the link to a host counts as dead
     gate: Annotated[float, Field(gt=0, lt=1)] = 0.01
 
     @property
     def inputs(self) -> dict[str, str]:
-        """What the user has on the GPU host: key -> path."""
-        dataset = {"dataset.data": self.dataset.data, "dataset.labels": self.dataset.labels}
-        return {**dataset, "checkpoint": self.checkpoint}
+        """What the user has named on the GPU host: key -> path."""
+        dataset = {f"dataset.{key}": path for key, path in self.dataset.model_dump().items()} if self.dataset else {}
+        return {**dataset, **({"checkpoint": self.checkpoint} if self.checkpoint else {})}
 
     @property
     def environment(self) -> dict[str, Any]:

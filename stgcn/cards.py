@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from stgcn.errors import InputError, shown
 from stgcn.skeletons import COCO, KINECT, KINECT_MMACTION, OPENPOSE, Skeleton
@@ -43,6 +43,9 @@ class Card:
     variants: Tuple[str, ...] = ("reference",)
     persons: Tuple[str, ...] = ("both",)
     sources: Tuple[str, ...] = ("stgcn",)
+    capabilities: Tuple[str, ...] = ("fold", "labels")
+    files: Optional[Mapping[str, str]] = None
+    guide: Optional[Mapping[str, Any]] = None
 
     @property
     def class_names(self) -> List[str]:
@@ -72,6 +75,7 @@ class Card:
             "format": FORMAT,
             "name": self.name,
             "title": self.title,
+            "package": __name__.partition(".")[0],
             "inputs": [{"name": INPUT, "dtype": "float32", "shape": list(self.shape(persons))}],
             "outputs": [{"name": OUTPUT, "dtype": "float32", "shape": [self.classes]}],
             "rows_per_sample": self.rows_per_sample,
@@ -89,16 +93,27 @@ class Card:
                 "metrics": dict(self.published.metrics),
             },
             "metrics": [
-                {"key": "top1", "title": "Top-1", "better": "higher", "gate": 0.01},
-                {"key": "top5", "title": "Top-5", "better": "higher", "gate": 0.01},
+                {"key": "top1", "title": "Top-1", "better": "higher"},
+                {"key": "top5", "title": "Top-5", "better": "higher"},
             ],
             "variants": list(self.variants),
             "persons": list(self.persons),
             "sources": list(self.sources),
+            "capabilities": list(self.capabilities),
+            "files": self.files and dict(self.files),
+            "guide": self.guide and dict(self.guide),
         }
 
 
-def _st_gcn(dataset: str, title: str, skeleton: Skeleton, class_file: str, published: Published) -> Card:
+# The reference guide's figures: ais_bench, one 310P3, CANN 6.0.RC1, samples/s by batch size.
+GUIDE = {
+    "chip": "310P3",
+    "metrics": {"top1": 0.3159, "top5": 0.5374},
+    "throughput": {"1": 381.10, "4": 237.11, "8": 222.46, "16": 217.65, "32": 223.21, "64": 219.39},
+}
+
+
+def _st_gcn(dataset: str, title: str, skeleton: Skeleton, class_file: str, published: Published, **more: Any) -> Card:
     return Card(
         name=f"st_gcn.{dataset}",
         title=f"ST-GCN ({title})",
@@ -110,6 +125,8 @@ def _st_gcn(dataset: str, title: str, skeleton: Skeleton, class_file: str, publi
         variants=("reference", "fused", "winograd"),
         persons=("both", "nonempty"),
         sources=("stgcn", "mmskeleton"),
+        capabilities=("fold", "labels", "blocks", "draw", "sample"),
+        **more,
     )
 
 
@@ -133,6 +150,12 @@ KINETICS = _st_gcn(
     OPENPOSE,
     "kinetics400_class_names.txt",
     Published(19796, "6fa43f73", {"top1": 0.3160, "top5": 0.5368}),
+    files={
+        "data": "data/Kinetics/kinetics-skeleton/val_data.npy",
+        "labels": "data/Kinetics/kinetics-skeleton/val_label.pkl",
+        "checkpoint": "checkpoints/st_gcn.kinetics-6fa43f73.pth",
+    },
+    guide=GUIDE,
 )
 CARDS: Dict[str, Card] = {
     card.name: card

@@ -20,7 +20,8 @@ from deploy.console import say
 from deploy.containers.sources import AIS_BENCH, MMDETECTION, MMSKELETON, Source
 from deploy.errors import KitError
 from deploy.inventory import ROOT
-from deploy.pipeline.manifest import revision, sources
+from deploy.pipeline.manifest import revision
+from deploy.pipeline.sources import sources_sha256
 from stgcn.files import sha256_file
 
 GPU_IMAGE, NPU_IMAGE, SIMULATOR_IMAGE, CANN_IMAGE = "stgcn-gpu", "stgcn-npu", "stgcn-npu:simulator", "stgcn-cann"
@@ -85,7 +86,7 @@ def gpu_image(settings: Settings) -> None:
             _take_wheels("TORCH_WHEELS", Path(given).expanduser(), context / "torch")
         arguments = settings.arguments(BASE_IMAGE="BASE_IMAGE", RUN_IMAGE="RUN_IMAGE", CUDA_NMS="CUDA_NMS")
         labels = {
-            SOURCES_LABEL: sources([ROOT / "stgcn"]),
+            SOURCES_LABEL: sources_sha256(ROOT / "stgcn"),
             MMSKELETON_LABEL: "absent" if without else MMSKELETON.commit,
         }
         _build(settings, context, "docker/gpu/Dockerfile", "run", GPU_IMAGE, arguments, labels)

@@ -18,7 +18,7 @@ from deploy.containers.engine import ARRAYS, INPUT, PIDS, Engine
 from deploy.errors import KitError, OverrunError
 from deploy.hosts.capture import Capture
 from deploy.hosts.host import Completed, Host
-from deploy.inventory import Inventory, Npu
+from deploy.inventory import Gpu, Npu
 
 # The scripts are counted, so that they and the command stay arguments: nothing is spliced into shell text. They are
 # sourced inside a function, for CANN's scripts must not see the command's own arguments.
@@ -272,13 +272,13 @@ class Container:
         }
 
 
-def for_gpu(inventory: Inventory, host: Host, sources: PurePosixPath) -> Runtime:
-    """`sources` is the folder on the host that holds `stgcn/`; an image has its own."""
-    section = inventory.gpu
+def for_gpu(section: Gpu, host: Host, files: Sequence[str], package: PurePosixPath | None = None) -> Runtime:
+    """`files` are what the model reads, `package` the host's folder with its package, None where the image has it."""
+    env = {} if package is None else {"PYTHONPATH": str(package)}
     if section.runtime == "native":
-        return Native(host, shown={"PYTHONPATH": str(sources)})
-    files = (inventory.dataset.data, inventory.dataset.labels, inventory.checkpoint)
-    return Container(Engine(section, host), section.image, [host.path(file) for file in files])
+        return Native(host, shown=env)
+    inputs = [host.path(file) for file in files] + ([] if package is None else [package])
+    return Container(Engine(section, host), section.image, inputs, env=env)
 
 
 def for_npu(section: Npu, host: Host) -> Runtime:

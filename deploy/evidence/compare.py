@@ -9,9 +9,10 @@ from rich.table import Table
 
 from deploy.console import console, mark, say
 from deploy.errors import as_written
-from deploy.evidence.runs import VERDICT_STEPS, Run
+from deploy.evidence.runs import Run
+from deploy.pipeline import graph
 
-RESULTS = ("top1", "top5", "top1_agreement", "cosine_min", "max_abs_err", "relative_error", "passed")
+NOT_RESULTS = ("batch_size", "samples")  # of a batch size's row
 
 
 def print_comparison(a: Run, b: Run) -> None:
@@ -26,7 +27,7 @@ def print_comparison(a: Run, b: Run) -> None:
 
 def inputs(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     """(step, input, in a, in b) of every input that differs; `-` where there is none."""
-    for step in sorted({*a, *b} - set(VERDICT_STEPS)):
+    for step in sorted({*a, *b} - set(graph.VERDICT)):
         ours, theirs = (dict(_flat(side.get(step, {}).get("inputs", {}))) for side in (a, b))
         for name in sorted({*ours, *theirs}):
             if ours.get(name) != theirs.get(name):
@@ -38,15 +39,22 @@ def results(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[tuple[str, s
     for name in ("samples",):
         if a[name] != b[name]:
             yield "all", name, str(a[name]), str(b[name])
-    for name in ("top1", "top5"):
-        if a["reference"][name] != b["reference"][name]:
-            yield "fp32", name, _shown(a["reference"][name]), _shown(b["reference"][name])
+    for name in _scalars(a["reference"], b["reference"]):
+        x, y = a["reference"].get(name), b["reference"].get(name)
+        if x != y:
+            yield "fp32", name, _shown(x), _shown(y)
     ours, theirs = ({batch["batch_size"]: batch for batch in side["batches"]} for side in (a, b))
     for size in sorted({*ours, *theirs}):
-        for name in RESULTS:
+        for name in _scalars(ours.get(size, {}), theirs.get(size, {})):
             x, y = ours.get(size, {}).get(name), theirs.get(size, {}).get(name)
             if x != y:
                 yield str(size), name, _shown(x), _shown(y)
+
+
+def _scalars(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """The names of what is one number in either row, the verdict last."""
+    names = dict.fromkeys(name for row in (a, b) for name, value in row.items() if isinstance(value, (int, float)))
+    return [name for name in names if name not in NOT_RESULTS]
 
 
 def speeds(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:

@@ -1,21 +1,20 @@
-"""The logits of one batch size as files: `logits.npy`, and `results.tsv` with a digest a sample, so that a changed or
-misplaced row is found and named."""
+"""The outputs of one batch size as files: `logits.npy` of the first, `logits.NAME.npy` of others, and
+`results.tsv` with a digest per sample, so that a changed or misplaced row is found and named."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from deploy.errors import KitError
+from deploy.pipeline.model import Card, Tensor
 from stgcn import npy
-from stgcn.dataset import CLASSES
 from stgcn.files import atomic_write, read_record
 
-RESULT_BYTES = CLASSES * 4  # float32
 LOGITS, DIGESTS = "logits.npy", "results.tsv"
 
 
@@ -24,55 +23,75 @@ class DeviceLogits:
     """What the device said of every sample, in the dataset's order."""
 
     names: Sequence[str]
-    logits: np.ndarray  # (n, 400) float32
+    outputs: Sequence[np.ndarray]  # one per output of the model, each (n, ...)
+
+    @property
+    def logits(self) -> np.ndarray:
+        """The first output."""
+        return self.outputs[0]
 
 
-def write_logits(results: DeviceLogits, folder: Path) -> None:
-    with atomic_write(folder / LOGITS) as stream:
-        np.save(stream, results.logits)
+def output_names(card: Card) -> list[str]:
+    """The files of the outputs, in the model's order."""
+    return [LOGITS, *(f"logits.{output.name}.npy" for output in card.outputs[1:])]
+
+
+def write_logits(results: DeviceLogits, folder: Path, card: Card) -> None:
+    for name, values in zip(output_names(card), results.outputs, strict=True):
+        with atomic_write(folder / name) as stream:
+            np.save(stream, values)
     with atomic_write(folder / DIGESTS) as stream:
-        for index, (name, row) in enumerate(zip(results.names, results.logits, strict=True)):
-            stream.write(f"{index}\t{name}\t{_digest(row)}\n".encode())
+        for index, (name, *rows) in enumerate(zip(results.names, *results.outputs, strict=True)):
+            stream.write(f"{index}\t{name}\t{_digest(rows)}\n".encode())
 
 
-def read_logits(folder: Path, names: Sequence[str]) -> DeviceLogits:
+def read_logits(folder: Path, names: Sequence[str], card: Card) -> DeviceLogits:
     """The results that `write_logits` left, each row checked against its digest.
 
     Raises:
         KitError: naming the first sample whose row is missing, changed or another's.
     """
     digests = _read_digests(folder / DIGESTS, names)
-    try:
-        logits = npy.load(folder / LOGITS)
-    except (OSError, ValueError) as error:
-        raw = _rows_of_damaged(folder / LOGITS)
-        pairs = enumerate(zip(raw, digests, strict=False))  # a damaged file may hold more rows than there are samples
-        sample = next((i for i, (row, digest) in pairs if _digest(row) != digest), min(len(raw), len(names) - 1))
-        raise KitError(
-            f"{folder / LOGITS}: damaged ({error}) from sample {sample} ({names[sample]}) on; run `fab npu-bench` again"
-        ) from None
-    if logits.dtype != np.float32 or logits.shape[1:] != (CLASSES,):
-        raise KitError(
-            f"{folder / LOGITS}: {logits.dtype} {logits.shape}, not float32 (n, {CLASSES}); run `fab npu-bench` again"
-        )
-    if len(logits) != len(names):
-        sample = min(len(logits), len(names) - 1)
-        raise KitError(
-            f"{folder / LOGITS}: {len(logits)} results for {len(names)} samples, the first without its own is"
-            f" sample {sample} ({names[sample]}); run `fab npu-bench` again"
-        )
+    paths = [folder / name for name in output_names(card)]
+    outputs = [_read_output(*each, names, digests) for each in zip(paths, card.outputs, strict=True)]
     place = {digest: i for i, digest in enumerate(digests)}
-    for i, row in enumerate(logits):
-        found = _digest(row)
+    for i, rows in enumerate(zip(*outputs, strict=True)):
+        found = _digest(rows)
         if found != digests[i]:
             other = place.get(found)
             what = f"holds the result of sample {other} ({names[other]})" if other is not None else "was changed"
-            raise KitError(f"{folder / LOGITS}: the row of sample {i} ({names[i]}) {what}; run `fab npu-bench` again")
-    return DeviceLogits(names, logits)
+            where = ", ".join(map(str, paths))
+            raise KitError(f"{where}: the row of sample {i} ({names[i]}) {what}; run `fab npu-bench` again")
+    return DeviceLogits(names, outputs)
 
 
-def _digest(row: np.ndarray) -> str:
-    return hashlib.sha256(row.tobytes()).hexdigest()[:16]
+def _read_output(path: Path, tensor: Tensor, names: Sequence[str], digests: Sequence[str]) -> np.ndarray:
+    try:
+        values = npy.load(path)
+    except (OSError, ValueError) as error:
+        raw = _rows_of_damaged(path, tensor)
+        pairs = enumerate(zip(raw, digests, strict=False))  # a damaged file may hold more rows than there are samples
+        sample = next((i for i, (row, digest) in pairs if _digest([row]) != digest), min(len(raw), len(names) - 1))
+        raise KitError(
+            f"{path}: damaged ({error}) from sample {sample} ({names[sample]}) on; run `fab npu-bench` again"
+        ) from None
+    if values.dtype != np.dtype(tensor.dtype) or values.shape[1:] != tuple(tensor.shape):
+        expected = ", ".join(["n", *map(str, tensor.shape)])
+        raise KitError(
+            f"{path}: {values.dtype} {values.shape}, not {tensor.dtype} ({expected}); run `fab npu-bench` again"
+        )
+    if len(values) != len(names):
+        sample = min(len(values), len(names) - 1)
+        raise KitError(
+            f"{path}: {len(values)} results for {len(names)} samples, the first without its own is"
+            f" sample {sample} ({names[sample]}); run `fab npu-bench` again"
+        )
+    return values
+
+
+def _digest(rows: Iterable[np.ndarray]) -> str:
+    """Over a sample's row of each output."""
+    return hashlib.sha256(b"".join(row.tobytes() for row in rows)).hexdigest()[:16]
 
 
 def _read_digests(path: Path, names: Sequence[str]) -> list[str]:
@@ -86,10 +105,11 @@ def _read_digests(path: Path, names: Sequence[str]) -> list[str]:
     return [row[2] for row in rows[: len(names)]]
 
 
-def _rows_of_damaged(path: Path) -> np.ndarray:
-    """The whole rows that a torn logits file still holds, for naming the first that does not hold."""
+def _rows_of_damaged(path: Path, tensor: Tensor) -> np.ndarray:
+    """The whole rows that a torn file still holds, for naming the first that does not hold."""
     try:
         data = read_record(path)[128:]  # numpy pads the header of so short a description to 128 bytes
     except OSError:
         data = b""
-    return np.frombuffer(data[: len(data) // RESULT_BYTES * RESULT_BYTES], np.float32).reshape(-1, CLASSES)
+    whole = data[: len(data) // tensor.row_bytes * tensor.row_bytes]
+    return np.frombuffer(whole, tensor.dtype).reshape(-1, *tensor.shape)

@@ -14,13 +14,13 @@ from rich.table import Table
 
 from deploy.console import console, mark, say
 from deploy.errors import KitError, as_written
-from deploy.pipeline import chain
+from deploy.pipeline import graph
 from deploy.pipeline.manifest import FORMAT, Manifest, digest_of, write_json
+from deploy.report.table import shown
 from stgcn import plain_json
 from stgcn.files import sync_folder
 
 FOLDER = "runs"
-VERDICT_STEPS = ("score", "report")
 COPIED_BYTES = 1 << 20  # smaller files are copied, larger ones hard-linked: the kit only ever replaces those whole
 
 
@@ -69,7 +69,7 @@ def keep(manifest: Manifest) -> Run:
     target = manifest.workspace / FOLDER / run_id(manifest)
     if target.is_dir():
         return Run(target)
-    names = [*chain.steps(manifest.steps["score"]["inputs"]["batch_sizes"]), *VERDICT_STEPS]
+    names = [*graph.steps(manifest.steps["score"]["inputs"]["batch_sizes"]), *graph.VERDICT]
     entries = {name: manifest.steps[name] for name in names if name in manifest.steps}
     aside = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
@@ -143,7 +143,7 @@ def print_runs(workspace: Path) -> None:
         say(f"{workspace / FOLDER}: no run is kept yet; `make score` keeps one for every verdict")
         return
     grid = Table()
-    for heading in ("run", "device", "Top-1", "samples/s", "verdict"):
+    for heading in ("run", "device", "accuracy", "samples/s", "verdict"):
         grid.add_column(heading, no_wrap=heading == "run", overflow="fold")
     for run in kept:
         with as_written(run.folder):
@@ -154,10 +154,19 @@ def print_runs(workspace: Path) -> None:
 def _row(summary: dict[str, Any]) -> list[str]:
     device, batches = summary["device"], summary["batches"]
     rates = [batch["throughput"]["median"] for batch in batches if batch["throughput"]]
-    tops = [batch["top1"] for batch in batches]
     return [
         device["soc_version"] + mark(device["simulated"], device.get("health")),
-        f"{min(tops):.2%}" if min(tops) == max(tops) else f"{min(tops):.2%} to {max(tops):.2%}",
+        _accuracy(summary),
         f"{max(rates):.2f}" if rates else "not measured",
         "PASSED" if summary["verdict"]["passed"] else "FAILED",
     ]
+
+
+def _accuracy(summary: dict[str, Any]) -> str:
+    """The first metric, over the batch sizes; runs of earlier versions do not name theirs."""
+    if "metrics" not in summary:
+        return ""
+    metric = summary["metrics"][0]
+    values = [batch[metric["key"]] for batch in summary["batches"]]
+    texts = dict.fromkeys(shown(value, metric["unit"]) for value in (min(values), max(values)))
+    return f"{metric['title']} {' to '.join(texts)}"

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
 from rich.table import Table
 
 from deploy.console import console, say
-from deploy.context import Context, sources_sha256
+from deploy.context import Context
 from deploy.errors import KitError, as_written
-from deploy.inventory import local_path
+from deploy.pipeline import graph
 from deploy.pipeline.manifest import OK
-from stgcn.index import Index, PersonIndex
+from deploy.pipeline.model import published
 
-# Who makes what a kind of step reads; `/` stands for the same batch size.
 _OPTIONAL = ("aoe_job_type", "env")  # inputs that are left out where there are none
-_MAKERS = {
-    "convert": ("export",),
-    "accuracy": ("preprocess", "convert/"),
-    "throughput": ("convert/",),
-    "score": ("preprocess", "reference"),
-    "report": ("score",),
-}
 
 
 def print_status(context: Context) -> None:
@@ -61,64 +53,57 @@ def why_stale(context: Context, name: str, entry: Mapping[str, Any], stale: Mapp
         return None
     if not context.manifest.whole(entry):
         return "its outputs changed"
-    kind, _, batch = name.partition("/")
+    _, _, batch = name.partition("/")
     if batch and not re.fullmatch(r"bs\d+", batch):
         return None  # a variant that `npu-tune` tried: its own record says of what
     if batch and int(batch[2:]) not in context.inventory.batch_sizes:
         return f"{batch} is not in the inventory"
-    makers = [maker + batch if maker.endswith("/") else maker for maker in _MAKERS.get(kind, ())]
-    if kind == "score":
-        makers += [f"{run}/bs{size}" for size in context.inventory.batch_sizes for run in ("accuracy", "throughput")]
-    for maker in makers:
+    for maker in _makers(context, name):
         if maker in stale:
             return f"{maker} is"
     recorded = entry["inputs"]
-    for key, now in _known_inputs(context, kind, batch).items():
+    known = _known_inputs(context, name)
+    for key in {*known, *_OPTIONAL} if batch else known:
+        now = known.get(key)
         if (key in recorded or key in _OPTIONAL) and recorded.get(key) != now:
             return f"{key} changed"
     return None
 
 
-def _known_inputs(context: Context, kind: str, batch: str) -> dict[str, Any]:
-    """What a step of this kind would be given now, of the inputs that are known on this side."""
-    inventory = context.inventory
-    environment = {"env": inventory.environment.get("env")}
-    if kind in ("preprocess", "export", "reference"):
-        chosen = {"variant": inventory.variant, "persons": inventory.persons}
-        return {"stgcn": sources_sha256(), **chosen, **_files(context)}
-    if kind == "convert":
-        onnx = {"onnx": _made(context, "export", "gpu/st_gcn.onnx")}
-        return {**onnx, **environment, "flags": dict(inventory.atc), "aoe_job_type": inventory.aoe}
-    om = {"om": _made(context, f"convert/{batch}", f"npu/{batch}/st_gcn_{batch}.om")}
-    if kind == "accuracy":
-        index = PersonIndex if inventory.persons == "nonempty" else Index
-        return {**om, **environment, "dataset": _made(context, "preprocess", f"gpu/{index.FILE}")}
-    if kind == "throughput":
-        return {**om, **environment, **inventory.benchmark.model_dump()}
-    if kind == "score":
-        return {"gate": inventory.gate, "reference": inventory.reference.model_dump()}
-    return {}
+def _makers(context: Context, step: str) -> list[str]:
+    """The steps that a step rests on."""
+    if step == "score":
+        return graph.steps(context.inventory.batch_sizes)
+    return [read.step for read in graph.reads_of(step)]
 
 
-def _files(context: Context) -> dict[str, Any]:
-    """The dataset's and the checkpoint's sha256, where they lie on this machine."""
-    if context.inventory.gpu.connection == "ssh":
-        return {}
-    names = {"data": context.inventory.dataset.data, "labels": context.inventory.dataset.labels}
-    checkpoint = local_path(context.inventory.checkpoint)
+def _known_inputs(context: Context, step: str) -> dict[str, Any]:
+    """What a step would be given now, of the inputs that are known on this side."""
+    kind, model, batch = graph.kind_of(step), context.model, step.partition("/")[2]
     try:
-        found: dict[str, Any] = {key: context.manifest.input_sha256(local_path(path)) for key, path in names.items()}
-        sha256 = context.manifest.input_sha256(checkpoint)
+        build = context.build(int(batch[2:])) if batch else None
     except KitError:
-        return dict.fromkeys((*names, "checkpoint"), "missing")
-    return {**found, "checkpoint": {"name": checkpoint.name, "sha256": sha256}}
+        return {"onnx": None}  # its ONNX is not there any more
+    known = graph.inputs(context.manifest.steps, step, context.inventory, build)
+    if kind.name == "score":
+        known["reference"] = published(context.inventory, model.card)
+    if kind.package:
+        known |= {"model": model.card.name, model.card.package: model.sha256}
+    return {**known, **_files(context, kind.files)}
 
 
-def _made(context: Context, step: str, path: str) -> str | None:
-    """sha256 of what a step made, as the manifest has it."""
-    outputs = context.manifest.steps.get(step, {}).get("outputs", {})
-    found = outputs.get(path, {}).get("sha256")
-    return None if found is None else str(found)
+def _files(context: Context, names: Sequence[str]) -> dict[str, Any]:
+    """The sha256 of the dataset and the checkpoint, where they lie on this machine."""
+    found: dict[str, Any] = {}
+    for name, path in context.local_files().items():
+        if name in names:
+            try:
+                sha256 = context.manifest.input_sha256(path)
+            except KitError:
+                found[name] = "missing"
+                continue
+            found[name] = {"name": path.name, "sha256": sha256} if name == "checkpoint" else sha256
+    return found
 
 
 def _age(started: str) -> str:

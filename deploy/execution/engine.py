@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from deploy.execution.worker import NpuHost, Place, Worker
+from deploy.pipeline.index import Index
 from deploy.workqueue import drain
-from stgcn.index import Index
 
 Item = TypeVar("Item")
 
@@ -34,14 +34,14 @@ class Engine(Protocol):
         """Call `one`, which shares an item out itself, for every item: at once where that is quicker."""
 
     def send(self, model: Path, index: Index) -> None:
-        """Have a copy of `model` and the clips of `index` on every host that may need them."""
+        """Have a copy of `model` and the rows of `index` on every host that may need them."""
 
 
 class Ssh:
     """The inventory's hosts, each reached from here."""
 
-    def __init__(self, npus: Sequence[NpuHost], send_clips: Callable[[NpuHost, Index], None]) -> None:
-        self._npus, self._send_clips = npus, send_clips
+    def __init__(self, npus: Sequence[NpuHost], send_rows: Callable[[NpuHost, Index], None]) -> None:
+        self._npus, self._send_rows = npus, send_rows
 
     def on_hosts(self, items: Sequence[Item], one: Callable[[Place, Item], None]) -> None:
         drain(items, [Worker(npu) for npu in self._npus], one)
@@ -58,7 +58,7 @@ class Ssh:
 
     def send(self, model: Path, index: Index) -> None:
         for npu in self._npus:
-            self._send_clips(npu, index)
+            self._send_rows(npu, index)
             Worker(npu).send(model)
 
 

@@ -13,8 +13,8 @@ from deploy.hosts import transfer
 from deploy.hosts.host import Host
 from deploy.inventory import Npu
 from deploy.npu.device import Device, Facts, Smi, read_era
+from deploy.pipeline.index import Shard
 from stgcn.files import sha256_file
-from stgcn.index import Shard
 
 Result_co = TypeVar("Result_co", covariant=True)
 Result = TypeVar("Result")
@@ -63,21 +63,18 @@ class Copy:
 
 
 @dataclass(frozen=True)
-class Clips:
-    """Shards of an index's samples, which hosts keep under a name by content."""
+class Rows:
+    """Shards of one input's rows, which hosts keep under a name by content."""
 
-    index: str = ""
-    shards: Sequence[Shard] = ()
-    sample_bytes: int = 0
+    name: str
+    shards: Sequence[Shard]
+    row_bytes: int
 
     def folder(self, host: Host) -> PurePosixPath:
-        return host.kit / "clips" / self.index
+        return host.kit / "clips" / self.name
 
-    def path(self, host: Host, sample: int) -> PurePosixPath:
-        return transfer.clip_path(self.shards, self.folder(host), sample)
-
-
-NO_CLIPS = Clips()
+    def path(self, host: Host, row: int) -> PurePosixPath:
+        return transfer.clip_path(self.shards, self.folder(host), row)
 
 
 class Work(Protocol[Result_co]):
@@ -92,8 +89,8 @@ class Work(Protocol[Result_co]):
         """The file that a host must have for it."""
 
     @property
-    def clips(self) -> Clips:
-        """Those that a host must have for it."""
+    def inputs(self) -> Sequence[Rows]:
+        """What a host must have for it, of each input."""
 
     def __call__(self, worker: Worker, folder: Path, /) -> Result_co:
         """Do it on `worker`. Logs and files that it makes go to `folder`, on the machine where this runs.

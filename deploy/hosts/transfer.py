@@ -18,10 +18,9 @@ from deploy.errors import KitError
 from deploy.hosts.host import Host, Writer
 from deploy.hosts.remote import compression
 from deploy.hosts.remote.protocol import BLOCK
+from deploy.pipeline.index import Array, Shard
 from deploy.workqueue import in_parallel
-from stgcn.dataset import CLIP_BYTES, CLIP_DTYPE, CLIP_SHAPE, PERSONS
 from stgcn.files import atomic_write, sha256_file
-from stgcn.index import Index, PersonIndex, Shard
 
 FILE_BYTES = 8 << 30  # of an artefact that comes back; none is a tenth of it
 STREAMS = 3  # shards in flight: one is read and packed while others are on the wire and unpacked
@@ -71,30 +70,30 @@ def plant(host: Host, sources: Sequence[Path], folder: PurePosixPath) -> None:
     host.call("plant", request, contents.values())
 
 
-def push_clips(source: Host, data: PurePosixPath, index: Index, host: Host, folder: PurePosixPath) -> Pushed:
-    """Bring every sample of `index`, of `data`, a .npy on `source`, to `folder`/<shard>/<i>.bin on `host`.
+def push_rows(source: Host, data: PurePosixPath, array: Array, host: Host, folder: PurePosixPath) -> Pushed:
+    """Bring every row of `array`, in `data`, a .npy on `source`, to `folder`/<shard>/<i>.bin on `host`.
 
     Shards with the right bytes are left alone, one that was cut goes on at its first missing clip. The stream passes
     through this machine.
     """
-    shards = [{"first": s.first, "count": s.count, "sha256": s.sha256} for s in index.shards]
-    size = index.sample_bytes
+    shards = [{"first": s.first, "count": s.count, "sha256": s.sha256} for s in array.shards]
+    size = array.row_bytes
     request = {"folder": str(folder), "clip_bytes": size, "shards": shards}
     there = host.call("landed", request)
     if len(there["clips"]) != len(shards):
         raise KitError(f"{host.name}: it tells of {len(there['clips'])} shards and was asked for {len(shards)}")
-    landed = {s.first: min(n, s.count) for s, n in zip(index.shards, there["clips"], strict=True)}
-    missing = [shard for shard in index.shards if landed[shard.first] < shard.count]
+    landed = {s.first: min(n, s.count) for s, n in zip(array.shards, there["clips"], strict=True)}
+    missing = [shard for shard in array.shards if landed[shard.first] < shard.count]
     if not missing:
         return Pushed(len(shards), len(shards), 0, 0, 0.0)
     wire, start = _Counter(), time.monotonic()
-    with progress(f"clips to {host.name}", index.samples) as advance:
+    with progress(f"clips to {host.name}", array.rows) as advance:
         advance(sum(landed.values()))
 
         def push(shard: Shard) -> None:
             before, left = landed[shard.first], shard.count - landed[shard.first]
-            what = {"path": str(data), "clip_bytes": CLIP_BYTES, "codecs": there["codecs"]}
-            stream = source.stream("clips", {**what, **_wanted(index, shard.first + before, left)})
+            what = {**_wanted(array, shard.first + before, left), "path": str(data), "codecs": there["codecs"]}
+            stream = source.stream("clips", what)
             whole = {"first": shard.first, "count": shard.count, "sha256": shard.sha256, "landed": before}
             request = {"folder": str(folder / str(shard.first)), "clip_bytes": size, **whole}
             host.call("unpack", request, wire.counted(stream))
@@ -107,32 +106,33 @@ def push_clips(source: Host, data: PurePosixPath, index: Index, host: Host, fold
     return pushed
 
 
-def read_clip(source: Host, data: PurePosixPath, sample: int) -> np.ndarray:
-    """One clip of `data`, a .npy on `source`: float32 (3, 300, 18, 2).
+def read_row(source: Host, data: PurePosixPath, array: Array, row: int) -> np.ndarray:
+    """One row of an input, of `data`, a .npy on `source`, in the input's dtype and shape.
 
     Raises:
         KitError: its host does not give it up.
     """
-    request = {"path": str(data), "clip_bytes": CLIP_BYTES, "first": sample, "count": 1, "codecs": []}
+    request = {**_wanted(array, row, 1), "path": str(data), "codecs": []}
     sent = io.BytesIO()
-    source.call("clips", request, sink=Limited(sent, 1 + CLIP_BYTES, f"{source.name}: sample {sample}"))
-    clip = sent.getvalue()[1:]  # behind the tag that says it is not compressed
-    if len(clip) != CLIP_BYTES:
-        raise KitError(f"{source.name}: sample {sample} cannot be read from {data}; check `dataset.data`")
-    return np.frombuffer(clip, CLIP_DTYPE).reshape(CLIP_SHAPE)
+    source.call("clips", request, sink=Limited(sent, 1 + array.row_bytes, f"{source.name}: row {row}"))
+    values = sent.getvalue()[1:]  # behind the tag that says it is not compressed
+    if len(values) != array.row_bytes:
+        raise KitError(f"{source.name}: row {row} cannot be read from {data}; check `dataset.data`")
+    return np.frombuffer(values, np.dtype(array.dtype).newbyteorder("<")).reshape(array.shape)
 
 
-def pack_shard(source: Host, data: PurePosixPath, index: Index, shard: Shard) -> bytes:
-    """A shard of an index of `data`, a .npy on `source`, in the form that a host's `unpack` takes."""
-    what = {"path": str(data), "clip_bytes": CLIP_BYTES, "codecs": list(compression.codecs())}
-    return b"".join(source.stream("clips", {**what, **_wanted(index, shard.first, shard.count)}))
+def pack_shard(source: Host, data: PurePosixPath, array: Array, shard: Shard) -> bytes:
+    """A shard of an input, of `data`, a .npy on `source`, in the form that a host's `unpack` takes."""
+    what = {**_wanted(array, shard.first, shard.count), "path": str(data), "codecs": list(compression.codecs())}
+    return b"".join(source.stream("clips", what))
 
 
-def _wanted(index: Index, first: int, count: int) -> dict[str, Any]:
-    """What the source is to read: clips that follow one another, or persons at their places in clips."""
-    if isinstance(index, PersonIndex):
-        return {"places": index.places[first : first + count], "persons": PERSONS}
-    return {"first": first, "count": count}
+def _wanted(array: Array, first: int, count: int) -> dict[str, Any]:
+    """What the source is to read: rows that follow one another, or those at their places in larger ones."""
+    size = {"clip_bytes": array.row_bytes * array.step}
+    if array.places is None:
+        return {**size, "first": first, "count": count}
+    return {**size, "places": list(array.places[first : first + count]), "persons": array.step}
 
 
 def clip_path(shards: Sequence[Shard], folder: PurePosixPath, sample: int) -> PurePosixPath:

@@ -77,10 +77,10 @@ def parse_imports(done: Completed) -> str:
 
 
 def infer_argv(
-    python: str, om: str, input_dir: str, output_dir: str, dirname: str, device: int, batch_size: int
+    python: str, om: str, input_dirs: Sequence[str], output_dir: str, dirname: str, device: int, batch_size: int
 ) -> list[str]:
-    """The command that runs every file of `input_dir` and writes `<output_dir>/<dirname>/<stem>_0.bin`."""
-    files = ["--input", input_dir, "--output", output_dir, "--output_dirname", dirname, "--outfmt", "BIN"]
+    """The command that runs every file of the folders and writes `<output_dir>/<dirname>/<stem>_<output>.bin`."""
+    files = ["--input", ",".join(input_dirs), "--output", output_dir, "--output_dirname", dirname, "--outfmt", "BIN"]
     return [*_run_argv(python, om, device, batch_size), *files]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from deploy.errors import KitError
 from deploy.hosts.host import Completed
@@ -125,16 +125,16 @@ def argv(
     batch_size: int,
     soc_version: str,
     flags: Mapping[str, str],
-    input_name: str = "input1",
-    sample_shape: tuple[int, ...] = (3, 300, 18, 2),
+    inputs: Mapping[str, Sequence[int]],
 ) -> list[str]:
     """The command that converts `onnx` into `<output>.om` (ATC appends the suffix), for one batch size.
 
-    `flags` are the inventory's, passed through sorted. Raises KitError where one of them is the kit's own or no flag.
+    `inputs` maps each input's name to the shape of a row; `flags` are the inventory's, passed through sorted.
+    Raises KitError where one of them is the kit's own or no flag.
     """
     return [
         atc,
-        *_conversion(onnx, output, batch_size, input_name, sample_shape),
+        *_conversion(onnx, output, batch_size, inputs),
         f"--soc_version={soc_version}",
         *_passed_through(flags),
     ]
@@ -147,8 +147,7 @@ def aoe_argv(
     batch_size: int,
     job_type: int,
     flags: Mapping[str, str],
-    input_name: str = "input1",
-    sample_shape: tuple[int, ...] = (3, 300, 18, 2),
+    inputs: Mapping[str, Sequence[int]],
 ) -> list[str]:
     """The command that tunes `onnx` on the device (job type 1: subgraphs, 2: operators) into `<output>.om`.
 
@@ -156,7 +155,7 @@ def aoe_argv(
     """
     return [
         aoe,
-        *_conversion(onnx, output, batch_size, input_name, sample_shape),
+        *_conversion(onnx, output, batch_size, inputs),
         f"--job_type={job_type}",
         *_passed_through(flags),
     ]
@@ -180,14 +179,14 @@ def parse_aoe(output: str, status: int) -> None:
     _accept("aoe", AOE_SUCCESS, output, status)
 
 
-def _conversion(onnx: str, output: str, batch_size: int, input_name: str, sample_shape: tuple[int, ...]) -> list[str]:
-    shape = ",".join(map(str, (batch_size, *sample_shape)))
+def _conversion(onnx: str, output: str, batch_size: int, inputs: Mapping[str, Sequence[int]]) -> list[str]:
+    shapes = (f"{name}:{','.join(map(str, (batch_size, *shape)))}" for name, shape in inputs.items())
     return [
         f"--model={onnx}",
         f"--framework={_ONNX}",
         f"--output={output}",
         "--input_format=ND",
-        f"--input_shape={input_name}:{shape}",
+        f"--input_shape={';'.join(shapes)}",
     ]
 
 

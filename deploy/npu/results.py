@@ -25,7 +25,7 @@ def match_results(
     stems: Sequence[str],
     filler_stems: Set[str],
     results_dir: str,
-    output_bytes: int = 1600,
+    output_bytes: int,
 ) -> list[str]:
     """The result file of each sample, in the samples' order.
 
@@ -56,6 +56,26 @@ def match_results(
     ]
     _refuse(wrong, "the result of {} has the wrong size", "{} more have", results_dir)
     return matched
+
+
+def only_output(listing: Mapping[str, int], summary: Any, output: int) -> tuple[dict[str, int], Any]:
+    """`listing` and `summary` as they would be if an OM of several inputs and outputs had that output alone.
+
+    ais_bench names results after the file of the first input.
+    """
+    suffix = f"_{output}.bin"
+    own = {name: size for name, size in listing.items() if name.endswith(suffix) or name in _SUMMARY_NAMES}
+    filesinfo = summary.get("filesinfo") if isinstance(summary, dict) else None
+    if not isinstance(filesinfo, dict):
+        return own, None
+    entries = {
+        key: {
+            "infiles": _paths(entry, "infiles")[:1],
+            "outfiles": [path for path in _paths(entry, "outfiles") if path.endswith(suffix)],
+        }
+        for key, entry in filesinfo.items()
+    }
+    return own, {"filesinfo": entries}
 
 
 def _by_filesinfo(filesinfo: Any, results_dir: str) -> dict[str, list[str]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from stgcn.dataset import SAMPLE_SHAPES
+from deploy.pipeline.model import Card
 
 
 @dataclass(frozen=True)
@@ -19,16 +19,13 @@ class Build:
     onnx_step: str  # the step that made the ONNX
     batch_size: int
     flags: Mapping[str, str]  # ATC's, of the inventory
-    persons: str = "both"  # what its samples are: a key of stgcn.dataset's SAMPLE_SHAPES
+    card: Card  # of the ONNX
+    persons: str = "both"  # what its rows are
     aoe_job_type: int | None = None  # tuned on the device by AOE: 1 subgraphs, 2 operators
 
     @property
-    def sample_shape(self) -> tuple[int, ...]:
-        return SAMPLE_SHAPES[self.persons]
-
-    @property
     def stem(self) -> str:
-        return f"st_gcn_bs{self.batch_size}"
+        return f"{self.card.stem}_bs{self.batch_size}"
 
     @property
     def om(self) -> Path:

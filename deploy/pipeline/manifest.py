@@ -32,7 +32,6 @@ FORMAT = 1
 OK, CACHED, SKIPPED, FAILED = "OK", "CACHED", "SKIPPED", "FAILED"
 _STYLE = {OK: "green", CACHED: "cyan", SKIPPED: "yellow", FAILED: "red"}
 _STEP_NAME = re.compile(r"[A-Za-z0-9_./+-]{1,200}")
-_SOURCE_SUFFIXES = (".py", ".txt", ".j2", ".css", ".js")
 
 Json = Any
 Argv = Sequence[str]
@@ -311,15 +310,6 @@ def _made(path: Path, before: tuple[int, ...] | None) -> Path:
 def describe(path: Path) -> dict[str, Json]:
     """A file's entry among a step's outputs."""
     return {"sha256": sha256_file(path), "bytes": path.stat().st_size}
-
-
-def sources(paths: Sequence[Path]) -> str:
-    """sha256 (hex) over source files, and those directly in folders: what runs, whatever the revision says."""
-    sha = hashlib.sha256()
-    for file in sorted(file for path in paths for file in (path.iterdir() if path.is_dir() else [path])):
-        if file.suffix in _SOURCE_SUFFIXES:
-            sha.update(file.name.encode() + b"\0" + file.read_bytes())
-    return sha.hexdigest()
 
 
 def operator() -> str:

@@ -1,6 +1,6 @@
 """The model as this side knows it: a card (`model.json`), and the package whose commands do what only the model can.
 
-docs/own-model.md is the contract. A card of the kit's own lies in stgcn/cards/NAME.json, that of one's own in
+docs/own-model.md is the contract. A card of the kit's own is in stgcn/cards.py, that of one's own in
 FOLDER/model.json; the export writes it to gpu/model.json with the inputs and outputs of the graph that it wrote.
 """
 
@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
-import stgcn
 from deploy.errors import KitError
-from stgcn import plain_json
+from deploy.inventory import Inventory
+from deploy.pipeline.sources import sources_sha256
+from stgcn import cards, plain_json
 
 FORMAT = 1
-BUNDLED = Path(stgcn.__file__).resolve().parent  # the package of the kit's own models
+COMMAND_S = 3600  # that a command on this side may take
+BUNDLED = Path(cards.__file__).resolve().parent  # the package of the kit's own models
 CARD = "model.json"
 
 # numpy's names of the types, little-endian, and their bytes per value
@@ -32,7 +37,7 @@ Module = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
 Line = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Joint = Annotated[int, Field(ge=0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Capability = Literal["fold", "blocks", "draw", "sample"]
+Capability = Literal["fold", "labels", "blocks", "draw", "sample"]
 
 
 class _Part(BaseModel):
@@ -115,6 +120,7 @@ class Card(_Part):
     files: Files | None = None
     variants: Annotated[list[Name], Field(min_length=1)] = ["reference"]
     persons: Annotated[list[Literal["both", "nonempty"]], Field(min_length=1)] = ["both"]
+    sources: list[Name] = []
     capabilities: list[Capability] = []
 
     @property
@@ -143,6 +149,42 @@ class Card(_Part):
         return self
 
 
+def input_files(inventory: Inventory, card: Card) -> Files:
+    """What the model reads: as the inventory names it, else as its card does.
+
+    Raises:
+        KitError: neither does.
+    """
+    named, default = inventory.dataset, card.files
+    if named and inventory.checkpoint:
+        return Files(data=named.data, labels=named.labels, checkpoint=inventory.checkpoint)
+    if default is None:
+        raise KitError(
+            f"model {card.name}: name `dataset` and `checkpoint` in the inventory, for its card has no `files`"
+        )
+    return Files(
+        data=named.data if named else default.data,
+        labels=named.labels if named else default.labels,
+        checkpoint=inventory.checkpoint or default.checkpoint,
+    )
+
+
+def published(inventory: Inventory, card: Card) -> dict[str, float | int] | None:
+    """The published accuracy and its `samples`: the inventory's, else the card's.
+
+    Raises:
+        KitError: the inventory's names what is none of the model's metrics.
+    """
+    if inventory.reference is None:
+        return {**card.published.metrics, "samples": card.published.samples} if card.published else None
+    known = {metric.key for metric in card.metrics}
+    if others := sorted(inventory.reference.keys() - known - {"samples"}):
+        raise KitError(
+            f"reference.{others[0]} in the inventory is no metric of {card.name}: {', '.join(sorted(known))}"
+        )
+    return {**inventory.reference, "samples": int(inventory.reference.get("samples", 0))}
+
+
 @dataclass(frozen=True)
 class Model:
     """A card, and where its package lies."""
@@ -155,9 +197,37 @@ class Model:
         """What Python must have on its path to import the package."""
         return self.package.parent
 
+    @property
+    def sha256(self) -> str:
+        """Over the package's sources, and the card of one's own."""
+        own = self.package.parent / CARD
+        return sources_sha256(self.package, *([] if self.package == BUNDLED else [own]))
+
     def command(self, python: str, name: str, *options: str) -> list[str]:
         """The argument list of one of the package's commands."""
         return [python, "-u", "-m", f"{self.card.package}.{name}", "--model", self.card.name, *options]
+
+
+def run_command(model: Model, name: str, *options: str) -> None:
+    """Run one of the package's commands on this side, with the kit's own Python.
+
+    Raises:
+        KitError: its own sentence, or that it did not end in time.
+    """
+    path = os.pathsep.join(filter(None, [str(model.path), os.environ.get("PYTHONPATH")]))
+    command = model.command(sys.executable, name, *options)
+    try:
+        done = subprocess.run(
+            command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, timeout=COMMAND_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise KitError(
+            f"{model.card.package}.{name} did not end within {COMMAND_S} s; correct the model's package"
+        ) from None
+    if done.returncode != 0:
+        lines = done.stderr.decode("utf-8", "replace").splitlines() or ["it said nothing"]
+        sentences = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        raise KitError(sentences[-1] if sentences else f"{model.card.package}.{name} failed: {lines[-1]}")
 
 
 def read_card(path: Path) -> Card:
@@ -167,15 +237,20 @@ def read_card(path: Path) -> Card:
         KitError: naming the file, the key and what is allowed.
     """
     try:
-        return Card.model_validate_json(json.dumps(plain_json.load(path)))
+        return _checked(json.dumps(plain_json.load(path)), path)
     except OSError as error:
         raise KitError(f"{path}: cannot be read ({error.strerror}); correct `model` in the inventory") from None
+    except ValueError as error:
+        raise KitError(f"{path}: not a JSON file ({error}); see docs/own-model.md") from None
+
+
+def _checked(text: str, name: object) -> Card:
+    try:
+        return Card.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the card"
-        raise KitError(f"{path}: {where}: {first['msg']}; see docs/own-model.md") from None
-    except ValueError as error:
-        raise KitError(f"{path}: not a JSON file ({error}); see docs/own-model.md") from None
+        raise KitError(f"{name}: {where}: {first['msg']}; see docs/own-model.md") from None
 
 
 def find(name: str, folder: Path) -> Model:
@@ -184,11 +259,10 @@ def find(name: str, folder: Path) -> Model:
     Raises:
         KitError: there is neither, the card is not of the form, or its package is not beside it.
     """
-    card = BUNDLED / "cards" / f"{name}.json"
-    if card.is_file():
-        return Model(read_card(card), BUNDLED)
+    if name in (*cards.CARDS, *cards.ALIASES):
+        return Model(_checked(json.dumps(cards.card_of(name).as_json()), name), BUNDLED)
     if not folder.is_dir():
-        known = ", ".join(sorted(path.stem for path in (BUNDLED / "cards").glob("*.json")))
+        known = ", ".join((*cards.CARDS, *cards.ALIASES))
         raise KitError(
             f"model: {name!r} is neither a model of the kit ({known}) nor a folder; correct it in the inventory"
         )

@@ -10,26 +10,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy.pipeline.chain import GPU_STEPS, batch_steps
+from deploy.pipeline import graph
 from deploy.pipeline.manifest import OK, Manifest
 from stgcn.errors import sentence
 from stgcn.files import atomic_write, sha256_file
 
 NAME = "reproduce.sh"
-VERDICT_STEPS = ("score", "report")
 _ABOUT = "# What ran, as it ran. Each part is run on the host that it names."
-
-
-def folders(manifest: Manifest) -> dict[str, Sequence[str]]:
-    """The workspace's folders that hold a script, and the steps of each."""
-    sizes = sorted(int(found[1]) for name in manifest.steps if (found := re.fullmatch(r"convert/bs(\d+)", name)))
-    batches = {f"npu/bs{size}": batch_steps(size) for size in sizes}
-    return {"gpu": GPU_STEPS, **batches, "report": VERDICT_STEPS}
 
 
 def write(manifest: Manifest) -> None:
     """Write every script anew whose steps have run."""
-    for folder, names in folders(manifest).items():
+    for folder, names in graph.folders(manifest.steps).items():
         text = script(manifest.steps, names)
         path = manifest.workspace / folder / NAME
         if text is None or holds(path, text):
@@ -45,7 +37,7 @@ def holds(path: Path, text: str) -> bool:
 
 
 def script(entries: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> str | None:
-    """The script of the steps among `names` that ended well; None where none did."""
+    """The script of the steps among `names` that finished; None where none did."""
     done = [name for name in names if entries.get(name, {}).get("state") == OK]
     if not done:
         return None

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from deploy.containers.runtime import bare
 from deploy.report import charts, skeletons
-from deploy.report.table import to_csv, worst_error
+from deploy.report.table import agreement_of, to_csv, worst_error
 from stgcn import plain_json
 
 _FORMATS: dict[str, Callable[[Any], str]] = {
@@ -24,12 +24,9 @@ _FORMATS: dict[str, Callable[[Any], str]] = {
     "integer": lambda value: f"{value:d}",
     "cosine": lambda value: f"{value:.6f}",
     "error": lambda value: f"{value:.2g}",
+    "share": lambda value: f"{value:.2%}",
+    "number": lambda value: f"{value:.6g}",
 }
-TITLE, MODEL = "ST-GCN", "st_gcn.kinetics"
-METRICS = (
-    {"key": "top1", "title": "Top-1", "form": "percent"},
-    {"key": "top5", "title": "Top-5", "form": "percent"},
-)
 _OF_CLASSES = ("differences", "samples")
 _CONTENTS = (
     ("verdict", "Verdict", "验收结果"),
@@ -91,15 +88,16 @@ def _values(
     every = _timeline(entries)
     return {
         "summary": summary,
-        "title": TITLE,
-        "header": _header(entries),
-        "metrics": METRICS,
-        "classified": True,
+        "title": summary["model"]["title"],
+        "header": _header(entries) | {"model": summary["model"]["name"]},
+        "metrics": summary["metrics"],
+        "agreement": agreement_of(summary),
+        "classified": "confused" in batches[worst],
         "contents": [part for part in _CONTENTS if part[0] not in _OF_CLASSES or "confused" in batches[worst]],
         "references": _references(summary),
         "worst": worst,
         "best": _best(batches),
-        "flips": summary["flipped_count"],
+        "flips": summary.get("flipped_count", 0),
         "guide": guide,
         "told": {
             "p90": any(batch["latency_ms"].get("p90") for batch in measured),
@@ -112,7 +110,9 @@ def _values(
         "drawings": {str(sample): drawing for sample, drawing in drawings.items()},
         "skeleton": skeletons.skeleton(),
         "figures": _figures(measured, guide, summary["device"]["simulated"]),
-        "figures_of_accuracy": {"margins": _inline(charts.margins(**batches[worst]["margins"]))},
+        "figures_of_accuracy": {
+            "margins": _inline(charts.margins(**batches[worst]["margins"])) if "margins" in batches[worst] else ""
+        },
         "csv": _embedded(to_csv(summary)),
         "embedded": _embedded(summary),
     }
@@ -133,7 +133,6 @@ def _header(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     devices = {entry["host"] for name, entry in entries.items() if name.startswith(("accuracy/", "throughput/"))}
     last = found("score", "started") or max((entry["started"] for entry in entries.values()), default="")
     return {
-        "model": MODEL,
         "checkpoint": found("export", "inputs", "checkpoint", "name") or "?",
         "checkpoint_sha256": found("export", "inputs", "checkpoint", "sha256") or "?",
         "precision": precision or "force_fp16",
@@ -183,7 +182,7 @@ def _references(summary: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], str
     rows = [(summary["reference"], "fp32", "fp32 基准", "reference.")]
     if published := summary["reference"]["published"]:
         rows.append((published, "published", "公布值", "reference.published."))
-    if not summary["device"]["simulated"]:
+    if not summary["device"]["simulated"] and "chip" in summary["guide"]:
         rows.append((summary["guide"], "the guide", "指南", "guide."))
     return rows
 

@@ -12,25 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from deploy.evidence.scores import Score
+from deploy.pipeline.model import Card
 from deploy.report import differences
-from stgcn.accuracy import top_k_hits
-from stgcn.dataset import class_names
 
 FORMAT = 1
-TOP = (1, 5)
 CONFUSED = 10  # pairs of classes listed for a batch size
 COMPARED_ROWS = 512  # at a time, so that float64 copies of all logits are never needed
 FLIPPED = 12  # flipped samples described in full: each is drawn on the page
 LISTED = 1000  # flipped samples listed for a batch size
 NEAREST = 3  # with fewer flips than this, the samples nearest to one make up the number
-
-# The reference guide's figures: ais_bench, one 310P3, CANN 6.0.RC1, samples/s by batch size.
-GUIDE = {
-    "chip": "310P3",
-    "top1": 0.3159,
-    "top5": 0.5374,
-    "throughput": {"1": 381.10, "4": 237.11, "8": 222.46, "16": 217.65, "32": 223.21, "64": 219.39},
-}
 
 Json = dict[str, Any]
 
@@ -39,11 +30,14 @@ Json = dict[str, Any]
 class Evidence:
     """All that a verdict follows from; the rows of every array are the samples, in the dataset's order."""
 
+    card: Card
     device: Mapping[str, Any]
     names: Sequence[str]
-    labels: np.ndarray  # (n,) int64
-    reference: np.ndarray  # (n, 400) float32, fp32 logits
-    logits: Mapping[int, np.ndarray]  # by batch size, (n, 400) float32
+    labels: np.ndarray  # (n, ...); with classes (n,) int64
+    reference: Sequence[np.ndarray]  # fp32, one per output of the model, each (n, ...)
+    logits: Mapping[int, Sequence[np.ndarray]]  # the device's, by batch size
+    reference_score: Score
+    scores: Mapping[int, Score]  # by batch size
     figures: Mapping[int, Mapping[str, Any] | None]  # by batch size, benchmark.json; None where not measured
     gate: float  # relative error that passes
     published: Mapping[str, float] | None  # accuracy, where it is comparable
@@ -55,51 +49,55 @@ def summary(evidence: Evidence) -> Json:
     batches = [_batch(evidence, size) for size in evidence.logits]
     return {
         "format": FORMAT,
+        "model": {"name": evidence.card.name, "title": evidence.card.title},
+        "metrics": [metric.model_dump(exclude={"gate"}) for metric in evidence.card.metrics],
         "device": dict(evidence.device),
         "samples": len(evidence.labels),
         "persons": dict(evidence.persons) if evidence.persons else None,
         "reference": {
-            **accuracy(evidence.reference, evidence.labels),
+            **evidence.reference_score.as_json(),
             "published": dict(evidence.published) if evidence.published else None,
-            "confused": confused(evidence.reference, evidence.labels),
+            **_confused(evidence, evidence.reference[0]),
         },
         "batches": batches,
-        "flipped_count": int(_flips(evidence).sum()),
+        **({"flipped_count": int(_flips(evidence).sum())} if evidence.card.classes else {}),
         "noted": noted(evidence),
-        "guide": {**GUIDE, "latency_ms": {size: 1000 * int(size) / rate for size, rate in _guide_rates().items()}},
+        "guide": _guide(evidence.card),
         "verdict": {"passed": all(b["passed"] for b in batches), "gate": evidence.gate},
     }
 
 
 def _batch(evidence: Evidence, size: int) -> Json:
-    logits, figure = evidence.logits[size], evidence.figures[size]
-    found = accuracy(logits, evidence.labels)
-    errors = {"relative_error": relative_error(found, accuracy(evidence.reference, evidence.labels))}
+    outputs, score, figure = evidence.logits[size], evidence.scores[size], evidence.figures[size]
+    errors = {"relative_error": relative_errors(score.metrics, evidence.reference_score.metrics)}
     if evidence.published:
-        errors["published_relative_error"] = relative_error(found, evidence.published)
+        errors["published_relative_error"] = relative_errors(score.metrics, evidence.published)
+    gates = {metric.key: metric.gate or evidence.gate for metric in evidence.card.metrics}
     return {
         "batch_size": size,
         "samples": len(evidence.labels),
-        **found,
-        **agreement(logits, evidence.reference),
-        "throughput": _throughput(figure, size) if figure else None,
+        **score.as_json(),
+        **_agreement(evidence, outputs),
+        "throughput": _throughput(evidence.card, figure, size) if figure else None,
         "persons": figure.get("persons") if figure else None,
         "latency_ms": figure["latency_ms"] if figure else None,
-        **errors,
-        "passed": all(error <= evidence.gate for error in errors.values()),
-        "confused": confused(logits, evidence.labels),
-        **_differences(evidence, logits),
+        **{name: max(each.values()) for name, each in errors.items()},
+        "passed": all(error <= gates[key] for each in errors.values() for key, error in each.items()),
+        **_confused(evidence, outputs[0]),
+        **_differences(evidence, outputs[0]),
     }
 
 
 def _differences(evidence: Evidence, logits: np.ndarray) -> Json:
     """Where the answers of one batch size differ from fp32's."""
-    answers, expected = logits.argmax(1), evidence.reference.argmax(1)
-    of_both = (answers, expected, evidence.labels, _CLASS_NAMES)
+    if not evidence.card.classes:
+        return {}
+    answers, expected = logits.argmax(1), evidence.reference[0].argmax(1)
+    of_both = (answers, expected, evidence.labels, evidence.card.classes)
     return {
         "class_changes": differences.by_class(*of_both),
         "confusion_changes": differences.by_confusion(*of_both),
-        "margins": differences.by_margin(_margins(evidence.reference), answers != expected),
+        "margins": differences.by_margin(_margins(evidence.reference[0]), answers != expected),
     }
 
 
@@ -109,27 +107,37 @@ def _margins(reference: np.ndarray) -> np.ndarray:
     return np.asarray(np.abs(best[:, 1] - best[:, 0]))
 
 
-def accuracy(logits: np.ndarray, labels: np.ndarray) -> Json:
-    """Integer hits and rates of (n, 400) logits against (n,) labels; ties as `stgcn.accuracy.top_k_hits` has them."""
-    hits = top_k_hits(logits, labels, TOP)
-    counts = {f"top{k}_hits": hits[k] for k in TOP}
-    return {**counts, **{f"top{k}": hits[k] / len(labels) for k in TOP}}
+def _agreement(evidence: Evidence, outputs: Sequence[np.ndarray]) -> Json:
+    """How near the outputs are to the fp32 reference of the same samples; with classes, also the answers."""
+    found: Json = {}
+    if evidence.card.classes:
+        flipped = np.flatnonzero(outputs[0].argmax(1) != evidence.reference[0].argmax(1))
+        found[agreement_key(evidence.card)] = 1 - len(flipped) / len(outputs[0])
+    found |= nearness(outputs[0], evidence.reference[0])
+    if evidence.card.classes:
+        found |= {"flipped_count": len(flipped), "flipped": flipped[:LISTED].tolist()}
+    others = zip(evidence.card.outputs[1:], outputs[1:], evidence.reference[1:], strict=True)
+    if others_near := {tensor.name: nearness(a, b) for tensor, a, b in others}:
+        found["outputs"] = others_near
+    return found
 
 
-def agreement(logits: np.ndarray, reference: np.ndarray) -> Json:
-    """How near (n, 400) logits are to the fp32 reference of the same samples."""
-    starts = range(0, len(logits), COMPARED_ROWS)
-    parts = [_compared(logits[i : i + COMPARED_ROWS], reference[i : i + COMPARED_ROWS]) for i in starts]
+def agreement_key(card: Card) -> str:
+    """The name in a summary of the share of samples that get fp32's answer."""
+    return f"{card.metrics[0].key}_agreement"
+
+
+def nearness(outputs: np.ndarray, reference: np.ndarray) -> Json:
+    """How near (n, ...) values are to others, over the samples."""
+    rows, others = (values.reshape(len(values), -1) for values in (outputs, reference))
+    starts = range(0, len(rows), COMPARED_ROWS)
+    parts = [_compared(rows[i : i + COMPARED_ROWS], others[i : i + COMPARED_ROWS]) for i in starts]
     cosine, largest, mean = (np.concatenate(column) for column in zip(*parts, strict=True))
-    flipped = np.flatnonzero(logits.argmax(1) != reference.argmax(1))
     return {
-        "top1_agreement": 1 - len(flipped) / len(logits),
         "cosine_min": float(cosine.min()),
         "cosine_median": float(np.median(cosine)),
         "max_abs_err": float(largest.max()),
         "mean_abs_err": float(mean.mean()),
-        "flipped_count": len(flipped),
-        "flipped": flipped[:LISTED].tolist(),
     }
 
 
@@ -141,20 +149,29 @@ def _compared(logits: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np
     return cosine, error.max(1), error.mean(1)
 
 
-def relative_error(found: Mapping[str, float], expected: Mapping[str, float]) -> float:
-    """The larger relative difference of Top-1 and Top-5; a rate expected to be 0 counts as 1 when it is not."""
-    return max(
-        abs(found[k] - expected[k]) / expected[k] if expected[k] else float(found[k] != 0) for k in ("top1", "top5")
-    )
+def relative_errors(found: Mapping[str, float], expected: Mapping[str, float]) -> dict[str, float]:
+    """By metric, the relative difference; a value expected to be 0 counts as 1 when it is not."""
+    return {
+        key: abs(found[key] - value) / abs(value) if value else float(found[key] != 0)
+        for key, value in expected.items()
+    }
 
 
-def confused(logits: np.ndarray, labels: np.ndarray) -> list[Json]:
+def _confused(evidence: Evidence, logits: np.ndarray) -> Json:
+    classes = evidence.card.classes
+    return {"confused": confused(logits, evidence.labels, classes)} if classes else {}
+
+
+def confused(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> list[Json]:
     """The most frequent wrong answers, most frequent first: which class was taken for which, how often."""
     predicted = logits.argmax(1)
     wrong = predicted != labels
     pairs = Counter(zip(labels[wrong].tolist(), predicted[wrong].tolist(), strict=True))
     most = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:CONFUSED]
-    return [{"label": _class(label), "predicted": _class(other), "count": count} for (label, other), count in most]
+    return [
+        {"label": _class(label, classes), "predicted": _class(other, classes), "count": count}
+        for (label, other), count in most
+    ]
 
 
 def noted(evidence: Evidence) -> list[Json]:
@@ -162,9 +179,12 @@ def noted(evidence: Evidence) -> list[Json]:
 
     A sample's margin is how far the reference's best logit lies above its second.
     """
-    margin = _margins(evidence.reference)
-    answers = {size: logits.argmax(1) for size, logits in evidence.logits.items()}
-    expected, flips = evidence.reference.argmax(1), _flips(evidence)
+    classes = evidence.card.classes
+    if not classes:
+        return []
+    margin = _margins(evidence.reference[0])
+    answers = {size: outputs[0].argmax(1) for size, outputs in evidence.logits.items()}
+    expected, flips = evidence.reference[0].argmax(1), _flips(evidence)
     chosen = [int(i) for i in np.flatnonzero(flips)[:FLIPPED]]
     calm = [int(i) for i in np.argsort(margin, kind="stable") if not flips[i]]
     chosen += calm[: max(0, NEAREST - len(chosen))]
@@ -174,35 +194,36 @@ def noted(evidence: Evidence) -> list[Json]:
             "name": evidence.names[i],
             "flipped": bool(flips[i]),
             "margin": float(margin[i]),
-            "label": _class(evidence.labels[i]),
-            "reference": _class(expected[i]),
-            "device": {str(size): _class(answer[i]) for size, answer in answers.items()},
+            "label": _class(evidence.labels[i], classes),
+            "reference": _class(expected[i], classes),
+            "device": {str(size): _class(answer[i], classes) for size, answer in answers.items()},
         }
         for i in chosen
     ]
 
 
 def _flips(evidence: Evidence) -> np.ndarray:
-    """Which samples have another Top-1 than fp32's at some batch size, (n,) bool."""
-    expected = evidence.reference.argmax(1)
-    return np.asarray(np.any([logits.argmax(1) != expected for logits in evidence.logits.values()], axis=0))
+    """Which samples have another answer than fp32's at some batch size, (n,) bool."""
+    expected = evidence.reference[0].argmax(1)
+    return np.asarray(np.any([outputs[0].argmax(1) != expected for outputs in evidence.logits.values()], axis=0))
 
 
-def _throughput(figure: Mapping[str, Any], size: int) -> Json:
+def _throughput(card: Card, figure: Mapping[str, Any], size: int) -> Json:
     """benchmark.json's, and how many times the guide's figure for this batch size it is."""
-    rates: Any = GUIDE["throughput"]
+    rates = card.guide.throughput if card.guide else {}
     guided = rates.get(str(size)) if not figure.get("simulated") else None
     told = {"values": [], "noisy": False, **figure["throughput"]}  # records of earlier versions lack these
     return {**told, "speed_up": told["median"] / guided if guided else None}
 
 
-def _class(index: int) -> Json:
-    return {"class": int(index), "name": _CLASS_NAMES[int(index)]}
+def _class(index: int, classes: Sequence[str]) -> Json:
+    return {"class": int(index), "name": classes[int(index)]}
 
 
-_CLASS_NAMES = class_names()
-
-
-def _guide_rates() -> Mapping[str, float]:
-    rates: Any = GUIDE["throughput"]
-    return dict(rates)
+def _guide(card: Card) -> Json:
+    """Another's figures, beside which the device's are shown; the times follow from the rates."""
+    if card.guide is None:
+        return {"throughput": {}, "latency_ms": {}}
+    rates = card.guide.throughput
+    times = {size: 1000 * int(size) / rate for size, rate in rates.items()}
+    return {"chip": card.guide.chip, **card.guide.metrics, "throughput": rates, "latency_ms": times}

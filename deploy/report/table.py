@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group
@@ -13,21 +13,6 @@ from rich.text import Text
 
 from deploy.console import mark
 
-COLUMNS = (
-    "batch_size",
-    "samples",
-    "top1",
-    "top5",
-    "top1_agreement",
-    "cosine_min",
-    "max_abs_err",
-    "relative_error",
-    "passed",
-    "top1_hits",
-    "top5_hits",
-    "cosine_median",
-    "mean_abs_err",
-)
 NESTED = {"throughput": ("median", "min", "max", "repeats", "idle", "noisy"), "latency_ms": ("median", "p99")}
 
 
@@ -40,17 +25,19 @@ def table(summary: Mapping[str, Any]) -> Group:
 def _results(summary: Mapping[str, Any], simulated: str) -> Table:
     device, n = summary["device"], summary["samples"]
     title = f"{device['soc_version']}{simulated}, CANN {device['cann']}, {n} samples"
-    headings = ["batch size", "Top-1", "Top-5", "agreement with fp32", f"samples/s{simulated}", "gate"]
+    metrics, agreement = summary["metrics"], agreement_of(summary)
+    titles = [metric["title"] for metric in metrics]
+    headings = ["batch size", *titles, *(["agreement with fp32"] if agreement else []), f"samples/s{simulated}", "gate"]
     if persons := summary["persons"]:
         title += f" as {persons['samples']} single persons, {persons['a_clip']:.3g} a sample"
         headings[0] = "batch size, persons"
         headings.insert(-1, f"persons/s{simulated}")
     grid = _grid(title, *headings)
-    grid.add_row("fp32", *_accuracy(summary["reference"], n), style="dim")
+    grid.add_row("fp32", *_accuracy(summary["reference"], metrics, n), style="dim")
     for row in summary["batches"]:
         mark = "✓" if row["passed"] else f"✗ {worst_error(row):.2%} off"
-        agreement = f"{row['top1_agreement']:.2%}"
-        cells = [str(row["batch_size"]), *_accuracy(row, n), agreement, _rate(row["throughput"])]
+        agreed = [f"{row[agreement]:.2%}"] if agreement else []
+        cells = [str(row["batch_size"]), *_accuracy(row, metrics, n), *agreed, _rate(row["throughput"])]
         if persons:
             cells.append(f"{row['persons']['throughput']['median']:.2f}" if row["persons"] else "")
         grid.add_row(*cells, mark, style=None if row["passed"] else "red")
@@ -64,7 +51,7 @@ def _nearness(summary: Mapping[str, Any], simulated: str) -> Table:
     for row in summary["batches"]:
         grid.add_row(
             str(row["batch_size"]),
-            str(row["flipped_count"]),
+            str(row.get("flipped_count", "")),
             f"{row['cosine_min']:.6f}",
             f"{row['cosine_median']:.6f}",
             f"{row['max_abs_err']:.2g}",
@@ -97,11 +84,16 @@ def to_csv(summary: Mapping[str, Any]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     flat = [f"{group}_{name}" for group, names in NESTED.items() for name in names]
-    writer.writerow([*map(as_text, (*COLUMNS, *flat)), "flipped", "simulated", "persons_per_sample"])
+    columns = _columns(summary)
+    writer.writerow([*map(as_text, (*columns, *flat)), "flipped", "simulated", "persons_per_sample"])
     for row in summary["batches"]:
         figures = [(row[group] or {}).get(name, "") for group, names in NESTED.items() for name in names]
-        facts = [row["flipped_count"], summary["device"]["simulated"], (summary["persons"] or {}).get("a_clip", "")]
-        writer.writerow([as_text(cell) for cell in (*(row[name] for name in COLUMNS), *figures, *facts)])
+        facts = [
+            row.get("flipped_count", ""),
+            summary["device"]["simulated"],
+            (summary["persons"] or {}).get("a_clip", ""),
+        ]
+        writer.writerow([as_text(cell) for cell in (*(row[name] for name in columns), *figures, *facts)])
     return text.getvalue()
 
 
@@ -115,8 +107,28 @@ def worst_error(row: Mapping[str, Any]) -> float:
     return float(max(row["relative_error"], row.get("published_relative_error", 0.0)))
 
 
-def _accuracy(row: Mapping[str, Any], samples: int) -> list[str]:
-    return [f"{row[name]:.2%} ({row[f'{name}_hits']}/{samples})" for name in ("top1", "top5")]
+def agreement_of(summary: Mapping[str, Any]) -> str | None:
+    """The key of the share of samples that get fp32's answer; None where answers are not classes."""
+    key = f"{summary['metrics'][0]['key']}_agreement"
+    return key if key in summary["batches"][0] else None
+
+
+def shown(value: float, unit: str) -> str:
+    """A metric's value as tables have it."""
+    return f"{value:.2%}" if unit == "share" else f"{value:.6g}"
+
+
+def _columns(summary: Mapping[str, Any]) -> list[str]:
+    keys, agreement = [metric["key"] for metric in summary["metrics"]], agreement_of(summary)
+    counted = [f"{key}_hits" for key in keys if f"{key}_hits" in summary["reference"]]
+    near = ["cosine_min", "max_abs_err", "relative_error", "passed", *counted, "cosine_median", "mean_abs_err"]
+    return ["batch_size", "samples", *keys, *([agreement] if agreement else []), *near]
+
+
+def _accuracy(row: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], samples: int) -> list[str]:
+    hits = [row.get(f"{metric['key']}_hits") for metric in metrics]
+    values = [shown(row[metric["key"]], metric["unit"]) for metric in metrics]
+    return [value if hit is None else f"{value} ({hit}/{samples})" for value, hit in zip(values, hits, strict=True)]
 
 
 def _rate(figure: Mapping[str, Any] | None) -> str:

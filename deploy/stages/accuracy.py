@@ -1,4 +1,4 @@
-"""Every sample through one OM: shared out over the devices, matched to its result by name, packed as (n, 400)."""
+"""Every sample through one OM: shared out over the devices, matched to its result by name, packed sample by sample."""
 
 from __future__ import annotations
 
@@ -16,29 +16,31 @@ import numpy as np
 from deploy.console import progress, say
 from deploy.context import Context, Job, job_name
 from deploy.errors import KitError
-from deploy.evidence.logits import DIGESTS, LOGITS, RESULT_BYTES, DeviceLogits, write_logits
+from deploy.evidence.logits import DIGESTS, DeviceLogits, output_names, write_logits
 from deploy.execution.engine import workers
-from deploy.execution.worker import Clips, Copy, Place, Worker
+from deploy.execution.worker import Copy, Place, Rows, Worker
 from deploy.hosts import transfer
 from deploy.hosts.host import Completed, Host
 from deploy.npu import ais_bench, results
 from deploy.npu.device import naming
+from deploy.pipeline import graph
 from deploy.pipeline.build import Build
+from deploy.pipeline.index import Index
 from deploy.pipeline.manifest import Step, key_of
+from deploy.pipeline.model import Model, run_command
 from stgcn import npy, plain_json
-from stgcn.dataset import CLASSES
 from stgcn.files import atomic_write
-from stgcn.index import Index
 
-UNIT_CLIPS = 4096  # of one ais_bench process at most: what a cut costs, against what a model's load costs
+UNIT_ROWS = 4096  # of one ais_bench process at most: what a cut costs, against what a model's load costs
 UNITS_A_DEVICE = 4  # with several devices: small enough that the last one to finish is not waited for long
-SUMMARY_BYTES = 256 << 20  # of ais_bench's, which names every clip of a unit
+SUMMARY_BYTES = 256 << 20  # of ais_bench's, which names every row of a unit
+Outputs = Sequence[np.ndarray]  # one array per output of the model
 RESULTS = "results"  # the folder that ais_bench is told to write
 
 
 @dataclass(frozen=True)
 class Unit:
-    """Samples first..first+count-1, a whole number of batches but for the dataset's last."""
+    """Rows first..first+count-1, a whole number of batches but for the dataset's last."""
 
     first: int
     count: int
@@ -54,49 +56,48 @@ class Span:
 
     start: float
     end: float
-    clips: float  # as many as the samples that it ran make
+    samples: float  # as many as the rows that it ran make
 
 
-def plan(samples: int, batch_size: int, devices: int) -> list[Unit]:
-    """Cut a dataset into units. Batches hold the same samples however many devices share them."""
-    clips = UNIT_CLIPS if devices == 1 else min(UNIT_CLIPS, -(-samples // (UNITS_A_DEVICE * devices)))
-    clips = -(-clips // batch_size) * batch_size
-    return [Unit(first, min(clips, samples - first)) for first in range(0, samples, clips)]
+def plan(rows: int, batch_size: int, devices: int) -> list[Unit]:
+    """Cut a dataset into units. Batches hold the same rows however many devices share them."""
+    count = UNIT_ROWS if devices == 1 else min(UNIT_ROWS, -(-rows // (UNITS_A_DEVICE * devices)))
+    count = -(-count // batch_size) * batch_size
+    return [Unit(first, min(count, rows - first)) for first in range(0, rows, count)]
 
 
-def join(parts: Mapping[Unit, np.ndarray], samples: int) -> np.ndarray:
-    """The (samples, 400) logits of units that hold every sample exactly once.
+def join(parts: Mapping[Unit, Outputs], rows: int) -> Outputs:
+    """Of each output the (rows, ...) values of units that hold every row exactly once.
 
     Raises:
-        KitError: naming the first sample that no unit or more than one holds.
+        KitError: naming the first row that no unit or more than one holds.
     """
-    held = np.zeros(samples, np.int64)
-    logits = np.empty((samples, CLASSES), np.float32)
-    for unit, part in parts.items():
-        held[unit.first : unit.first + unit.count] += 1
-        logits[unit.first : unit.first + unit.count] = part
+    held = np.zeros(rows, np.int64)
+    for unit in parts:
+        held[unit.first : unit.end] += 1
     if wrong := np.flatnonzero(held != 1).tolist():
         raise KitError(
-            f"sample {wrong[0]} was run {held[wrong[0]]} times, not once ({len(wrong)} of {samples} were not); "
+            f"sample {wrong[0]} was run {held[wrong[0]]} times, not once ({len(wrong)} of {rows} were not); "
             "run `fab npu-bench --fresh`"
         )
-    return logits
+    ordered = [parts[unit] for unit in sorted(parts, key=lambda unit: unit.first)]
+    return [np.concatenate(values) for values in zip(*ordered, strict=True)]
 
 
 def aggregate(spans: Sequence[Span]) -> dict[str, Any] | None:
-    """What the devices did together: all clips over the wall time from the first start to the last end.
+    """What the devices did together: all samples over the wall time from the first start to the last end.
 
     Rates of devices that overlap are never summed: each is taken over a window of its own.
     """
     if not spans:
         return None
-    clips = sum(span.clips for span in spans)
+    samples = sum(span.samples for span in spans)
     seconds = max(span.end for span in spans) - min(span.start for span in spans)
-    return {"samples": round(clips), "seconds": round(seconds, 3), "samples_per_s": round(clips / seconds, 3)}
+    return {"samples": round(samples), "seconds": round(seconds, 3), "samples_per_s": round(samples / seconds, 3)}
 
 
 def perform(context: Context, build: Build, index: Index) -> None:
-    """Make <folder>/logits.npy and results.tsv: every clip of `index` through the build's OM, on all devices.
+    """Make <folder>/logits.npy and results.tsv: every sample of `index` through the build's OM, on all devices.
 
     Raises:
         KitError: no device is left that can do it, or the OM is not made yet; what was done is kept for the next run.
@@ -109,26 +110,24 @@ def perform(context: Context, build: Build, index: Index) -> None:
 
 def _step(context: Context, build: Build, index: Index) -> Step:
     samples = context.samples(build.persons)
+    context.om(build)
+    step = f"accuracy/{build.name}"
     inputs = {
-        **context.model_sha256(build),
-        "dataset": context.index_sha256(samples),
-        "batch_size": build.batch_size,
-        "persons": build.persons,
+        **graph.inputs(context.manifest.steps, step, context.inventory, build),
         **context.npus[0].facts.tools,
-        **context.inventory.environment,
     }
-    if index.clips != samples.clips:
-        inputs["samples"] = index.clips
-        samples = samples.head(index.clips)
+    if index.samples != samples.samples:
+        inputs["samples"] = index.samples
+        samples = samples.head(index.samples)
     devices = workers(context.npus)
-    units = plan(samples.samples, build.batch_size, len(devices))
-    run = _Run(context, build, samples, index.names, inputs, units, devices)
-    outputs = [build.folder / LOGITS, build.folder / DIGESTS]
+    units = plan(samples.row_count, build.batch_size, len(devices))
+    run = _Run(context, build, samples, inputs, units, devices)
+    outputs = [build.folder / name for name in (*output_names(build.card), DIGESTS)]
     inferences = [run.inference(unit) for unit in units]
     commands = [devices[0].runtime.argv(inference.command(devices[0])) for inference in inferences]
-    prepare = [inference.link_argv(devices[0]) for inference in inferences]
+    prepare = [argv for inference in inferences for argv in inference.link_argvs(devices[0])]
     where = ", ".join(map(str, devices))
-    return Step(f"accuracy/{build.name}", where, inputs, outputs, run.all, commands, prepare)
+    return Step(step, where, inputs, outputs, run.all, commands, prepare)
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,6 @@ class _Run:
     context: Context
     build: Build
     index: Index  # of what the device is given
-    names: Sequence[str]  # of the clips
     inputs: dict[str, Any]
     units: Sequence[Unit]
     devices: Sequence[Worker]
@@ -155,40 +153,47 @@ class _Run:
         self.context.engine.send(self.build.om, self.index)
         spans: list[Span] = []
         ran = Counter(dict.fromkeys(map(str, self.devices), 0))
-        with progress(f"{self.build.name} accuracy", self.index.samples) as advance:
+        with progress(f"{self.build.name} accuracy", self.index.row_count) as advance:
             advance(sum(unit.count for unit in self.units if unit not in todo))
 
             def one(place: Place, unit: Unit) -> None:
                 inferred = place.do(self.inference(unit), self.build.folder)
-                with atomic_write(self._path(unit)) as stream:
-                    np.save(stream, inferred.logits)
+                for output, values in enumerate(inferred.outputs):
+                    with atomic_write(self._path(unit, output)) as stream:
+                        np.save(stream, values)
                 end = time.monotonic()
-                spans.append(Span(end - inferred.seconds, end, unit.count / self.index.samples_a_clip))
+                spans.append(Span(end - inferred.seconds, end, unit.count / self.index.rows_per_sample))
                 ran[inferred.where] += 1
                 advance(unit.count)
 
             self.context.engine.on_devices(todo, one)
         parts = {unit: part for unit in self.units if (part := self._read_kept(unit)) is not None}
-        logits = join(parts, self.index.samples)
-        write_logits(DeviceLogits(self.names, self.index.of_clips(logits)), self.build.folder)
+        outputs = self._of_samples(join(parts, self.index.row_count))
+        write_logits(DeviceLogits(self.index.names, outputs), self.build.folder, self.build.card)
         together = aggregate(spans)
         marked = self.context.npus[0].facts.mark
         rate = f", {together['samples_per_s']:.2f} samples/s together{marked}" if together else ""
         where = f"{len(self.devices)} devices" if len(self.devices) > 1 else str(self.devices[0])
-        alone = f", as {self.index.samples} single persons" if self.build.persons == "nonempty" else ""
-        say(f"    {self.build.name}: {self.index.clips} samples{alone}, each once, over {where}{rate}", "dim")
+        alone = f", as {self.index.row_count} single persons" if self.build.persons == "nonempty" else ""
+        say(f"    {self.build.name}: {self.index.samples} samples{alone}, each once, over {where}{rate}", "dim")
         return {**facts, "eras": eras, "units": dict(ran), "aggregate": together}
 
+    def _of_samples(self, rows: Outputs) -> Outputs:
+        """The samples' outputs, which the model's package folds from those of their rows."""
+        if self.index.rows is None:
+            return rows
+        return fold(self.context.model, self.context.artefact(f"gpu/{self.index.file}"), self.index, rows, self._kept)
+
     def inference(self, unit: Unit) -> Inference:
-        clips = self.context.clips(self.index)
-        needed = [s for s in clips.shards if s.first < unit.end and unit.first < s.first + s.count]
+        every = self.context.rows(self.index)
+        needed = [[s for s in each.shards if s.first < unit.end and unit.first < s.end] for each in every]
         return Inference(
             job=job_name(self.inputs, f"accuracy-bs{self.build.batch_size}-{unit.first}"),
             model=Copy(self.build.om.name, self.inputs["om"]),
-            clips=replace(clips, shards=needed),
+            inputs=[replace(each, shards=shards) for each, shards in zip(every, needed, strict=True)],
             build=self.build,
             unit=unit,
-            names=self.index.names[unit.first : unit.end],
+            names=[self.index.row_name(row) for row in range(unit.first, unit.end)],
             timeout_s=self.context.inventory.timeout_s,
             fresh=self.context.fresh,
         )
@@ -198,27 +203,52 @@ class _Run:
         """Where units that are done wait for the others, kept through a cut."""
         return self.build.folder / f".units-{key_of(self.inputs)[:12]}"
 
-    def _path(self, unit: Unit) -> Path:
-        return self._kept / f"{unit.first}+{unit.count}.npy"
+    def _path(self, unit: Unit, output: int) -> Path:
+        return self._kept / f"{unit.first}+{unit.count}.{output}.npy"
 
-    def _read_kept(self, unit: Unit) -> np.ndarray | None:
-        """A unit's logits (count, 400) as an earlier run left them, None where it left none that are whole."""
+    def _read_kept(self, unit: Unit) -> Outputs | None:
+        """A unit's outputs as an earlier run left them, None where it left none that are whole."""
+        tensors = self.build.card.outputs
         try:
-            logits = npy.load(self._path(unit))
+            outputs = [npy.load(self._path(unit, i)) for i in range(len(tensors))]
         except (OSError, ValueError):
             return None
-        return logits if logits.dtype == np.float32 and logits.shape == (unit.count, CLASSES) else None
+        whole = all(
+            (values.dtype, values.shape) == (np.dtype(tensor.dtype), (unit.count, *tensor.shape))
+            for values, tensor in zip(outputs, tensors, strict=True)
+        )
+        return outputs if whole else None
 
 
-# Lays out `input` as `Inference._prepare` does: samples first..last, then copies of the last batch's first clip.
-_LINK = """mkdir -p "$1/input" "$1/output"
-for ((i = $2; i <= $3; i++)); do ln -f "$6"/*/"$i.bin" "$1/input/$i.bin"; done
-for ((i = $3 + 1; i <= $3 + $5; i++)); do ln -f "$6"/*/"$4.bin" "$1/input/$i.bin"; done"""
+def fold(model: Model, path: Path, index: Index, rows: Outputs, scratch: Path) -> Outputs:
+    """The samples' outputs from those of their rows, by the package's command; `path` is the index's file.
+
+    Raises:
+        KitError: the command's own sentence, or it made something else than an array per output.
+    """
+    before, after = ([scratch / f"{name}-{i}.npy" for i in range(len(rows))] for name in ("rows", "samples"))
+    for place, values in zip(before, rows, strict=True):
+        np.save(place, values)
+    options = ["--index", str(path), "--samples", str(index.samples), "--rows", ",".join(map(str, before))]
+    run_command(model, "fold", *options, "--outputs", ",".join(map(str, after)))
+    try:
+        folded = [npy.load(place) for place in after]
+    except (OSError, ValueError) as error:
+        raise KitError(f"{model.card.package}.fold left no arrays ({error}); correct the model's package") from None
+    if any(len(values) != index.samples for values in folded):
+        raise KitError(f"{model.card.package}.fold did not give {index.samples} samples; correct the model's package")
+    return folded
+
+
+# Lays out an input's folder as `Inference._prepare` does: rows first..last, then copies of the last batch's first row.
+_LINK = """mkdir -p "$1"
+for ((i = $2; i <= $3; i++)); do ln -f "$6"/*/"$i.bin" "$1/$i.bin"; done
+for ((i = $3 + 1; i <= $3 + $5; i++)); do ln -f "$6"/*/"$4.bin" "$1/$i.bin"; done"""
 
 
 @dataclass(frozen=True)
 class Inferred:
-    logits: np.ndarray  # (count, 400), float32
+    outputs: Outputs  # each (count, ...)
     where: str
     seconds: float  # that ais_bench took
 
@@ -229,10 +259,10 @@ class Inference:
 
     job: str
     model: Copy  # the OM
-    clips: Clips  # that hold the unit's samples
+    inputs: Sequence[Rows]  # of each input, those that hold the unit's rows
     build: Build
     unit: Unit
-    names: list[str]  # of the unit's samples
+    names: list[str]  # of the samples that the unit's rows belong to
     timeout_s: float
     fresh: bool
 
@@ -252,27 +282,35 @@ class Inference:
             seconds = time.monotonic() - start
             with naming(str(worker)):
                 self._check_ending(done)
-                logits = self._collect(worker.npu.host, folder)
-        return Inferred(logits, str(worker), seconds)
+                outputs = self._collect(worker.npu.host, folder)
+        return Inferred(outputs, str(worker), seconds)
 
     def command(self, worker: Worker) -> list[str]:
         folder = self._folder(worker)
         return ais_bench.infer_argv(
             worker.npu.section.tools.python,
             str(self.model.on(worker.npu.host)),
-            str(folder / "input"),
+            [str(folder / name) for name in self._input_folders()],
             str(folder / "output"),
             RESULTS,
             worker.number,
             self.build.batch_size,
         )
 
-    def link_argv(self, worker: Worker) -> list[str]:
-        """What lays out the input folder on the host by hand, for reproduce.sh."""
-        samples, fillers = self._stems()
-        span = [samples[0], samples[-1], str(self._last_batch), str(len(fillers))]
-        clips = str(self.clips.folder(worker.npu.host))
-        return ["bash", "-c", _LINK, "bash", str(self._folder(worker)), *span, clips]
+    def link_argvs(self, worker: Worker) -> list[list[str]]:
+        """What lays out the folders on the host by hand, for reproduce.sh."""
+        stems, fillers = self._stems()
+        span = [stems[0], stems[-1], str(self._last_batch), str(len(fillers))]
+        folder, host = self._folder(worker), worker.npu.host
+        pairs = zip(self._input_folders(), self.inputs, strict=True)
+        laid = [
+            ["bash", "-c", _LINK, "bash", str(folder / name), *span, str(rows.folder(host))] for name, rows in pairs
+        ]
+        return [*laid, ["mkdir", "-p", str(folder / "output")]]
+
+    def _input_folders(self) -> list[str]:
+        """The folder of each input: ais_bench takes one for each, in the model's order."""
+        return ["input", *(f"input-{tensor.name}" for tensor in self.build.card.inputs[1:])]
 
     def _folder(self, worker: Worker) -> PurePosixPath:
         return Job(worker.npu.host, self.job).folder
@@ -281,25 +319,26 @@ class Inference:
         """Make the folders that ais_bench reads and writes anew, so that nothing stale is in them.
 
         Eras differ in what they do with a partial batch, so the kit fills it itself, as newer tools do, with copies of
-        the batch's first clip.
+        the batch's first row.
         """
         host, folder = worker.npu.host, self._folder(worker)
-        samples, fillers = self._stems()
-        files = {f"{stem}.bin": str(self.clips.path(host, int(stem))) for stem in samples}
-        last_batch = str(self.clips.path(host, self._last_batch))
-        files |= {f"{stem}.bin": last_batch for stem in fillers}
-        host.call("link", {"folder": str(folder / "input"), "files": files})
+        stems, fillers = self._stems()
+        for name, rows in zip(self._input_folders(), self.inputs, strict=True):
+            files = {f"{stem}.bin": str(rows.path(host, int(stem))) for stem in stems}
+            last_batch = str(rows.path(host, self._last_batch))
+            files |= {f"{stem}.bin": last_batch for stem in fillers}
+            host.call("link", {"folder": str(folder / name), "files": files})
         host.call("link", {"folder": str(folder / "output"), "files": {}})
 
     def _stems(self) -> tuple[list[str], list[str]]:
-        """The names, without suffix, of the samples' files and of those that fill the last batch, which follow them."""
+        """The names, without suffix, of the rows' files and of those that fill the last batch, which follow them."""
         fillers = -self.unit.count % self.build.batch_size
         end = self.unit.end
         return [str(i) for i in range(self.unit.first, end)], [str(i) for i in range(end, end + fillers)]
 
     @property
     def _last_batch(self) -> int:
-        """The first sample of the last batch."""
+        """The first row of the last batch."""
         return self.unit.first + (self.unit.count - 1) // self.build.batch_size * self.build.batch_size
 
     def _check_ending(self, done: Completed) -> None:
@@ -312,35 +351,46 @@ class Inference:
                 "run `fab npu-convert --fresh`"
             )
 
-    def _collect(self, host: Host, into: Path) -> np.ndarray:
-        """The unit's logits (count, 400), each row from the result file that the tool names for its sample."""
-        folder = Job(host, self.job).folder
-        top = folder / "output"
-        stems, fillers = self._stems()
+    def _collect(self, host: Host, into: Path) -> Outputs:
+        """The unit's outputs, each row from the result file that the tool names for its row."""
+        top = Job(host, self.job).folder / "output"
         found: dict[str, int] = host.call("listing", {"folder": str(top)})
         place = next((p for p in results.summary_places(RESULTS) if p in found), None)
         summary = _summary(host, top / place) if place else None
         listing = {name[len(RESULTS) + 1 :]: size for name, size in found.items() if name.startswith(RESULTS + "/")}
-        names = results.match_results(listing, summary, stems, set(fillers), str(top / RESULTS), RESULT_BYTES)
+        return [self._output(host, i, listing, summary, into) for i in range(len(self.build.card.outputs))]
+
+    def _output(self, host: Host, output: int, listing: Mapping[str, int], summary: Any, into: Path) -> np.ndarray:
+        """The unit's values (count, ...) of one output."""
+        folder, tensor = Job(host, self.job).folder, self.build.card.outputs[output]
+        if len(self.build.card.outputs) > 1:
+            listing, summary = results.only_output(listing, summary, output)
+        stems, fillers = self._stems()
+        there = str(folder / "output" / RESULTS)
+        names = results.match_results(listing, summary, stems, set(fillers), there, tensor.row_bytes)
         packed = folder / "packed"
-        host.call("pack", {"folder": str(top / RESULTS), "names": names, "path": str(packed)})
+        host.call("pack", {"folder": there, "names": names, "path": str(packed)})
         local = into / f".{self.unit.first}.raw"
         transfer.get(host, packed, local)
-        values = np.fromfile(local, np.float32)
+        raw = local.read_bytes()
         local.unlink()
-        if values.size != self.unit.count * CLASSES:
+        if len(raw) != self.unit.count * tensor.row_bytes:
             raise KitError(
-                f"{values.nbytes} bytes came back of {self.unit.count} results of {RESULT_BYTES}; run it again"
+                f"{len(raw)} bytes came back of {self.unit.count} results of {tensor.row_bytes}; run it again"
             )
-        logits = values.reshape(-1, CLASSES)
-        bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+        values = np.frombuffer(raw, tensor.dtype).reshape(self.unit.count, *tensor.shape)
+        if values.dtype.kind == "f":
+            self._refuse_infinite(values)
+        return values
+
+    def _refuse_infinite(self, values: np.ndarray) -> None:
+        bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
         if bad.size:
             row = int(bad[0])
             raise KitError(
                 f"the result of sample {self.unit.first + row} ({self.names[row]}) has NaN or infinite logits"
                 f" ({bad.size} of {self.unit.count} results do); convert with another precision_mode"
             )
-        return logits
 
 
 def _summary(host: Host, path: PurePosixPath) -> Any:

@@ -12,11 +12,12 @@ from deploy.console import say
 from deploy.containers.runtime import LOGS
 from deploy.context import Context, Job, job_name
 from deploy.errors import KitError, LinkLost
-from deploy.execution.worker import NO_CLIPS, Clips, Copy, NpuHost, Place, Worker
+from deploy.execution.worker import Copy, NpuHost, Place, Rows, Worker
 from deploy.hosts import transfer
 from deploy.hosts.host import Host
 from deploy.npu import atc
 from deploy.npu.device import naming
+from deploy.pipeline import graph
 from deploy.pipeline.build import Build
 from deploy.pipeline.manifest import FAILED, Ran, Step, announce
 from stgcn.errors import InputError
@@ -25,7 +26,7 @@ STAGE = "npu-convert"
 
 
 def run(context: Context) -> None:
-    """Make npu/bs<N>/st_gcn_bs<N>.om for every batch size; one that fails does not stop the others.
+    """Make npu/bs<N>/<model>_bs<N>.om for every batch size; one that fails does not stop the others.
 
     Raises:
         KitError: naming every batch size that failed, after the others are done.
@@ -47,6 +48,9 @@ def convert(
     failures: dict[str, InputError] = {}
 
     def one(place: Place, build: Build) -> None:
+        if context.dry and not build.onnx.is_file():
+            say(f"  convert/{build.name} would run after {build.onnx_step}")
+            return
         try:
             context.perform(_step(context, place, build))
         except LinkLost:
@@ -62,18 +66,13 @@ def convert(
 
 def _step(context: Context, place: Place, build: Build) -> Step:
     npu = place.npu
-    onnx = build.onnx.relative_to(context.workspace).as_posix()
+    step, entries = f"convert/{build.name}", context.manifest.steps
     inputs: dict[str, Any] = {
-        "onnx": context.manifest.steps[build.onnx_step]["outputs"][onnx]["sha256"],
+        **graph.inputs(entries, step, context.inventory, build),
+        "onnx": graph.made(entries, graph.Read("onnx", build.onnx_step, build.onnx.name)),
         "soc_version": npu.facts.soc_version,
         "cann": npu.facts.cann,
-        "flags": dict(build.flags),
-        "batch_size": build.batch_size,
-        "persons": build.persons,
-        **context.inventory.environment,
     }
-    if build.aoe_job_type:
-        inputs["aoe_job_type"] = build.aoe_job_type
     job = job_name(inputs, f"convert-bs{build.batch_size}")
     conversion = Conversion(
         job, Copy(build.onnx.name, inputs["onnx"]), build, context.inventory.timeout_s, context.fresh
@@ -86,7 +85,7 @@ def _step(context: Context, place: Place, build: Build) -> Step:
         return ran
 
     outputs = [build.om, build.folder / conversion.log]
-    return Step(f"convert/{build.name}", str(place), inputs, outputs, action, *conversion.argv(npu))
+    return Step(step, str(place), inputs, outputs, action, *conversion.argv(npu))
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class Conversion:
     build: Build
     timeout_s: float
     fresh: bool
-    clips: Clips = NO_CLIPS
+    inputs: Sequence[Rows] = ()
 
     def __str__(self) -> str:
         return f"convert/{self.build.name}"
@@ -133,10 +132,10 @@ class Conversion:
     def _command(self, npu: NpuHost) -> list[str]:
         tools, build = npu.section.tools, self.build
         onnx, output = str(self.model.on(npu.host)), str(Job(npu.host, self.job).folder / build.stem)
-        size, shape = build.batch_size, build.sample_shape
+        size, shapes = build.batch_size, {tensor.name: tensor.shape for tensor in build.card.inputs}
         if build.aoe_job_type:
-            return atc.aoe_argv(tools.aoe, onnx, output, size, build.aoe_job_type, build.flags, sample_shape=shape)
-        return atc.argv(tools.atc, onnx, output, size, npu.facts.soc_version, build.flags, sample_shape=shape)
+            return atc.aoe_argv(tools.aoe, onnx, output, size, build.aoe_job_type, build.flags, shapes)
+        return atc.argv(tools.atc, onnx, output, size, npu.facts.soc_version, build.flags, shapes)
 
 
 @contextmanager

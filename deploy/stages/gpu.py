@@ -1,107 +1,111 @@
-"""`make gpu-stage`: check and index the dataset, export the ONNX, compute the fp32 reference logits."""
+"""`make gpu-stage`: check and index the dataset, export the ONNX, compute the fp32 reference outputs."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deploy.console import say
-from deploy.containers.images import MMSKELETON_LABEL, SOURCES_LABEL
+from deploy.containers.images import LABEL, SOURCES_LABEL
 from deploy.containers.runtime import Native
-from deploy.context import Context, Job, sources_sha256
+from deploy.context import Context, Job
 from deploy.errors import KitError
 from deploy.hosts import transfer
 from deploy.hosts.local import LocalHost
-from deploy.inventory import ROOT
+from deploy.pipeline.index import FILES
 from deploy.pipeline.manifest import Step
+from deploy.pipeline.model import BUNDLED, CARD, Card
 from stgcn import plain_json
-from stgcn.index import Index
 
 STAGE = "gpu-stage"
+FOLDER = "{folder}"  # in a command's options: where its outputs go
 
 
 def run(context: Context) -> None:
-    """Make gpu/labels.npy, gpu/dataset.json, gpu/persons.json, gpu/st_gcn.onnx and gpu/reference.npy.
+    """Make gpu/labels.npy, gpu/dataset.json, the ONNX, gpu/model.json and gpu/reference.npy.
 
-    Where the GPU host has mmskeleton, the model is exported through it too and goes on only if both give one logits.
+    Where the GPU image has another implementation of the model (the card's `sources`), that one is exported too, and
+    the stage goes on only if both give the same outputs.
     """
     say(f"{STAGE} on {context.inventory.gpu.name}", "bold")
+    card, inventory = context.model.card, context.inventory
     data, labels = context.input_sha256(context.data), context.input_sha256(context.labels)
-    checkpoint = {"name": context.checkpoint.name, "sha256": context.input_sha256(context.checkpoint)}
-    tools, has_mmskeleton = _tools(context)
+    tools, sources = _tools(context)
     context.artefact("gpu").mkdir(exist_ok=True)
-
-    clips = ["--data_path", str(context.data), "--array_dir", str(context.array_folder)]
-    dataset = [*clips, "--label_path", str(context.labels)]
-    weights = ["--ckpt", str(context.checkpoint)]
-    variant, persons = context.inventory.variant, context.inventory.persons
-    _perform(
-        context,
-        "preprocess",
-        {"data": data, "labels": labels, "numpy": tools["numpy"]},
-        lambda folder: ["stgcn.index", *dataset, "--output_dir", str(folder)],
-        ["labels.npy", "persons.json", "dataset.json"],
-        fresh=_lost_its_array(context),
-    )
+    arrays = ["--array_dir", str(context.array_folder)]
+    options = ["--data_path", str(context.data), "--label_path", str(context.labels), "--output_dir", FOLDER, *arrays]
+    indices = sorted((FILES[persons] for persons in card.persons), reverse=True)
+    inputs: dict[str, Any] = {"data": data, "labels": labels, "numpy": tools["numpy"]}
+    lost = _lost_its_array(context)
+    _run_command(context, "preprocess", inputs, "index", options, ["labels.npy", *indices], fresh=lost)
     _say_warnings(context)
-    _export(context, "export", "st_gcn.onnx", {"checkpoint": checkpoint, "tools": tools}, variant, persons)
-    if has_mmskeleton:
-        _export_through_mmskeleton(context, {"checkpoint": checkpoint, "tools": tools}, persons)
-    reference = ["stgcn.reference", *weights, *clips]
-    _perform(
-        context,
-        "reference",
-        {"checkpoint": checkpoint, "data": data, "tools": tools},
-        lambda folder: [*reference, "--output", str(folder / "reference.npy")],
-        ["reference.npy"],
-    )
+    inputs = {"checkpoint": _checkpoint(context), "tools": tools}
+    outputs = [f"{card.stem}.onnx", CARD]
+    _export(context, "export", inputs, inventory.variant, inventory.persons, outputs)
+    for source in sources:
+        _export_from_source(context, inputs, source)
+    options = ["--ckpt", str(context.checkpoint), "--data_path", str(context.data), *arrays]
+    options += ["--output", f"{FOLDER}/reference.npy"]
+    _run_command(context, "reference", {**inputs, "data": data}, "reference", options, reference_names(card))
 
 
-def export_variant(context: Context, variant: str, persons: str) -> tuple[Path, str]:
-    """The ONNX of a variant of the graph, and the step that made it: the stage's own, or one more export."""
+def reference_names(card: Card) -> list[str]:
+    """The files of the reference outputs, in gpu/."""
+    return ["reference.npy", *(f"reference.{output.name}.npy" for output in card.outputs[1:])]
+
+
+def export_variant(context: Context, variant: str, persons: str) -> tuple[Path, str, Path]:
+    """The ONNX of a variant of the graph, the step that made it (the stage's own, or one more export), its card."""
     if (variant, persons) == (context.inventory.variant, context.inventory.persons):
-        return context.onnx(), "export"
+        return context.onnx(), "export", context.artefact(f"gpu/{CARD}")
     form = variant if persons == "both" else f"{variant}-{persons}"
-    step, name = f"export/{form}", f"st_gcn.{form}.onnx"
-    checkpoint = {"name": context.checkpoint.name, "sha256": context.input_sha256(context.checkpoint)}
-    _export(context, step, name, {"checkpoint": checkpoint, "tools": _tools(context)[0]}, variant, persons)
-    return context.artefact(f"gpu/{name}"), step
+    names = [f"{context.model.card.stem}.{form}.onnx", f"model.{form}.json"]
+    inputs = {"checkpoint": _checkpoint(context), "tools": _tools(context)[0]}
+    _export(context, f"export/{form}", inputs, variant, persons, names)
+    return context.artefact(f"gpu/{names[0]}"), f"export/{form}", context.artefact(f"gpu/{names[1]}")
+
+
+def _checkpoint(context: Context) -> dict[str, str]:
+    return {"name": context.checkpoint.name, "sha256": context.input_sha256(context.checkpoint)}
 
 
 def _export(
     context: Context,
     step: str,
-    name: str,
-    inputs: dict[str, Any],
+    inputs: Mapping[str, Any],
     variant: str,
     persons: str,
+    names: Sequence[str],
     source: Sequence[str] = (),
 ) -> None:
-    options = ["--variant", variant, "--persons", persons, *source]
-    weights = ["--ckpt", str(context.checkpoint)]
-    _perform(
-        context,
-        step,
-        {**inputs, "variant": variant, "persons": persons},
-        lambda folder: ["stgcn.export", *weights, "--onnx", str(folder / name), *options],
-        [name],
-    )
+    card = context.model.card
+    for key, value, offered in (("variant", variant, card.variants), ("persons", persons, card.persons)):
+        if value not in offered:
+            raise KitError(
+                f"{key}: {card.name} has no {value!r}, only {', '.join(offered)}; correct it in the inventory"
+            )
+    options = ["--ckpt", str(context.checkpoint), "--onnx", f"{FOLDER}/{names[0]}"]
+    options += ["--variant", variant, "--persons", persons, *source]
+    options += ["--card", f"{FOLDER}/{names[1]}"] if names[1:] else []
+    _run_command(context, step, {**inputs, "variant": variant, "persons": persons}, "export", options, names)
 
 
-def _export_through_mmskeleton(context: Context, inputs: dict[str, Any], persons: str) -> None:
-    """Export the original network, and compare both on the control side, where both files are."""
-    name = "st_gcn.mmskeleton.onnx"
-    _export(context, "export/mmskeleton", name, inputs, "reference", persons, ["--source", "mmskeleton"])
-    exports = [context.manifest.steps.get(step, {}).get("outputs") for step in ("export", "export/mmskeleton")]
+def _export_from_source(context: Context, inputs: dict[str, Any], source: str) -> None:
+    """Export another implementation, and compare both on the control side, where both files are."""
+    model, persons = context.model, context.inventory.persons
+    name = f"{model.card.stem}.{source}.onnx"
+    _export(context, f"export/{source}", inputs, model.card.variants[0], persons, [name], ["--source", source])
+    exports = [context.manifest.steps.get(step, {}).get("outputs") for step in ("export", f"export/{source}")]
     ours, theirs, report, log = (
-        context.artefact(f"gpu/{name}") for name in ("st_gcn.onnx", name, "agreement.json", "export/agreement.log")
+        context.artefact(f"gpu/{path}")
+        for path in (f"{model.card.stem}.onnx", name, "agreement.json", "export/agreement.log")
     )
-    control = Native(LocalHost("control", context.workspace), shown={"PYTHONPATH": str(ROOT)})
-    command = [sys.executable, "-u", "-m", "stgcn.agree"]
-    command += ["--onnx", str(ours), "--other", str(theirs), "--output", str(report)]
+    control = Native(LocalHost("control", context.workspace), shown={"PYTHONPATH": str(model.path)})
+    options = ["--onnx", str(ours), "--other", str(theirs), "--output", str(report)]
+    command = model.command(sys.executable, "agree", *options)
 
     def action() -> Mapping[str, Any]:
         done = control.run(command, log=log, echo=True)
@@ -113,27 +117,28 @@ def _export_through_mmskeleton(context: Context, inputs: dict[str, Any], persons
     context.perform(step)
 
 
-def _perform(
+def _run_command(
     context: Context,
     name: str,
-    inputs: dict[str, Any],
-    module: Callable[[PurePosixPath], list[str]],
-    names: list[str],
+    inputs: Mapping[str, Any],
+    command: str,
+    options: Sequence[str],
+    names: Sequence[str],
     fresh: bool = False,
 ) -> None:
-    """One `python -m stgcn...` program, which writes `names` into the folder it is given, as a step.
+    """One command of the model's package, which writes `names` into FOLDER, as a step.
 
-    Its key has the sources of stgcn/ in it too. On this machine it writes into the workspace; elsewhere into a folder
+    Its key has the package's sources in it too. On this machine it writes into the workspace; elsewhere into a folder
     of that host, and the files come back.
     """
-    host, folder = context.gpu.host, context.artefact("gpu")
-    inputs = {**inputs, "stgcn": sources_sha256()}
+    host, folder, model = context.gpu.host, context.artefact("gpu"), context.model
+    inputs = {**inputs, "model": model.card.name, model.card.package: model.sha256}
     job = Job.of(host, inputs, name)
     is_contained = context.inventory.gpu.runtime == "docker"
     is_there = isinstance(host, LocalHost) and not is_contained
     there = PurePosixPath(folder) if is_there else job.folder
     inside = there if is_contained else None  # what a container may write in
-    command = [_python(context), "-u", "-m", *module(there)]
+    argv = model.command(_python(context), command, *(option.replace(FOLDER, str(there)) for option in options))
     outputs = [folder / output for output in names]
 
     def action() -> Mapping[str, Any]:
@@ -142,7 +147,7 @@ def _perform(
             if inside and not begun:
                 host.call("link", {"folder": str(inside), "files": {}})
                 host.run(["mkdir", "-p", str(context.array_folder)])
-            done = context.gpu.run(command, folder=inside, log=log, echo=True, job=job.name)
+            done = context.gpu.run(argv, folder=inside, log=log, echo=True, job=job.name)
             if done.status != 0:
                 raise _failure(context, name, done.output, done.status, log)
             for output in outputs:
@@ -150,20 +155,22 @@ def _perform(
                     transfer.get(host, there / output.name, output)
         return context.gpu.facts()
 
-    context.perform(Step(name, host.name, inputs, outputs, action, [context.gpu.argv(command, inside)]), fresh=fresh)
+    context.perform(Step(name, host.name, inputs, outputs, action, [context.gpu.argv(argv, inside)]), fresh=fresh)
 
 
 def _lost_its_array(context: Context) -> bool:
-    """Whether the clips that the GPU host had converted are no longer there, so that they are to be made again."""
+    """Whether rows that the GPU host had to make are no longer there, so that they are to be made again."""
     with suppress(KitError):
-        path = context.clips_file(context.index())
-        return path != context.data and path.name not in context.gpu.host.call("listing", {"folder": str(path.parent)})
+        files = {array.file for array in context.index().inputs} - {None}
+        return (
+            bool(files) and not files <= context.gpu.host.call("listing", {"folder": str(context.array_folder)}).keys()
+        )
     return False
 
 
 def _say_warnings(context: Context) -> None:
     """What the index found wrong with the dataset, said each time: it is kept, and hours hang on it."""
-    path = context.artefact(f"gpu/{Index.FILE}")
+    path = context.artefact(f"gpu/{FILES['both']}")
     with suppress(OSError, ValueError, LookupError, TypeError):
         for warning in plain_json.load(path)["preflight"]["warnings"]:
             say(f"  the dataset: {warning}", "bold yellow")
@@ -199,22 +206,23 @@ print(json.dumps(found))
 """
 
 
-def _tools(context: Context) -> tuple[dict[str, str], bool]:
-    """What the artefacts depend on besides their inputs, and whether mmskeleton is there.
+def _tools(context: Context) -> tuple[dict[str, str], list[str]]:
+    """What the artefacts depend on besides their inputs, and which of the card's further sources are there.
 
     Raises:
-        KitError: the image was built of another stgcn/ than this one.
+        KitError: the image was built of another package than this one.
     """
-    tools = versions(context)
+    tools, model = versions(context), context.model
     image = context.gpu.facts().get("image")
     if image is None:
-        return tools, False
-    if image["labels"].get(SOURCES_LABEL) != sources_sha256():
+        return tools, []
+    if model.package == BUNDLED and image["labels"].get(SOURCES_LABEL) != model.sha256:
         raise KitError(
-            f"{context.gpu.host.name}: image {image['name']} was built of another stgcn/ than this one; "
+            f"{context.gpu.host.name}: image {image['name']} was built of another {model.card.package}/ than this one; "
             "build it again with `make gpu-image`"
         )
-    return {**tools, "image": image["id"]}, image["labels"].get(MMSKELETON_LABEL, "absent") != "absent"
+    found = [source for source in model.card.sources[1:] if image["labels"].get(LABEL + source, "absent") != "absent"]
+    return {**tools, "image": image["id"]}, found
 
 
 def versions(context: Context) -> dict[str, str]:

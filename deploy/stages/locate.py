@@ -1,6 +1,6 @@
 """`fab locate`: where a device leaves fp32, block by block, and whether another precision_mode changes it.
 
-The ONNX gets the outputs of its ten blocks as outputs of its own, is converted and run as the real one is, and compared
+The ONNX gets the outputs of its blocks as outputs of its own, is converted and run as the real one is, and compared
 with the same graph in ONNX Runtime in fp32.
 """
 
@@ -24,14 +24,15 @@ from deploy.evidence import blocks
 from deploy.execution.worker import Copy, Worker
 from deploy.hosts import transfer
 from deploy.npu import ais_bench, atc
+from deploy.pipeline import graph
 from deploy.pipeline.manifest import Step, write_json
+from deploy.pipeline.model import run_command
 from stgcn import onnx_model, plain_json
-from stgcn.dataset import SAMPLE_SHAPES
 from stgcn.files import atomic_write
 
 STAGE = "locate"
 FORMAT = 1
-TOLERANCE = 0.02  # relative error of a block; sound fp16 leaves 0.006 behind the tenth
+TOLERANCE = 0.02  # relative error of a block; sound fp16 leaves 0.006 behind ten
 LOGITS = "logits"
 ATC_DEFAULT_MODE, WIDE_MODE = "force_fp16", "must_keep_origin_dtype"
 RESULTS = "results"
@@ -39,12 +40,16 @@ RESULTS = "results"
 
 @dataclass(frozen=True)
 class Instrumented:
-    """The ONNX with its blocks' outputs, and what fp32 gives for the clips; the arrays are (samples, values)."""
+    """The ONNX with its blocks' outputs, and what fp32 gives for the rows; those arrays are (rows, values)."""
 
     onnx: Path
-    names: Sequence[str]  # of the outputs: logits, then blocks 1 to 10
-    clips: np.ndarray  # (samples, 3, 300, 18, 2), or single persons
+    places: Mapping[str, int]  # the logits and the blocks, each by its number among the outputs
+    inputs: Sequence[np.ndarray]  # each (rows, ...)
     fp32: Mapping[str, np.ndarray]
+
+    @property
+    def rows(self) -> int:
+        return len(self.inputs[0])
 
 
 def run(context: Context, samples: int) -> None:
@@ -59,9 +64,9 @@ def run(context: Context, samples: int) -> None:
     batch_size, chosen = _worst_batch(context), _samples(context, samples)
     mode = context.inventory.atc.get("precision_mode", ATC_DEFAULT_MODE)
     modes = [mode, WIDE_MODE if mode != WIDE_MODE else ATC_DEFAULT_MODE]
-    npu, (onnx, outputs) = context.npus[0], _instrument(context)
+    npu, (onnx, places) = context.npus[0], _instrument(context)
     inputs = {
-        "onnx": context.manifest.steps["export"]["outputs"]["gpu/st_gcn.onnx"]["sha256"],
+        "onnx": graph.made(context.manifest.steps, graph.Read("onnx", "export", ".onnx")),
         "data": context.manifest.steps["preprocess"]["inputs"]["data"],
         "samples": chosen,
         "batch_size": batch_size,
@@ -75,8 +80,8 @@ def run(context: Context, samples: int) -> None:
     runs = [_Run(context, inputs, each, batch_size) for each in modes]
 
     def action() -> dict[str, Any]:
-        graph = _in_fp32(context, onnx, outputs, chosen)
-        found = {run.mode: run.nearness(graph) for run in runs}
+        instrumented = _in_fp32(context, onnx, places, chosen)
+        found = {run.mode: run.nearness(instrumented) for run in runs}
         write_json(path, located(found, modes, chosen, batch_size) | npu.facts.record)
         return npu.facts.record
 
@@ -105,29 +110,40 @@ def _samples(context: Context, count: int) -> list[int]:
     return list(order)[:count]
 
 
-def _instrument(context: Context) -> tuple[Path, list[str]]:
-    """The ONNX with its blocks' outputs, and the names of all its outputs: the logits', then the blocks'."""
+def _instrument(context: Context) -> tuple[Path, dict[str, int]]:
+    """The ONNX with its blocks' outputs; the logits and the blocks, each by its number among the outputs.
 
-    model = onnx_model.load(context.onnx())
-    outputs = [model.graph.output[0].name, *blocks.add_block_outputs(model)]
-    path = context.artefact("locate/st_gcn_blocks.onnx")
-    with atomic_write(path) as stream:
-        stream.write(model.SerializeToString(deterministic=True))
-    return path, outputs
+    Raises:
+        KitError: the model has no command `blocks`, or it finds no blocks.
+    """
+    model, source = context.model, context.onnx()
+    if "blocks" not in model.card.capabilities:
+        raise KitError(f"{model.card.name} has no command `blocks`, so its blocks are not known; see docs/own-model.md")
+    path, result = (context.artefact(f"locate/{name}") for name in (f"{model.card.stem}_blocks.onnx", "blocks.json"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    run_command(model, "blocks", "--onnx", str(source), "--output", str(path), "--result", str(result))
+    outputs = [value.name for value in onnx_model.load(path).graph.output]
+    with as_written(result):
+        found = {str(block["name"]): outputs.index(block["output"]) for block in plain_json.load(result)["blocks"]}
+    return path, {LOGITS: 0, **found}
 
 
-def _in_fp32(context: Context, onnx: Path, outputs: Sequence[str], samples: Sequence[int]) -> Instrumented:
-    clips = context.clips_file(context.index())
-    batch = np.stack([transfer.read_clip(context.gpu.host, clips, sample) for sample in samples])
-    if context.inventory.persons == "nonempty":
-        batch = np.concatenate([batch[..., [person]] for person in range(batch.shape[-1])])
-        seen = batch.any(axis=(1, 2, 3, 4))
-        batch = batch[seen] if seen.any() else batch[:1]
+def _in_fp32(context: Context, onnx: Path, places: Mapping[str, int], samples: Sequence[int]) -> Instrumented:
+    index = context.samples(context.inventory.persons)
+    rows = dict.fromkeys(row for sample in samples for row in ([sample] if index.rows is None else index.rows[sample]))
+    host = context.gpu.host
+    inputs = [
+        np.stack([transfer.read_row(host, context.array_file(array), array, row) for row in rows])
+        for array in index.inputs
+    ]
     session = onnx_model.session(onnx_model.load(onnx))
-    names = [LOGITS, *(str(number) for number in range(1, blocks.BLOCKS + 1))]
-    rows = [session.run(list(outputs), {session.get_inputs()[0].name: clip[None]}) for clip in batch]
-    fp32 = {name: np.stack([row[i].reshape(-1) for row in rows]) for i, name in enumerate(names)}
-    return Instrumented(onnx, names, batch, fp32)
+    names, outputs = [tensor.name for tensor in session.get_inputs()], [each.name for each in session.get_outputs()]
+    each = [
+        session.run(outputs, {name: row[None] for name, row in zip(names, one, strict=True)})
+        for one in zip(*inputs, strict=True)
+    ]
+    fp32 = {name: np.stack([values[place].reshape(-1) for values in each]) for name, place in places.items()}
+    return Instrumented(onnx, places, inputs, fp32)
 
 
 @dataclass(frozen=True)
@@ -139,21 +155,21 @@ class _Run:
     mode: str
     batch_size: int
 
-    def nearness(self, graph: Instrumented) -> list[dict[str, Any]] | str:
+    def nearness(self, instrumented: Instrumented) -> list[dict[str, Any]] | str:
         """Of every output, the blocks first; or the sentence with which the tools refused this mode."""
         host, folder = self.context.npus[0].host, self._folder
         try:
-            self._prepare(graph)
-            self._tools(graph.onnx)
-            device = self._fetch(graph)
+            self._prepare(instrumented)
+            self._tools(instrumented.onnx)
+            device = self._fetch(instrumented)
         except KitError as error:
             if self.mode == self.inputs["modes"][0]:
                 raise
             return str(error)
         finally:
             host.call("remove", {"paths": [str(folder)]})
-        order = [*graph.names[1:], LOGITS]
-        return [asdict(near) for near in blocks.compare(order, device, graph.fp32)]
+        order = [*(name for name in instrumented.places if name != LOGITS), LOGITS]
+        return [asdict(near) for near in blocks.compare(order, device, instrumented.fp32)]
 
     def commands(self, onnx: Path) -> list[list[str]]:
         """atc's and ais_bench's whole argument lists."""
@@ -166,9 +182,10 @@ class _Run:
         tools = npu.section.tools
         flags = {**self.context.inventory.atc, "precision_mode": self.mode}
         there = str(Copy.of(onnx).on(npu.host))
-        shape = SAMPLE_SHAPES[self.context.inventory.persons]
-        convert = atc.argv(tools.atc, there, om, self.batch_size, npu.facts.soc_version, flags, sample_shape=shape)
-        places = (str(self._folder / "input"), str(self._folder / "output"), RESULTS)
+        shapes = {tensor.name: tensor.shape for tensor in self.context.card().inputs}
+        convert = atc.argv(tools.atc, there, om, self.batch_size, npu.facts.soc_version, flags, shapes)
+        folders = [str(self._folder / f"input-{name}") for name in shapes]
+        places = (folders, str(self._folder / "output"), RESULTS)
         number = self._device[1]
         return convert, ais_bench.infer_argv(tools.python, f"{om}.om", *places, number, self.batch_size)
 
@@ -178,18 +195,19 @@ class _Run:
         npu = self.context.npus[0]
         return npu.runtime.on_device(npu.devices[0].chip.device)
 
-    def _prepare(self, graph: Instrumented) -> None:
+    def _prepare(self, instrumented: Instrumented) -> None:
         host = self.context.npus[0].host
-        Worker(self.context.npus[0]).send(graph.onnx)
-        host.call("link", {"folder": str(self._folder / "input"), "files": {}})
+        Worker(self.context.npus[0]).send(instrumented.onnx)
         host.call("link", {"folder": str(self._folder / "output"), "files": {}})
-        for i in range(self._padded(len(graph.clips))):
-            clip = np.ascontiguousarray(graph.clips[i % len(graph.clips)])
-            local = self.context.artefact(f"locate/{i}.bin")
-            with atomic_write(local) as stream:
-                stream.write(clip.tobytes())
-            transfer.put(host, local, self._folder / "input" / f"{i}.bin")
-            local.unlink()
+        for tensor, rows in zip(self.context.card().inputs, instrumented.inputs, strict=True):
+            folder = self._folder / f"input-{tensor.name}"
+            host.call("link", {"folder": str(folder), "files": {}})
+            for i in range(self._padded(instrumented.rows)):
+                local = self.context.artefact(f"locate/{i}.bin")
+                with atomic_write(local) as stream:
+                    stream.write(np.ascontiguousarray(rows[i % instrumented.rows]).tobytes())
+                transfer.put(host, local, folder / f"{i}.bin")
+                local.unlink()
 
     def _tools(self, onnx: Path) -> None:
         runtime, limit = self.context.npus[0].runtime, self.context.inventory.timeout_s
@@ -202,13 +220,15 @@ class _Run:
         if done.status != 0:
             raise ais_bench.failure(done.output, done.status)
 
-    def _fetch(self, graph: Instrumented) -> dict[str, np.ndarray]:
+    def _fetch(self, instrumented: Instrumented) -> dict[str, np.ndarray]:
         """Each output as (samples, values), from the files <sample>_<output>.bin."""
         host = self.context.npus[0].host
         top = self._folder / "output" / RESULTS
         listing: dict[str, int] = host.call("listing", {"folder": str(top)})
-        files = [f"{i}_{k}.bin" for k in range(len(graph.names)) for i in range(len(graph.clips))]
-        expected = [4 * graph.fp32[name].shape[1] for name in graph.names for _ in graph.clips]
+        files = [f"{i}_{place}.bin" for place in instrumented.places.values() for i in range(instrumented.rows)]
+        expected = [
+            4 * instrumented.fp32[name].shape[1] for name in instrumented.places for _ in range(instrumented.rows)
+        ]
         for name, size in zip(files, expected, strict=True):
             if listing.get(name) != size:
                 raise KitError(
@@ -220,11 +240,13 @@ class _Run:
         transfer.get(host, self._folder / "packed", local)
         values = np.fromfile(local, np.float32)
         local.unlink()
-        sizes = [graph.fp32[name].size for name in graph.names]
+        sizes = [instrumented.fp32[name].size for name in instrumented.places]
         if values.size != sum(sizes):
             raise KitError(f"{host.name}: {values.nbytes} bytes came back, not {4 * sum(sizes)}; run it again")
         parts = np.split(values, np.cumsum(sizes)[:-1])
-        return {name: part.reshape(len(graph.clips), -1) for name, part in zip(graph.names, parts, strict=True)}
+        return {
+            name: part.reshape(instrumented.rows, -1) for name, part in zip(instrumented.places, parts, strict=True)
+        }
 
     def _padded(self, samples: int) -> int:
         """Whole batches: eras of ais_bench differ in what they do with a partial one."""
@@ -272,7 +294,7 @@ def _conclusion(found: Mapping[str, list[dict[str, Any]] | str], modes: Sequence
     if where is None:
         return f"with precision_mode={ours} no block is past the tolerance of {TOLERANCE:g}"
     needed = max(near["relative_error"] for near in nearness)
-    named = f"block {where}" if where != LOGITS else "the classifier behind block 10"
+    named = f"block {where}" if where != LOGITS else "what follows the last block"
     head = f"{named} is the first past the tolerance of {TOLERANCE:g}; {needed:.2g} would have passed"
     if isinstance(alternative, str):
         return f"{head}; precision_mode={other} was refused: {alternative}"

@@ -13,14 +13,15 @@ from deploy.errors import KitError, as_written
 from deploy.evidence.runs import all_runs, run_id
 from deploy.hosts import transfer
 from deploy.inventory import ROOT
-from deploy.pipeline import chain
-from deploy.pipeline.manifest import Manifest, Step, digest_of, sources
+from deploy.pipeline import graph
+from deploy.pipeline.manifest import Manifest, Step, digest_of
+from deploy.pipeline.sources import sources_sha256
 from deploy.report import page, skeletons
 from stgcn import plain_json
 from stgcn.files import atomic_write
 
 PAGE = "report.html"
-SOURCES = [ROOT / "deploy/report", ROOT / "stgcn/skeletons.py"]
+SOURCES = [ROOT / "deploy/report"]
 
 
 def run(context: Context) -> None:
@@ -41,9 +42,8 @@ def make(context: Context) -> None:
     entries = manifest.steps
     inputs = {
         "verdict": digest_of(entries["score"]),
-        "summary": entries["score"]["outputs"]["report/summary.json"]["sha256"],
-        "data": entries["preprocess"]["inputs"]["data"],
-        "sources": sources(SOURCES),
+        **graph.inputs(entries, "report", context.inventory),
+        "sources": sources_sha256(*SOURCES),
     }
     path = context.artefact("report") / PAGE
     with as_written(summary_path):
@@ -57,7 +57,7 @@ def make(context: Context) -> None:
     def action() -> dict[str, Any]:
         with as_written(summary_path):
             drawings = _drawings(context, noted)
-            names = [n for n in [*chain.steps(entries["score"]["inputs"]["batch_sizes"]), "score"] if n in entries]
+            names = [n for n in [*graph.steps(entries["score"]["inputs"]["batch_sizes"]), "score"] if n in entries]
             text = page.render(summary, entries, names, run, drawings, previous)
         with atomic_write(path) as stream:
             stream.write(text.encode())
@@ -94,10 +94,13 @@ def _measurements(manifest: Manifest) -> dict[str, str]:
 def _drawings(context: Context, samples: Sequence[int]) -> dict[int, dict[str, Any]]:
     """The clips of `samples` as the page draws them; one that its host does not give up is left out, and told of."""
     found: dict[int, dict[str, Any]] = {}
-    clips = context.clips_file(context.index())
+    if not samples or "draw" not in context.model.card.capabilities:
+        return found
+    array = context.index().inputs[0]
+    path = context.array_file(array)
     for sample in samples:
         try:
-            found[sample] = skeletons.drawing(transfer.read_clip(context.gpu.host, clips, sample))
+            found[sample] = skeletons.drawing(transfer.read_row(context.gpu.host, path, array, sample))
         except KitError as error:
             say(f"  {error}; it is not drawn", "yellow")
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,23 @@ from deploy.console import console, say
 from deploy.context import Context
 from deploy.errors import KitError, as_written
 from deploy.evidence import runs
-from deploy.evidence.logits import DIGESTS, LOGITS, read_logits
+from deploy.evidence.logits import DIGESTS, output_names, read_logits
+from deploy.evidence.scores import scores
 from deploy.inventory import ROOT
-from deploy.pipeline import chain, reproduce
-from deploy.pipeline.manifest import Manifest, Step, digest_of, sources, write_json
+from deploy.pipeline import graph, reproduce
+from deploy.pipeline.index import FILES, Index, read_index
+from deploy.pipeline.manifest import Manifest, Step, digest_of, write_json
+from deploy.pipeline.model import CARD, Card, Model, published, read_card
+from deploy.pipeline.sources import sources_sha256
 from deploy.report.summary import Evidence, summary
 from deploy.report.table import table, to_csv
 from deploy.stages import report
+from deploy.stages.gpu import reference_names
 from stgcn import npy, plain_json
-from stgcn.dataset import CLASSES
 from stgcn.files import atomic_write
-from stgcn.index import Index, PersonIndex, load_index, load_persons
 
 STAGE = "score"
-PUBLISHED_WEIGHTS = "6fa43f73"  # head of the sha256 of the weights whose accuracy was published
-SOURCES = [ROOT / name for name in ("deploy/report/summary.py", "deploy/report/table.py", "stgcn/accuracy.py")]
+SOURCES = [ROOT / name for name in ("deploy/report/summary.py", "deploy/report/table.py")]
 
 
 def run(context: Context) -> None:
@@ -37,20 +39,22 @@ def run(context: Context) -> None:
     """
     say(STAGE, "bold")
     sizes, manifest = context.inventory.batch_sizes, context.manifest
-    resting_on = [name for name in chain.steps(sizes) if _needed(manifest, name)]
+    resting_on = [name for name in graph.steps(sizes) if _needed(manifest, name)]
     with as_written(manifest.path):
         refuse_other_sources(context)
         for name in resting_on:
-            chain.check(manifest.steps, name)
+            graph.check(manifest.steps, name)
     inputs = {
         "entries": {name: digest_of(manifest.steps[name]) for name in resting_on},
         "batch_sizes": sizes,
-        "gate": context.inventory.gate,
-        "reference": context.inventory.reference.model_dump(),
-        "sources": sources(SOURCES),
+        **graph.inputs(manifest.steps, "score", context.inventory),
+        "reference": published(context.inventory, context.model.card),
+        "sources": sources_sha256(*SOURCES),
     }
     with as_written(manifest.workspace):
-        found = evidence(manifest, inputs)  # even when the verdict is cached: what it rests on is checked every time
+        found = evidence(
+            manifest, context.model, inputs
+        )  # even when the verdict is cached: what it rests on is checked every time
     folder = context.artefact("report")
     outputs = [folder / "summary.json", folder / "summary.csv"]
 
@@ -90,8 +94,7 @@ def refuse_other_sources(context: Context) -> None:
     """
     if context.inventory.gpu.connection != "local":
         return
-    files = [Path(path) for path in (context.data, context.labels, context.checkpoint)]
-    for path, step, recorded in source_files(context.manifest.steps, *files):
+    for path, step, recorded in source_files(context.manifest.steps, context.local_files()):
         found = context.manifest.input_sha256(path)
         if found != recorded:
             raise KitError(
@@ -100,63 +103,80 @@ def refuse_other_sources(context: Context) -> None:
             )
 
 
-def source_files(entries: Mapping[str, Any], data: Path, labels: Path, checkpoint: Path) -> list[tuple[Path, str, str]]:
-    """(file, the step that read it, its sha256 then) of what came from outside the workspace."""
-    known = []
-    if "preprocess" in entries:
-        read = entries["preprocess"]["inputs"]
-        known += [(data, "preprocess", read["data"]), (labels, "preprocess", read["labels"])]
-    if "export" in entries:
-        known.append((checkpoint, "export", entries["export"]["inputs"]["checkpoint"]["sha256"]))
-    return known
+def source_files(entries: Mapping[str, Any], files: Mapping[str, Path]) -> Iterator[tuple[Path, str, str]]:
+    """(file, the first step that read it, its sha256 then) of each of `files`, which are from outside the workspace."""
+    left = dict(files)
+    for kind in (kind for kind in graph.GRAPH if kind.name in entries):
+        for name in (name for name in kind.files if name in left):
+            recorded = entries[kind.name]["inputs"][name]
+            yield left.pop(name), kind.name, recorded["sha256"] if name == "checkpoint" else recorded
 
 
 def _needed(manifest: Manifest, name: str) -> bool:
     """A verdict needs every step but a figure that was not taken."""
-    return not name.startswith("throughput/") or manifest.steps.get(name, {}).get("state") == "OK"
+    return graph.kind_of(name).required or manifest.steps.get(name, {}).get("state") == "OK"
 
 
-def evidence(manifest: Manifest, inputs: Mapping[str, Any]) -> Evidence:
-    """What the artefacts of a workspace say, each checked against its manifest entry.
+def evidence(manifest: Manifest, model: Model, inputs: Mapping[str, Any]) -> Evidence:
+    """What the artefacts of a workspace say, each checked against its manifest entry, and scored by the model.
 
     Raises:
         KitError: naming the file, and the sample where one row is wrong.
     """
-    index = dataset_index(manifest)
+    index, card = dataset_index(manifest), exported_card(manifest)
+    if card.name != model.card.name:
+        raise KitError(f"gpu/{CARD}: of {card.name}, not of {model.card.name}; name that `model` in the inventory")
     sizes: Sequence[int] = inputs["batch_sizes"]
     labels = _array(manifest, "preprocess", "gpu/labels.npy")
-    reference = _array(manifest, "reference", "gpu/reference.npy")
-    if labels.shape != (index.samples,) or reference.shape != (index.samples, CLASSES):
-        raise KitError(
-            f"gpu/labels.npy {labels.shape} and gpu/reference.npy {reference.shape} are not of the {index.samples}"
-            " samples of gpu/dataset.json; run `make gpu-stage --fresh`"
-        )
-    if labels.dtype != np.int64 or reference.dtype != np.float32 or not (0 <= labels.min() <= labels.max() < CLASSES):
-        raise KitError(
-            f"gpu/labels.npy ({labels.dtype}) and gpu/reference.npy ({reference.dtype}) are not int64 from 0 to "
-            f"{CLASSES - 1} and float32; run `make gpu-stage --fresh`"
-        )
-    bad = np.flatnonzero(~np.isfinite(reference).all(axis=1))
-    if bad.size:
-        sample = f"sample {bad[0]} ({index.names[bad[0]]})"
-        raise KitError(f"gpu/reference.npy: {sample} has NaN or infinite logits; check the checkpoint")
+    names = [f"gpu/{name}" for name in reference_names(card)]
+    reference = [_array(manifest, "reference", name) for name in names]
+    _refuse_other_forms(index, card, labels, dict(zip(names, reference, strict=True)))
+    logits = {size: device_outputs(manifest, size, index.names, card) for size in sizes}
+    folders = [manifest.workspace / "npu" / f"bs{size}" for size in sizes]
+    sets = [[manifest.workspace / name for name in names]]
+    sets += [[folder / name for name in output_names(card)] for folder in folders]
+    first, *others = scores(model, manifest.workspace / "gpu/labels.npy", sets, index.samples)
     return Evidence(
+        card=card,
         device=device(manifest, sizes),
         persons=persons(manifest, sizes),
         names=index.names,
         labels=labels,
         reference=reference,
-        logits={size: device_logits(manifest, size, index.names) for size in sizes},
+        logits=logits,
+        reference_score=first,
+        scores=dict(zip(sizes, others, strict=True)),
         figures={
             size: figure(manifest, size) if f"throughput/bs{size}" in inputs["entries"] else None for size in sizes
         },
         gate=inputs["gate"],
-        published=_published(manifest, inputs["reference"], index.samples),
+        published=_comparable(manifest, card, inputs["reference"], index.samples),
     )
 
 
+def _refuse_other_forms(index: Index, card: Card, labels: np.ndarray, reference: Mapping[str, np.ndarray]) -> None:
+    """Raise KitError where labels or reference are not of the index's samples and the model's outputs."""
+    again = "run `make gpu-stage --fresh`"
+    if len(labels) != index.samples:
+        raise KitError(f"gpu/labels.npy {labels.shape} is not of the {index.samples} samples; {again}")
+    classes = len(card.classes or ())
+    if classes and not (labels.dtype == np.int64 and labels.ndim == 1 and 0 <= labels.min() <= labels.max() < classes):
+        raise KitError(f"gpu/labels.npy ({labels.dtype}) is not int64 from 0 to {classes - 1}; {again}")
+    for (name, values), tensor in zip(reference.items(), card.outputs, strict=True):
+        if values.dtype != np.float32 or values.shape != (index.samples, *tensor.shape):
+            raise KitError(f"{name} ({values.dtype} {values.shape}) is not float32 of {index.samples} samples; {again}")
+        bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+        if bad.size:
+            sample = f"sample {bad[0]} ({index.names[bad[0]]})"
+            raise KitError(f"{name}: {sample} has NaN or infinite logits; check the checkpoint")
+
+
+def exported_card(manifest: Manifest) -> Card:
+    return read_card(manifest.output("export", manifest.workspace / "gpu" / CARD, "make gpu-stage"))
+
+
 def dataset_index(manifest: Manifest) -> Index:
-    return load_index(manifest.output("preprocess", manifest.workspace / "gpu/dataset.json", "make gpu-stage"))
+    return read_index(manifest.output("preprocess", manifest.workspace / "gpu/dataset.json", "make gpu-stage"))
 
 
 def persons(manifest: Manifest, batch_sizes: Sequence[int]) -> dict[str, Any] | None:
@@ -171,21 +191,22 @@ def persons(manifest: Manifest, batch_sizes: Sequence[int]) -> dict[str, Any] | 
         raise KitError(f"persons: {sizes}; run `fab npu-convert npu-bench` so that one verdict is about one of them")
     if "nonempty" not in given:
         return None
-    path = manifest.output("preprocess", manifest.workspace / "gpu" / PersonIndex.FILE, "make gpu-stage")
-    index = load_persons(path)
-    return {"samples": index.samples, "a_clip": index.samples_a_clip}
+    path = manifest.output("preprocess", manifest.workspace / "gpu" / FILES["nonempty"], "make gpu-stage")
+    index = read_index(path)
+    return {"samples": index.row_count, "a_clip": index.rows_per_sample}
 
 
-def device_logits(manifest: Manifest, batch_size: int, names: Sequence[str]) -> np.ndarray:
+def device_outputs(manifest: Manifest, batch_size: int, names: Sequence[str], card: Card) -> Sequence[np.ndarray]:
     folder = manifest.workspace / "npu" / f"bs{batch_size}"
-    logits = read_logits(folder, names).logits
-    for path in (folder / LOGITS, folder / DIGESTS):
-        manifest.output(f"accuracy/bs{batch_size}", path, "fab npu-bench")
-    bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
-    if bad.size:
-        sample = f"sample {bad[0]} ({names[bad[0]]})"
-        raise KitError(f"{folder / LOGITS}: {sample} has NaN or infinite logits; run `fab npu-bench` again")
-    return logits
+    outputs = read_logits(folder, names, card).outputs
+    for name in (*output_names(card), DIGESTS):
+        manifest.output(f"accuracy/bs{batch_size}", folder / name, "fab npu-bench")
+    for name, values in zip(output_names(card), outputs, strict=True):
+        bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+        if bad.size:
+            sample = f"sample {bad[0]} ({names[bad[0]]})"
+            raise KitError(f"{folder / name}: {sample} has NaN or infinite logits; run `fab npu-bench` again")
+    return outputs
 
 
 def figure(manifest: Manifest, batch_size: int) -> dict[str, Any]:
@@ -230,9 +251,12 @@ def _array(manifest: Manifest, step: str, name: str) -> np.ndarray:
         raise KitError(f"{path}: damaged ({error}); run `make gpu-stage --fresh`") from None
 
 
-def _published(manifest: Manifest, reference: Mapping[str, Any], samples: int) -> dict[str, float] | None:
+def _comparable(
+    manifest: Manifest, card: Card, reference: Mapping[str, Any] | None, samples: int
+) -> dict[str, float] | None:
     """The published accuracy, where it is comparable: the published weights on the whole set."""
     weights = manifest.steps["reference"]["inputs"]["checkpoint"]["sha256"]
-    if samples != reference["samples"] or not weights.startswith(PUBLISHED_WEIGHTS):
+    known = reference is not None and card.published is not None and weights.startswith(card.published.sha256)
+    if reference is None or not known or samples != reference["samples"]:
         return None
-    return {"top1": reference["top1"], "top5": reference["top5"]}
+    return {key: value for key, value in reference.items() if key != "samples"}

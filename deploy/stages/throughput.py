@@ -11,10 +11,11 @@ from typing import Any
 from deploy.console import say
 from deploy.context import Context, Job, job_name
 from deploy.errors import KitError
-from deploy.execution.worker import NO_CLIPS, Clips, Copy, Worker
+from deploy.execution.worker import Copy, Rows, Worker
 from deploy.inventory import Benchmark
 from deploy.npu import ais_bench
 from deploy.npu.device import Idle, IdleWatch, naming
+from deploy.pipeline import graph
 from deploy.pipeline.build import Build
 from deploy.pipeline.manifest import Step, write_json
 from stgcn.files import sha256_file
@@ -39,20 +40,16 @@ def perform(context: Context, build: Build) -> None:
 def _step(context: Context, build: Build) -> Step:
     npu = context.npus[0]
     worker, settings = Worker(npu, npu.devices[0].chip.device), context.inventory.benchmark
+    context.om(build)
+    step = f"throughput/{build.name}"
     inputs: dict[str, Any] = {
-        **context.model_sha256(build),
-        "batch_size": build.batch_size,
-        "persons": build.persons,
-        "loop": settings.loop,
-        "warmup": settings.warmup,
-        "max_repeats": settings.max_repeats,
-        "spread": settings.spread,
+        **graph.inputs(context.manifest.steps, step, context.inventory, build),
         "host": npu.section.name,
         "device": worker.device,
         **npu.facts.tools,
-        **context.inventory.environment,
     }
-    persons_a_clip = context.samples(build.persons).samples_a_clip if build.persons == "nonempty" else None
+    index = context.samples(build.persons)
+    persons_a_clip = index.rows_per_sample if index.rows is not None else None
     if persons_a_clip:
         inputs["persons_a_clip"] = persons_a_clip
     job = job_name(inputs, f"throughput-bs{build.batch_size}")
@@ -72,7 +69,7 @@ def _step(context: Context, build: Build) -> Step:
         return {**measured.facts, "idle": measured.figure["throughput"]["idle"]}
 
     argv = worker.runtime.argv(measurement.command(worker))
-    return Step(f"throughput/{build.name}", str(worker), inputs, [path], action, [argv])
+    return Step(step, str(worker), inputs, [path], action, [argv])
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,7 @@ class Measurement:
     fresh: bool
     force: bool
     idle: Idle
-    clips: Clips = NO_CLIPS
+    inputs: Sequence[Rows] = ()
 
     def __str__(self) -> str:
         return f"throughput/{self.build.name}"

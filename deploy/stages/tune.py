@@ -6,7 +6,6 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -16,15 +15,17 @@ from rich.text import Text
 from deploy.console import console, progress, say
 from deploy.context import Context
 from deploy.errors import KitError
+from deploy.evidence.logits import output_names
+from deploy.evidence.scores import Score, scores
 from deploy.pipeline.build import Build
+from deploy.pipeline.index import Index
 from deploy.pipeline.manifest import FAILED, Step, announce, write_json
-from deploy.report.summary import accuracy as rates
-from deploy.report.summary import relative_error
+from deploy.pipeline.model import read_card
+from deploy.report.summary import relative_errors
+from deploy.report.table import shown
 from deploy.stages import accuracy, convert, gpu, throughput
-from stgcn import npy
 from stgcn.errors import InputError
 from stgcn.files import atomic_write
-from stgcn.index import Index
 
 STAGE = "npu-tune"
 STEPS = 3  # of a candidate: converted, inferred, measured
@@ -63,7 +64,7 @@ class Outcome:
 
     candidate: Candidate
     throughput: Mapping[str, Any] | None = None
-    top1: float | None = None
+    score: Score | None = None
     relative_error: float | None = None
     error: str | None = None
 
@@ -75,8 +76,8 @@ class Outcome:
         return float(self.throughput["median"]) if self.throughput else 0.0
 
     def record(self) -> dict[str, Any]:
-        own = {name: value for name, value in vars(self).items() if name != "candidate"}
-        return {**vars(self.candidate), **own}
+        own = {name: value for name, value in vars(self).items() if name not in ("candidate", "score")}
+        return {**vars(self.candidate), **own, **(self.score.metrics if self.score else {})}
 
 
 def run(context: Context) -> None:
@@ -167,7 +168,7 @@ def verdict(ranked: Sequence[Outcome], gate: float) -> str:
 
 
 def _build(context: Context, candidate: Candidate) -> Build:
-    onnx, step = gpu.export_variant(context, candidate.variant, candidate.persons)
+    onnx, step, card = gpu.export_variant(context, candidate.variant, candidate.persons)
     return Build(
         name=f"tune/{candidate.slug}",
         folder=context.artefact("tune") / candidate.slug,
@@ -175,6 +176,7 @@ def _build(context: Context, candidate: Candidate) -> Build:
         onnx_step=step,
         batch_size=candidate.batch_size,
         flags={**context.inventory.atc, "precision_mode": candidate.precision_mode},
+        card=read_card(card) if card.is_file() or not context.dry else context.model.card,
         persons=candidate.persons,
         aoe_job_type=candidate.aoe,
     )
@@ -183,11 +185,12 @@ def _build(context: Context, candidate: Candidate) -> Build:
 def _infer(context: Context, candidate: Candidate, build: Build, index: Index) -> Outcome:
     try:
         accuracy.perform(context, build, index)
-        found, expected = _rates(context, build.folder / "logits.npy", index.samples)
+        expected, found = _scores(context, build, index.samples)
     except InputError as error:
         announce(build.name, FAILED, str(error))
         return Outcome(candidate, error=str(error))
-    return Outcome(candidate, top1=found["top1"], relative_error=relative_error(found, expected))
+    off = max(relative_errors(found.metrics, expected.metrics).values())
+    return Outcome(candidate, score=found, relative_error=off)
 
 
 def _measure(context: Context, outcome: Outcome, build: Build) -> Outcome:
@@ -201,13 +204,13 @@ def _measure(context: Context, outcome: Outcome, build: Build) -> Outcome:
     return replace(outcome, throughput=json.loads((build.folder / "benchmark.json").read_bytes())["throughput"])
 
 
-def _rates(context: Context, logits: Path, samples: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Top-1 and Top-5 of the device and of the fp32 reference on the same samples."""
-    labels, reference = (
-        npy.load(context.manifest.output(step, context.artefact(name), "make gpu-stage"))[:samples]
-        for step, name in (("preprocess", "gpu/labels.npy"), ("reference", "gpu/reference.npy"))
-    )
-    return rates(npy.load(logits), labels), rates(reference, labels)
+def _scores(context: Context, build: Build, samples: int) -> list[Score]:
+    """The scores of the fp32 reference and of the device on the same samples."""
+    manifest, names = context.manifest, gpu.reference_names(build.card)
+    labels = manifest.output("preprocess", context.artefact("gpu/labels.npy"), "make gpu-stage")
+    reference = [manifest.output("reference", context.artefact(f"gpu/{name}"), "make gpu-stage") for name in names]
+    device = [build.folder / name for name in output_names(build.card)]
+    return scores(context.model, labels, [reference, device], samples)
 
 
 def _keep(context: Context, ranked: Sequence[Outcome]) -> None:
@@ -249,10 +252,10 @@ def _snippet(context: Context, ranked: Sequence[Outcome]) -> str:
 
 
 def _table(context: Context, ranked: Sequence[Outcome]) -> Table:
-    facts, gate = context.npus[0].facts, context.inventory.gate
+    facts, gate, metric = context.npus[0].facts, context.inventory.gate, context.model.card.metrics[0]
     grid = Table(title=f"{facts.target}{facts.mark}", title_justify="left")
-    for heading in ("variant", "persons", "precision", "tuner", "batch size", "samples/s", "Top-1", "gate"):
-        grid.add_column(heading, justify="right" if heading in ("batch size", "samples/s", "Top-1") else "left")
+    for heading in ("variant", "persons", "precision", "tuner", "batch size", "samples/s", metric.title, "gate"):
+        grid.add_column(heading, justify="right" if heading in ("batch size", "samples/s", metric.title) else "left")
     for outcome in ranked:
         candidate, figure = outcome.candidate, outcome.throughput
         busy = "" if figure is None or figure["idle"] else " (busy device)"
@@ -264,7 +267,7 @@ def _table(context: Context, ranked: Sequence[Outcome]) -> Table:
             f"AOE {candidate.aoe}" if candidate.aoe else "",
             str(candidate.batch_size),
             f"{outcome.median:.2f}{busy}" if figure else "",
-            "" if outcome.top1 is None else f"{outcome.top1:.2%}",
+            "" if outcome.score is None else shown(outcome.score.metrics[metric.key], metric.unit),
             "✓" if outcome.passed(gate) else off,
             style="bold green" if outcome is ranked[0] and outcome.passed(gate) else None,
         )

@@ -18,11 +18,10 @@ import zstandard
 
 from deploy import inventory
 from deploy.context import Context
-from deploy.evidence import blocks
 from deploy.hosts.owner import Owner
 from deploy.hosts.remote.protocol import MAGIC
 from deploy.stages import score
-from stgcn import onnx_model
+from stgcn import blocks, onnx_model
 from stgcn.dataset import CLIP_SHAPE
 from tests.pipeline.npu_job import network
 from tests.unit import made_up
@@ -97,7 +96,12 @@ def documents() -> Sequence[bytes]:
 @lru_cache
 def indices() -> Sequence[bytes]:
     shards = [{"first": 0, "count": 2, "sha256": "0" * 64}, {"first": 2, "count": 1, "sha256": "1" * 64}]
-    return [json.dumps({"format": 1, "samples": 3, "names": ["a", "b", "c"], "shards": shards}).encode()]
+    array = {"name": "input1", "file": None, "dtype": "float32", "shape": [2], "shards": shards}
+    other = {**array, "name": "b", "file": "b.npy", "step": 2, "places": [[0, 0], [0, 1], [2, 1]]}
+    whole = {"format": 2, "samples": 3, "names": ["a", "b", "c"], "rows": None, "inputs": [array]}
+    return [
+        json.dumps(each).encode() for each in (whole, {**whole, "rows": [[0], [1, 2], [0]], "inputs": [array, other]})
+    ]
 
 
 @lru_cache

@@ -25,12 +25,12 @@ from deploy.hosts.remote import compression
 from deploy.hosts.remote.files import read_json
 from deploy.hosts.replies import REPLIES
 from deploy.npu import ais_bench, atc, device, results, smi, versions
+from deploy.pipeline.index import read_index
 from deploy.report import page
 from deploy.stages import score
 from stgcn import npy, onnx_model, plain_json
 from stgcn.dataset import load_labels, open_clips
 from stgcn.errors import InputError, sentence
-from stgcn.index import load_index
 from tests.fuzz import seeds
 from tests.unit import made_up
 from tests.unit.test_device import Telling
@@ -160,7 +160,7 @@ TARGETS: dict[str, Target] = {
     "labels": Target(file(load_labels), seeds.labels),
     "checkpoint": Target(file(_checkpoint), seeds.checkpoints, slow=True),
     "json": Target(file(plain_json.load), seeds.documents, (ValueError,)),
-    "index": Target(file(load_index), seeds.indices),
+    "index": Target(file(read_index), seeds.indices),
     "onnx": Target(file(onnx_model.load), seeds.models),
     "blocks": Target(file(seeds.instrument), seeds.graphs),
     "inventory": Target(file(inventory.load), seeds.inventories),
@@ -187,7 +187,7 @@ TARGETS: dict[str, Target] = {
     "ais_bench files": Target(text(ais_bench.files_per_batch), seeds.tool_logs),
     "ais_bench summary": Target(
         lambda content, _: results.match_results(
-            {"0_0.bin": 1600, "1_0.bin": 1600}, plain_json.loads(content), ["0", "1"], set(), "/out/results"
+            {"0_0.bin": 1600, "1_0.bin": 1600}, plain_json.loads(content), ["0", "1"], set(), "/out/results", 1600
         ),
         seeds.summaries,
         (InputError, ValueError),

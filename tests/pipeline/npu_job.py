@@ -19,11 +19,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from deploy import inventory
 from deploy.context import Context
-from deploy.pipeline.manifest import Manifest, Step
+from deploy.pipeline.manifest import Manifest, Step, write_json
 from deploy.stages import accuracy, bench, convert, throughput
-from stgcn.dataset import CLASSES, CLIP_SHAPE, SAMPLE_SHAPES
+from stgcn.cards import KINETICS
 from stgcn.index import write_index
 
+CLASSES, CLIP_SHAPE = KINETICS.classes, KINETICS.row_shape
 SET_ENV = "docker/npu/simulator/set_env.sh"
 SAMPLES = 77  # not a multiple of any batch size but 1, 7, 11
 SHARD = 32
@@ -38,7 +39,7 @@ def network(seed: int = 0, persons: str = "both") -> onnx.ModelProto:
         helper.make_node("MatMul", ["flat", "weights"], ["output1"]),
     ]
     weights = [numpy_helper.from_array(np.array([-1, 54]), "shape"), numpy_helper.from_array(values, "weights")]
-    inputs = [helper.make_tensor_value_info("input1", TensorProto.FLOAT, ["batch", *SAMPLE_SHAPES[persons]])]
+    inputs = [helper.make_tensor_value_info("input1", TensorProto.FLOAT, ["batch", *KINETICS.shape(persons)])]
     outputs = [helper.make_tensor_value_info("output1", TensorProto.FLOAT, ["batch", CLASSES])]
     graph = helper.make_graph(nodes, "small", inputs, outputs, weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
@@ -135,23 +136,32 @@ class NpuJob:
 
     def write_onnx(self, seed: int = 0) -> None:
         """Export (another) network, as the GPU stage does."""
-        path, persons = self.workspace / "gpu/st_gcn.onnx", self.inventory.get("persons", "both")
+        folder, persons = self.workspace / "gpu", self.inventory.get("persons", "both")
+        paths = [folder / "st_gcn.onnx", folder / "model.json"]
 
         def action() -> dict[str, Any]:
-            onnx.save(network(seed, persons), path)
+            onnx.save(network(seed, persons), paths[0])
+            write_json(paths[1], KINETICS.as_json(persons))
             return {}
 
-        Manifest(self.workspace).perform(Step("export", "gpu", {"seed": seed, "persons": persons}, [path], action))
+        Manifest(self.workspace).perform(Step("export", "gpu", {"seed": seed, "persons": persons}, paths, action))
 
     def exports(self, model: onnx.ModelProto) -> None:
         """Have the GPU host's Python export `model`, whatever is asked for; all else it does itself."""
         path, python = self.folder / "exported.onnx", self.folder / "gpu-python"
         onnx.save(model, path)
+        persons = "nonempty" if model.graph.input[0].type.tensor_type.shape.dim[-1].dim_value == 1 else "both"
+        write_json(Path(f"{path}.json"), KINETICS.as_json(persons))
         python.write_text(
             f"""#!/bin/bash
 [ "$2" = -m ] || exec {sys.executable} "$@"
-while [ $1 != --onnx ]; do shift; done
-cp {path} $2
+while [ $# -gt 0 ]; do
+    case $1 in
+        --onnx) cp {path} $2 ;;
+        --card) cp {path}.json $2 ;;
+    esac
+    shift
+done
 """
         )
         python.chmod(0o755)

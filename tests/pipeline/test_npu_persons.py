@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from deploy.errors import KitError
+from deploy.pipeline.index import read_index
 from deploy.stages import tune
-from stgcn.index import load_persons
 from tests.pipeline.npu_job import SAMPLES, NpuJob, logits, network
 from tests.pipeline.test_npu_accuracy import TOLERANCE
 
@@ -49,8 +49,8 @@ def test_the_clips_logits_are_those_of_both_persons(job: NpuJob, capsys: Any) ->
 @pytest.mark.full
 def test_who_is_not_seen_is_not_sent(job: NpuJob) -> None:
     job.accuracy()
-    sent = sorted((job.folder / "npu-a/data").rglob("*.bin"), key=lambda path: int(path.stem))
-    places = load_persons(job.workspace / "gpu/persons.json").places
+    sent = sorted((job.folder / "npu-a").rglob("*.bin"), key=lambda path: int(path.stem))
+    places = read_index(job.workspace / "gpu/persons.json").inputs[0].places
     assert len(sent) == len(places) == GIVEN
     for path, (clip, person) in zip(sent, places, strict=True):
         assert path.read_bytes() == job.clips[clip, ..., person].tobytes()

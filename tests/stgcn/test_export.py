@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import torch
 
 from stgcn.dataset import CLASSES, CLIP_SHAPE
 from stgcn.errors import InputError
-from stgcn.index import load_persons, write_index
+from stgcn.fold import fold
+from stgcn.index import write_index
 from stgcn.model import ST_GCN_18
 from tests.stgcn.conftest import random_clips, write_labels
 
@@ -100,10 +102,11 @@ def _by_persons(session: Any, clips: np.ndarray, folder: Path) -> np.ndarray:
     """The clips' logits from those of the persons whom the index finds in them."""
     np.save(str(folder / "val_data.npy"), clips)
     write_index(folder / "val_data.npy", write_labels(folder / "val_label.pkl", [0] * len(clips)), folder)
-    persons = load_persons(folder / "persons.json")
-    assert persons.samples == 2 * len(clips) - 3  # of four who are empty, one is a sample
-    samples = np.stack([clips[clip][..., [person]] for clip, person in persons.places])
-    return persons.of_clips(session.run(["output1"], {"input1": samples})[0])
+    persons = json.loads((folder / "persons.json").read_text())
+    places = persons["inputs"][0]["places"]
+    assert len(places) == 2 * len(clips) - 3  # of four who are empty, one is a row
+    rows = np.stack([clips[clip][..., [person]] for clip, person in places])
+    return fold(session.run(["output1"], {"input1": rows})[0], np.array(persons["rows"]))
 
 
 @pytest.mark.parametrize(

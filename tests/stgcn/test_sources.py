@@ -48,8 +48,8 @@ def test_an_array_of_another_form_is_indexed_as_the_rows_it_stands_for(
     np.save(str(tmp_path / "rows.npy"), expected)
     index.write_index(tmp_path / "rows.npy", labels, tmp_path / "b", 2)
     of_form, of_rows = (json.loads((tmp_path / folder / "dataset.json").read_text()) for folder in "ab")
-    assert (of_form["file"], of_rows["file"]) == ("rows.npy", None)
-    assert of_form["shards"] == of_rows["shards"]
+    assert (of_form["inputs"][0]["file"], of_rows["inputs"][0]["file"]) == ("rows.npy", None)
+    assert of_form["inputs"][0]["shards"] == of_rows["inputs"][0]["shards"]
     in_place = open_rows(tmp_path / "rows.npy", tmp_path / "arrays", KINETICS)
     assert Path(str(in_place.filename)) == tmp_path / "rows.npy"
 
@@ -147,7 +147,7 @@ def test_a_folder_of_json_is_read_by_the_converters_rule(tmp_path: Path) -> None
 def test_a_folder_of_json_is_indexed(tmp_path: Path) -> None:
     labels = write_folder(tmp_path)
     made = index.write_index(tmp_path / "kinetics_val", labels, tmp_path / "out")
-    assert (made["names"], made["file"]) == (["a.json", "b.x.json"], "rows.npy")
+    assert (made["names"], made["inputs"][0]["file"]) == (["a.json", "b.x.json"], "rows.npy")
     assert np.load(str(tmp_path / "out" / "labels.npy")).tolist() == [0, 3]
     rows = open_rows(tmp_path / "kinetics_val", tmp_path / "out", KINETICS)
     assert np.array_equal(rows, open_source(tmp_path / "kinetics_val", labels, KINETICS)[0].read(0, 2))

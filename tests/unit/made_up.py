@@ -16,11 +16,15 @@ from deploy.evidence.logits import DIGESTS, LOGITS, DeviceLogits, write_logits
 from deploy.inventory import Inventory
 from deploy.npu import ais_bench
 from deploy.pipeline.manifest import Step, write_json
+from deploy.pipeline.model import find
 from deploy.stages import throughput
-from stgcn.dataset import CLASSES, CLIP_SHAPE
+from stgcn.cards import KINETICS
+from stgcn.dataset import CLIP_SHAPE
 from stgcn.files import sha256_file
 
 SIZES = (1, 4)
+CARD = find(KINETICS.name, Path()).card
+CLASSES = KINETICS.classes
 SAMPLES = 13
 TOOLS = {
     "soc_version": "Ascend310P3",
@@ -105,11 +109,15 @@ def _gpu_stage(context: Context, clips: np.ndarray, names: list[str], labels: li
     def preprocess() -> dict[str, Any]:
         np.save(folder / "labels.npy", np.array(labels, np.int64))
         shard = {"first": 0, "count": SAMPLES, "sha256": hashlib.sha256(clips.tobytes()).hexdigest()}
-        write_json(folder / "dataset.json", {"format": 1, "samples": SAMPLES, "names": names, "shards": [shard]})
+        array = {"name": "input1", "file": None, "dtype": "float32", "shape": list(CLIP_SHAPE), "shards": [shard]}
+        index = {"format": 2, "samples": SAMPLES, "names": names, "rows": None, "inputs": [array]}
+        write_json(folder / "dataset.json", index)
         return {}
 
-    def write(name: str, content: Any) -> Any:
-        return lambda: {"bytes": (folder / name).write_bytes(content)}
+    def export() -> dict[str, Any]:
+        (folder / "st_gcn.onnx").write_bytes(b"onnx")
+        write_json(folder / "model.json", KINETICS.as_json())
+        return {}
 
     def reference_logits() -> dict[str, Any]:
         np.save(folder / "reference.npy", reference)
@@ -120,7 +128,8 @@ def _gpu_stage(context: Context, clips: np.ndarray, names: list[str], labels: li
     paths = [folder / "labels.npy", folder / "dataset.json"]
     context.perform(Step("preprocess", "gpu", data, paths, preprocess, run))
     inputs = {"checkpoint": checkpoint, "variant": "reference", "tools": tools}
-    context.perform(Step("export", "gpu", inputs, [folder / "st_gcn.onnx"], write("st_gcn.onnx", b"onnx"), run))
+    exported = [folder / "st_gcn.onnx", folder / "model.json"]
+    context.perform(Step("export", "gpu", inputs, exported, export, run))
     inputs = {"checkpoint": checkpoint, "data": digest["data"], "tools": tools}
     context.perform(Step("reference", "gpu", inputs, [folder / "reference.npy"], reference_logits, run))
 
@@ -137,7 +146,7 @@ def _npu_stages(context: Context, size: int, names: list[str], logits: np.ndarra
         return {"simulated": True}
 
     def accuracy() -> dict[str, Any]:
-        write_logits(DeviceLogits(names, logits), folder)
+        write_logits(DeviceLogits(names, [logits]), folder, CARD)
         return {"simulated": True, "units": {"npu-a:0": 1}}
 
     def benchmark() -> dict[str, Any]:
@@ -166,6 +175,7 @@ def _npu_stages(context: Context, size: int, names: list[str], logits: np.ndarra
     context.perform(Step(f"convert/bs{size}", "npu-a", inputs, [om, folder / "atc.log"], convert, command))
     inputs = {
         "om": steps[f"convert/bs{size}"]["outputs"][f"npu/bs{size}/{om.name}"]["sha256"],
+        "onnx": steps["export"]["outputs"]["gpu/st_gcn.onnx"]["sha256"],
         "dataset": steps["preprocess"]["outputs"]["gpu/dataset.json"]["sha256"],
         "batch_size": size,
         **TOOLS,

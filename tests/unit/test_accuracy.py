@@ -27,13 +27,15 @@ def test_several_devices_have_work_for_each_where_there_is_enough(samples: int, 
     assert len(plan(samples, batch_size, devices)) >= min(batches, devices) // 2
 
 
-def part(unit: Unit) -> np.ndarray:
-    return np.repeat(np.arange(unit.first, unit.first + unit.count, dtype=np.float32)[:, None], 400, axis=1)
+def part(unit: Unit) -> list[np.ndarray]:
+    rows = np.arange(unit.first, unit.end, dtype=np.float32)
+    return [np.repeat(rows[:, None], 400, axis=1), rows.astype(np.int64)]
 
 
 def test_parts_are_joined_by_sample_whatever_their_order() -> None:
     units = [Unit(8, 5), Unit(0, 8)]
-    assert join({unit: part(unit) for unit in units}, 13)[:, 0].tolist() == list(range(13))
+    logits, second = join({unit: part(unit) for unit in units}, 13)
+    assert logits[:, 0].tolist() == second.tolist() == list(range(13))
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "a failed step": (
         edit_manifest("accuracy/bs4", "state", value="FAILED"),
-        r"accuracy/bs4: its last run has not ended well",
+        r"accuracy/bs4: its last run failed",
     ),
     "half an entry": (
         lambda w: edit(w / "manifest.json", lambda d: d["steps"]["reference"].pop("seconds")),

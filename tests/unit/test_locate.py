@@ -10,9 +10,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from deploy.errors import KitError
 from deploy.evidence import blocks
 from deploy.stages.locate import located
+from stgcn.blocks import add_block_outputs
+from stgcn.errors import InputError
 
 
 def network(count: int = 10, layout: str = "tv") -> onnx.ModelProto:
@@ -47,14 +48,14 @@ def network(count: int = 10, layout: str = "tv") -> onnx.ModelProto:
 @pytest.mark.parametrize("layout", ["tv", "vt"])
 def test_the_ten_blocks_become_outputs(layout: str) -> None:
     model = network(layout=layout)
-    assert blocks.add_block_outputs(model) == [f"out{i}" for i in range(10)]
+    assert add_block_outputs(model) == [f"out{i}" for i in range(10)]
     onnx.checker.check_model(model)
     assert [value.name for value in model.graph.output] == ["output1", *(f"out{i}" for i in range(10))]
 
 
 def test_a_graph_of_another_network_is_refused() -> None:
-    with pytest.raises(KitError, match="the ONNX has 9 blocks"):
-        blocks.add_block_outputs(network(9))
+    with pytest.raises(InputError, match="the ONNX has 9 blocks"):
+        add_block_outputs(network(9))
 
 
 def test_nearness_is_that_of_the_worst_sample() -> None:
@@ -81,7 +82,7 @@ def errors(first_bad: int | None, bad: float = 0.5) -> list[dict[str, Any]]:
         (errors(7), errors(None), "7", "block 7 is the first .* 0.5 would have passed; precision_mode=wide mends it"),
         (errors(7), errors(7), "7", "block 7 .* does not change it, so it is not a matter of fp16"),
         (errors(7), errors(9), "7", "block 7 .* moves it to 9"),
-        (errors(11), errors(None), "logits", "the classifier behind block 10 is the first"),
+        (errors(11), errors(None), "logits", "what follows the last block is the first"),
         (errors(7), "atc refuses", "7", "precision_mode=wide was refused: atc refuses"),
         (errors(3, float("nan")), errors(None), "3", "block 3 is the first"),
     ],

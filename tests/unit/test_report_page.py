@@ -185,7 +185,7 @@ def test_a_page_that_lacks_a_drawing_is_made_again_once_its_clip_is_there(
 
     context = made_up.make(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(transfer, "read_clip", refuse)
+        patch.setattr(transfer, "read_row", refuse)
         score.run(context)
     steps = context.manifest.steps
     assert steps["report"]["facts"]["drawn"] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import re
 from typing import Any
@@ -11,8 +12,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from deploy.evidence.scores import Score
 from deploy.report import summary as of
 from deploy.report.table import as_text, table, to_csv
+from stgcn.metrics import score
+from tests.unit.made_up import CARD
 
 DEVICE = {"chip": "310P3", "soc_version": "Ascend310P3", "simulated": True, "cann": "6.0.RC1", "driver": "22.0.2"}
 FIGURE = {
@@ -25,17 +29,20 @@ def evidence(samples: int = 50, **changes: Any) -> of.Evidence:
     random = np.random.default_rng(3)
     reference = random.standard_normal((samples, 400)).astype(np.float32)
     labels = np.where(random.random(samples) < 0.7, reference.argmax(1), random.integers(0, 400, samples))
-    given = {
+    given: dict[str, Any] = {
+        "card": CARD,
         "device": DEVICE,
         "names": [f"clip-{i}" for i in range(samples)],
         "labels": labels,
-        "reference": reference,
-        "logits": {1: reference, 4: reference},
+        "reference": [reference],
+        "logits": {1: [reference], 4: [reference]},
         "figures": {1: FIGURE, 4: None},
         "gate": 0.01,
         "published": None,
     }
-    return of.Evidence(**(given | changes))
+    given |= changes
+    scores = {size: Score(**score(outputs[0], labels)) for size, outputs in given["logits"].items()}
+    return of.Evidence(**given, reference_score=Score(**score(reference, labels)), scores=scores)
 
 
 def ranked_hits(logits: np.ndarray, labels: np.ndarray, k: int) -> int:
@@ -46,8 +53,8 @@ def ranked_hits(logits: np.ndarray, labels: np.ndarray, k: int) -> int:
 
 def test_hits_are_those_of_a_plain_ranking_of_every_sample() -> None:
     given = evidence()
-    logits = given.reference.round(1)  # ties
-    found = of.accuracy(logits, given.labels)
+    logits = given.reference[0].round(1)  # ties
+    found = of.summary(evidence(logits={1: [logits]}))["batches"][0]
     assert (found["top1_hits"], found["top5_hits"]) == tuple(ranked_hits(logits, given.labels, k) for k in (1, 5))
     assert found["top1"] == found["top1_hits"] / 50
 
@@ -79,11 +86,11 @@ def test_the_worst_cosine_and_the_error_that_just_passes_are_told() -> None:
 
 def test_a_flipped_sample_is_listed_described_and_judged() -> None:
     given = evidence()
-    right = int(np.flatnonzero(given.reference.argmax(1) == given.labels)[0])
-    changed = given.reference.copy()
+    right = int(np.flatnonzero(given.reference[0].argmax(1) == given.labels)[0])
+    changed = given.reference[0].copy()
     other = (int(given.labels[right]) + 1) % 400
     changed[right, other] = 50
-    verdict = of.summary(evidence(logits={1: given.reference, 4: changed}))
+    verdict = of.summary(evidence(logits={1: given.reference, 4: [changed]}))
     whole, flipped = verdict["batches"]
     assert whole["passed"]
     assert not flipped["passed"]
@@ -99,7 +106,7 @@ def test_a_flipped_sample_is_listed_described_and_judged() -> None:
 
 def test_without_flips_the_nearest_samples_are_noted() -> None:
     given = evidence()
-    best = np.sort(given.reference, axis=1)
+    best = np.sort(given.reference[0], axis=1)
     margin = best[:, -1] - best[:, -2]
     noted = of.summary(given)["noted"]
     assert [sample["sample"] for sample in noted] == list(np.argsort(margin, kind="stable")[: of.NEAREST])
@@ -109,7 +116,7 @@ def test_without_flips_the_nearest_samples_are_noted() -> None:
 def test_confusions_are_counted_by_pair_and_named() -> None:
     logits = np.zeros((5, 400), np.float32)
     logits[[0, 1, 2, 3, 4], [7, 7, 7, 9, 2]] = 1
-    found = of.confused(logits, np.array([3, 3, 1, 9, 0]))
+    found = of.confused(logits, np.array([3, 3, 1, 9, 0]), CARD.classes or [])
     assert [(p["label"]["class"], p["predicted"]["class"], p["count"]) for p in found] == [
         (3, 7, 2),
         (0, 2, 1),
@@ -127,13 +134,13 @@ def test_confusions_are_counted_by_pair_and_named() -> None:
         ({"top1": 0.1, "top5": 0.5}, {"top1": 0.0, "top5": 0.5}, 1.0),
     ],
 )
-def test_the_relative_error_is_the_larger_of_two(found: Any, expected: Any, error: float) -> None:
-    assert of.relative_error(found, expected) == pytest.approx(error)
+def test_the_relative_error_is_the_largest_of_all_metrics(found: Any, expected: Any, error: float) -> None:
+    assert max(of.relative_errors(found, expected).values()) == pytest.approx(error)
 
 
 def test_the_published_accuracy_is_gated_too_where_it_is_comparable() -> None:
     given = evidence()
-    own = of.accuracy(given.reference, given.labels)
+    own = given.reference_score.metrics
     near = {"top1": own["top1"] * 1.005, "top5": own["top5"]}
     far = {"top1": own["top1"] * 1.02, "top5": own["top5"]}
     assert of.summary(evidence(published=near))["verdict"]["passed"]
@@ -164,6 +171,29 @@ def test_single_persons_are_labelled_and_have_a_rate_of_their_own() -> None:
     assert re.search(r"batch size, persons .* samples/s .* persons/s", told.getvalue())
     assert re.search(r"│ +4\.00 │ +4\.80 │ +✓ │", told.getvalue())
     assert [row["persons_per_sample"] for row in csv.DictReader(io.StringIO(to_csv(verdict)))] == ["1.2", "1.2"]
+
+
+def test_a_model_without_classes_is_judged_by_its_own_metrics_and_gates() -> None:
+    metric = CARD.metrics[0].model_copy(update={"key": "error", "title": "Error", "better": "lower", "unit": "number"})
+    loose = metric.model_copy(update={"key": "other", "gate": 0.5})
+    card = CARD.model_copy(update={"classes": None, "metrics": [metric, loose], "guide": None, "skeleton": None})
+    given = evidence(card=card)
+    fp32 = Score(metrics={"error": 2.0, "other": 1.0})
+
+    def judged(error: float, other: float) -> Any:
+        found = {size: Score(metrics={"error": error, "other": other}) for size in (1, 4)}
+        return of.summary(dataclasses.replace(given, reference_score=fp32, scores=found))
+
+    assert judged(2.019, 1.4)["verdict"]["passed"]
+    assert not judged(2.021, 1.4)["verdict"]["passed"]
+    assert not judged(2.0, 1.6)["verdict"]["passed"]
+    verdict = judged(2.0, 1.0)
+    assert verdict["noted"] == []
+    assert "confused" not in verdict["batches"][0]
+    told = io.StringIO()
+    Console(file=told, width=140).print(table(verdict))
+    assert "agreement" not in told.getvalue()
+    assert next(csv.DictReader(io.StringIO(to_csv(verdict))))["error"] == "2.0"
 
 
 @pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])

@@ -31,7 +31,7 @@ def relogit(context: Context, change: Callable[[np.ndarray], np.ndarray]) -> Non
     folder = context.workspace / "npu/bs4"
     names = [f"clip-{i:03}" for i in range(made_up.SAMPLES)]
     logits = change(np.load(folder / "logits.npy"))
-    write_logits(DeviceLogits(names[: len(logits)], logits), folder)
+    write_logits(DeviceLogits(names[: len(logits)], [logits]), folder, made_up.CARD)
     for name in ("logits.npy", "results.tsv"):
         digest = describe(folder / name)
         change_entry(

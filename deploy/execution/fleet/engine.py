@@ -7,6 +7,7 @@ only; a measurement takes all of both, so that nothing else is on its host.
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 import time
@@ -37,9 +38,9 @@ from deploy.execution.worker import Copy, NpuHost, Place, Result, Work
 from deploy.hosts.transfer import STREAMS
 from deploy.interrupt import ended_by_interrupt
 from deploy.inventory import Inventory
+from deploy.pipeline.index import Array, Index, Shard
 from deploy.workqueue import in_parallel
 from stgcn.files import atomic_write
-from stgcn.index import Index, Shard
 
 Item = TypeVar("Item")
 
@@ -77,7 +78,7 @@ class Fleet:
         KitError: a node offers other devices than the inventory lists.
     """
 
-    def __init__(self, inventory: Inventory, npus: Sequence[NpuHost], pack: Callable[[Index, Shard], bytes]) -> None:
+    def __init__(self, inventory: Inventory, npus: Sequence[NpuHost], pack: Callable[[Array, Shard], bytes]) -> None:
         self.npus, self._pack = npus, pack
         self._hosts = [_host_of(npu) for npu in npus]
         self._soc = f"accelerator_type:{npus[0].facts.soc_version}"
@@ -109,7 +110,11 @@ class Fleet:
 
     def send(self, model: Path, index: Index) -> None:
         self.put(Copy.of(model), model.read_bytes)
-        in_parallel(index.shards, STREAMS, lambda shard: self.put(shard, lambda: self._pack(index, shard)))
+        for array in index.inputs:
+            in_parallel(array.shards, STREAMS, functools.partial(self._put_shard, array))
+
+    def _put_shard(self, array: Array, shard: Shard) -> None:
+        self.put(shard, lambda: self._pack(array, shard))
 
     def put(self, what: Copy | Shard, read: Callable[[], bytes]) -> None:
         """Have something in the object store, from where each host that needs it fetches it once.
@@ -165,7 +170,7 @@ class Fleet:
         where: dict[str, Any] = {"label_selector": {"ray.io/node-id": f"in({','.join(self._eligible(work, need))})"}}
         if need.node_id:
             where = {"scheduling_strategy": pinned(need.node_id)}
-        needed: list[Copy | Shard] = [work.model, *work.clips.shards]
+        needed: list[Copy | Shard] = [work.model, *(shard for rows in work.inputs for shard in rows.shards)]
         refs = {what: self._objects[what] for what in needed}
         options = {"num_cpus": need.cpus, "resources": resources, "max_retries": 0, **where}
         task = self._task.options(**options).remote(self._members, work, refs)
@@ -249,7 +254,7 @@ def _reason(error: RayError) -> str:
 
 
 def _name(what: Copy | Shard) -> str:
-    return what.name if isinstance(what, Copy) else f"the shard at sample {what.first}"
+    return what.name if isinstance(what, Copy) else f"the shard at row {what.first}"
 
 
 def _resources(of: Mapping[str, float]) -> str:

@@ -16,15 +16,15 @@ from ray.exceptions import RayTaskError
 
 from deploy.containers import runtime
 from deploy.errors import KitError
-from deploy.execution.worker import Clips, Copy, NpuHost, Work, Worker
+from deploy.execution.worker import Copy, NpuHost, Rows, Work, Worker
 from deploy.hosts.exchange import Pipe
 from deploy.hosts.local import LocalHost
 from deploy.hosts.local_pipe import LocalPipe
 from deploy.hosts.remote.launch import ARGUMENTS
 from deploy.inventory import Inventory, Npu
 from deploy.npu.device import Facts, Smi
+from deploy.pipeline.index import Shard
 from stgcn.errors import InputError
-from stgcn.index import Shard
 
 TASKS = "tasks"  # of a host's kit folder
 VISIBLE = "ASCEND_RT_VISIBLE_DEVICES"  # Ray sets it, and CANN would number what is visible anew
@@ -85,7 +85,7 @@ class Keeper:
         os.environ.pop(VISIBLE, None)
         self._host = NodeHost(name, workspace)
         self._pipes: dict[int, Pipe] = {}
-        self._here: set[Copy | Shard] = set()
+        self._here: set[Copy | tuple[str, Shard]] = set()
         self._one_at_a_time = threading.Lock()
 
     def place(self) -> tuple[str, str, list[str]]:
@@ -105,8 +105,8 @@ class Keeper:
     def close(self, number: int) -> None:
         self._pipes.pop(number).close()
 
-    def receive(self, model: Copy, clips: Clips, refs: Mapping[Copy | Shard, Any]) -> None:
-        """Have a model and clips on the host: what is missing comes from Ray's object store.
+    def receive(self, model: Copy, inputs: Sequence[Rows], refs: Mapping[Copy | Shard, Any]) -> None:
+        """Have a model and its inputs' rows on the host: what is missing comes from Ray's object store.
 
         Raises:
             KitError: the host's own sentence, e.g. that its disk is full.
@@ -114,10 +114,12 @@ class Keeper:
         with self._one_at_a_time:
             if model not in self._here:
                 self._receive_model(model, refs[model])
-            missing = [shard for shard in clips.shards if shard not in self._here]
-            if missing:
-                self._receive_shards(clips, {shard: refs[shard] for shard in missing})
-            self._here |= {model, *missing}
+                self._here.add(model)
+            for rows in inputs:
+                missing = [shard for shard in rows.shards if (rows.name, shard) not in self._here]
+                if missing:
+                    self._receive_shards(rows, {shard: refs[shard] for shard in missing})
+                self._here |= {(rows.name, shard) for shard in missing}
 
     def _receive_model(self, model: Copy, ref: Any) -> None:
         path = str(model.on(self._host))
@@ -126,8 +128,8 @@ class Keeper:
             data = ray.get(ref)
             self._host.call("receive", {"path": path, "bytes": len(data), "sha256": model.sha256}, [data])
 
-    def _receive_shards(self, clips: Clips, refs: Mapping[Shard, Any]) -> None:
-        folder, size = clips.folder(self._host), clips.sample_bytes
+    def _receive_shards(self, rows: Rows, refs: Mapping[Shard, Any]) -> None:
+        folder, size = rows.folder(self._host), rows.row_bytes
         request = {"folder": str(folder), "clip_bytes": size, "shards": [asdict(shard) for shard in refs]}
         for shard, landed in zip(refs, self._host.call("landed", request)["clips"], strict=True):
             if landed < shard.count:
@@ -153,7 +155,7 @@ def perform(members: Mapping[str, Member], work: Work[Any], refs: Mapping[Copy |
     with member.folder() as folder:
         result, error = None, None
         try:
-            ray.get(member.keeper.receive.remote(work.model, work.clips, refs))
+            ray.get(member.keeper.receive.remote(work.model, work.inputs, refs))
             result = work(member.worker(context.get_accelerator_ids().get("NPU", [])), Path(folder))
         except InputError as refusal:
             # A keeper's arrives wrapped in a class of Ray's own.

@@ -11,6 +11,7 @@ import secrets
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +23,11 @@ import ray
 from deploy.containers.runtime import Native
 from deploy.execution.fleet.cluster import RayHost
 from deploy.execution.fleet.engine import Fleet
-from deploy.execution.worker import NO_CLIPS, Clips, Copy, NpuHost, Place, Worker
+from deploy.execution.worker import Copy, NpuHost, Place, Rows, Worker
 from deploy.inventory import ROOT, Inventory
 from deploy.npu.device import Facts, Smi
 from deploy.npu.smi import Chip
-from stgcn.index import Index, Shard
+from deploy.pipeline.index import Array, Shard
 
 DEVICES = 8
 
@@ -37,7 +38,7 @@ class Nothing:
 
     job: str
     model: Copy
-    clips: Clips = NO_CLIPS
+    inputs: Sequence[Rows] = ()
 
     def __call__(self, _worker: Worker, _folder: Path) -> None:
         return None
@@ -93,7 +94,7 @@ def _measure(tasks: int, folder: Path) -> Overhead:
     return Overhead((time.monotonic() - start) / tasks, (time.process_time() - used) / tasks)
 
 
-def _no_shard(_index: Index, _shard: Shard) -> bytes:
+def _no_shard(_array: Array, _shard: Shard) -> bytes:
     raise AssertionError
 
 

@@ -50,9 +50,9 @@ COMPUTE_LATENCY = ais_bench.Latency(
 
 
 def test_argument_lists() -> None:
-    assert ais_bench.infer_argv("python3", "a.om", "in", "out", "bs8", 1, 8) == shlex.split(
+    assert ais_bench.infer_argv("python3", "a.om", ["in", "mask"], "out", "bs8", 1, 8) == shlex.split(
         "python3 -m ais_bench --model a.om --device 1 --batchsize 8 "
-        "--input in --output out --output_dirname bs8 --outfmt BIN"
+        "--input in,mask --output out --output_dirname bs8 --outfmt BIN"
     )
     benchmark = shlex.split("python3 -m ais_bench --model a.om --device 0 --batchsize 8 --loop 100")
     assert ais_bench.benchmark_argv("python3", "a.om", 0, 8, loop=100, warmup=1) == benchmark

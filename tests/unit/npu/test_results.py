@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from deploy.errors import KitError
-from deploy.npu.results import match_results, summary_places
+from deploy.npu.results import match_results, only_output, summary_places
 
 FOLDER = "out/bs4"
 SAMPLES = ["0", "1", "2", "10"]
@@ -34,7 +34,7 @@ OLD_SUMMARY = {
 
 
 def match(listing: dict[str, int], summary: dict[str, Any] | None = None) -> list[str]:
-    return match_results(listing, summary, SAMPLES, FILLERS, FOLDER)
+    return match_results(listing, summary, SAMPLES, FILLERS, FOLDER, 1600)
 
 
 def test_summary_places_cover_the_eras() -> None:
@@ -82,7 +82,7 @@ def test_results_are_matched_to_samples(listing: dict[str, int], summary: dict[s
 
 def test_absolute_and_unnormalised_paths_are_the_same_folder() -> None:
     summary = {"filesinfo": {"0": entry("0", "0_0.bin", "/w/./out//bs4")}}
-    assert match_results(whole("0_0.bin"), summary, ["0"], set(), "/w/out/bs4/") == ["0_0.bin"]
+    assert match_results(whole("0_0.bin"), summary, ["0"], set(), "/w/out/bs4/", 1600) == ["0_0.bin"]
 
 
 def without(name: str) -> dict[str, int]:
@@ -142,4 +142,20 @@ def test_two_samples_do_not_share_a_result() -> None:
 def test_the_full_set_is_matched_in_linear_time() -> None:
     stems = [str(i) for i in range(19796)]
     listing = whole(*(f"{stem}_0.bin" for stem in stems))
-    assert match_results(listing, None, stems, set(), FOLDER) == list(listing)
+    assert match_results(listing, None, stems, set(), FOLDER, 1600) == list(listing)
+
+
+@pytest.mark.parametrize("summarised", [True, False])
+def test_each_of_two_outputs_is_matched_alone(summarised: bool) -> None:
+    listing = {"0_0.bin": 8, "0_1.bin": 4, "1_0.bin": 8, "1_1.bin": 4}
+    entry = {
+        str(i): {
+            "infiles": [f"/w/in/{i}.bin", f"/w/mask/{i}.bin"],
+            "outfiles": [f"{FOLDER}/{i}_{k}.bin" for k in (0, 1)],
+        }
+        for i in (0, 1)
+    }
+    summary = {"filesinfo": entry} if summarised else None
+    for output, size in ((0, 8), (1, 4)):
+        own = only_output(listing, summary, output)
+        assert match_results(*own, ["0", "1"], set(), FOLDER, size) == [f"0_{output}.bin", f"1_{output}.bin"]

@@ -1,0 +1,180 @@
+"""The steps, each declared once: what it reads, which settings and files it depends on, which command runs it.
+
+Its key, `--dry`, status, what the audit checks and in which order, reproduce.sh and the kept runs follow from here.
+What only the hosts know (the facts of a step's key: SoC, CANN, driver, tools) is added by the stage that runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from deploy.errors import KitError
+from deploy.inventory import Inventory
+from deploy.pipeline.build import Build
+from deploy.pipeline.index import FILES
+from deploy.pipeline.manifest import OK, key_of
+
+Entry = Mapping[str, Any]
+Settings = Callable[[Inventory, Build], Mapping[str, Any]]
+
+_PARTS = ("key", "inputs", "outputs", "facts", "commands", "host", "by", "revision", "started", "seconds")
+
+
+@dataclass(frozen=True)
+class Read:
+    """An input that an earlier step made: the output whose path ends with `output`, or that step's own input."""
+
+    name: str  # among the inputs of the reader
+    step: str  # {build} stands for the reader's
+    output: str = ""  # {index} stands for the file of the index for the reader's `persons`
+    title: str = ""  # in sentences
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A step, or one per build (`convert/bs8`)."""
+
+    name: str
+    command: str  # that runs it
+    folder: str  # of its reproduce.sh
+    per_build: bool = False
+    required: bool = True  # for a verdict
+    files: Sequence[str] = ()  # from outside the workspace: data, labels, checkpoint
+    package: bool = False  # runs a command of the model's package, whose sources count
+    reads: Sequence[Read] = ()
+    of_inventory: Callable[[Inventory], Mapping[str, Any]] = lambda _: {}
+    of_build: Settings = lambda _inventory, _build: {}
+
+
+def _convert(inventory: Inventory, build: Build) -> Mapping[str, Any]:
+    tuned = {"aoe_job_type": build.aoe_job_type} if build.aoe_job_type else {}
+    return {
+        "flags": dict(build.flags),
+        "batch_size": build.batch_size,
+        "persons": build.persons,
+        **tuned,
+        **inventory.environment,
+    }
+
+
+def _accuracy(inventory: Inventory, build: Build) -> Mapping[str, Any]:
+    return {"batch_size": build.batch_size, "persons": build.persons, **inventory.environment}
+
+
+def _throughput(inventory: Inventory, build: Build) -> Mapping[str, Any]:
+    return {**_accuracy(inventory, build), **inventory.benchmark.model_dump(exclude={"idle_timeout_s"})}
+
+
+_ONNX = Read("onnx", "export", ".onnx", "ONNX")
+_OM = Read("om", "convert/{build}", ".om", "OM")
+# fp16 can hide a change of the weights: what is reported of a changed checkpoint must have been measured with it.
+_ONNX_OF_OM = Read("onnx", "convert/{build}", title="ONNX")
+_INDEX = Read("dataset", "preprocess", "{index}", "dataset")
+_VERDICT = Read("summary", "score", "report/summary.json", "summary")
+
+GRAPH = (
+    Kind("preprocess", "make gpu-stage", "gpu", files=("data", "labels"), package=True),
+    Kind(
+        "export",
+        "make gpu-stage",
+        "gpu",
+        files=("checkpoint",),
+        package=True,
+        of_inventory=lambda inventory: {"variant": inventory.variant, "persons": inventory.persons},
+    ),
+    Kind(
+        "reference",
+        "make gpu-stage",
+        "gpu",
+        files=("checkpoint", "data"),
+        package=True,
+        reads=(Read("checkpoint", "export", title="checkpoint"), Read("data", "preprocess", title="data")),
+    ),
+    Kind("convert", "fab npu-convert", "npu/{build}", per_build=True, reads=(_ONNX,), of_build=_convert),
+    Kind("accuracy", "fab npu-bench", "npu/{build}", True, reads=(_OM, _ONNX_OF_OM, _INDEX), of_build=_accuracy),
+    Kind("throughput", "fab npu-bench", "npu/{build}", True, False, reads=(_OM, _ONNX_OF_OM), of_build=_throughput),
+    Kind("score", "make score", "report", of_inventory=lambda inventory: {"gate": inventory.gate}),
+    Kind("report", "make report", "report", reads=(_VERDICT, Read("data", "preprocess", title="data"))),
+)
+_BY_NAME = {kind.name: kind for kind in GRAPH}
+VERDICT = ("score", "report")  # what follows from the other steps
+
+
+def kind_of(step: str) -> Kind:
+    """The declaration of a step; one that `npu-tune` or another export runs has its kind's."""
+    return _BY_NAME.get(step.partition("/")[0]) or Kind(step, f"fab {step}", step)
+
+
+def steps(batch_sizes: Sequence[int]) -> list[str]:
+    """The names of the steps that a verdict rests on, makers before users."""
+    single = [kind.name for kind in GRAPH if not kind.per_build and kind.name not in VERDICT]
+    each = [kind.name for kind in GRAPH if kind.per_build]
+    return [*single, *(f"{name}/bs{size}" for size in batch_sizes for name in each)]
+
+
+def command_of(step: str) -> str:
+    """The command that runs a step."""
+    return kind_of(step).command
+
+
+def reads_of(step: str, persons: str = "both") -> Iterator[Read]:
+    """What a step reads, its build and index filled in."""
+    build = step.partition("/")[2]
+    for read in kind_of(step).reads:
+        output = read.output.format(build=build, index=f"/{FILES[persons]}")
+        yield Read(read.name, read.step.format(build=build), output, read.title)
+
+
+def made(entries: Mapping[str, Entry], read: Read) -> Any:
+    """What is read, as the step before recorded it: a sha256, or that step's own input; None where there is none."""
+    entry = entries.get(read.step)
+    if entry is None:
+        return None
+    if not read.output:
+        return entry["inputs"].get(read.name)
+    found = (output["sha256"] for path, output in entry["outputs"].items() if path.endswith(read.output))
+    return next(found, None)
+
+
+def inputs(entries: Mapping[str, Entry], step: str, inventory: Inventory, build: Build | None = None) -> dict[str, Any]:
+    """The inputs of a step's key that this side knows, but for files and sources."""
+    kind = kind_of(step)
+    read = {read.name: made(entries, read) for read in reads_of(step, build.persons if build else inventory.persons)}
+    return {**read, **kind.of_inventory(inventory), **(kind.of_build(inventory, build) if build else {})}
+
+
+def folders(entries: Mapping[str, Entry]) -> dict[str, list[str]]:
+    """The workspace's folders that hold a reproduce.sh, and the steps of each, in their order."""
+    found: dict[str, list[str]] = {}
+    sizes = [int(name[len("convert/bs") :]) for name in entries if name.startswith("convert/bs")]
+    for step in (*steps(sorted(sizes)), *VERDICT):
+        folder = kind_of(step).folder.format(build=step.partition("/")[2])
+        found.setdefault(folder, []).append(step)
+    return found
+
+
+def check(entries: Mapping[str, Entry], step: str) -> None:
+    """Whether `step` ran to its end on what the steps before it made.
+
+    Raises:
+        KitError: its entry is missing, of a run that failed, altered, or of other files than the manifest's.
+    """
+    entry, command = entries.get(step), command_of(step)
+    if entry is None:
+        raise KitError(f"{step}: manifest.json has no entry for it; run `{command}` first")
+    if entry["state"] != OK:
+        why = f" ({entry['error']})" if "error" in entry else ""
+        raise KitError(f"{step}: its last run failed{why}; run `{command}` again")
+    if missing := [part for part in _PARTS if part not in entry]:
+        raise KitError(f"{step}: its manifest entry lacks {', '.join(missing)}; run `{command} --fresh`")
+    if key_of(entry["inputs"]) != entry["key"]:
+        raise KitError(f"{step}: the inputs in its manifest entry are not those that its key was made of")
+    for read in reads_of(step, entry["inputs"].get("persons", "both")):
+        found, expected = entry["inputs"][read.name], made(entries, read)
+        if found != expected:
+            raise KitError(
+                f"{step}: its {read.title} (sha256 {str(found)[:12]}) is not that of {read.step} "
+                f"({str(expected)[:12]}); run `{command}` again"
+            )

@@ -1,0 +1,81 @@
+"""The ten blocks of ST-GCN in an exported graph as outputs of their own, for `fab locate` (docs/own-model.md):
+
+python -m stgcn.blocks --onnx st_gcn.onnx --output st_gcn_blocks.onnx --result blocks.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any, Dict, List, Mapping, Optional, Sequence
+
+from stgcn import onnx_model
+from stgcn.cards import add_model_option, card_of
+from stgcn.errors import InputError, run_main
+from stgcn.files import atomic_write
+
+BLOCKS = 10
+_KERNEL = (1, 9)  # of the temporal convolution, of which each block has one; no other kernel is longer than 1
+
+
+def add_block_outputs(model: Any) -> List[str]:
+    """Make the output of each block an output of the ONNX `model` too; their names, in the blocks' order.
+
+    A block is found by its 9x1 convolution and ends at the next ReLU, in the reference graph and the fused one alike.
+
+    Raises:
+        InputError: there are not ten.
+    """
+    import onnx
+
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    types = {value.name: value for value in graph.value_info}
+    users: Dict[str, List[Any]] = {}
+    for node in graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node)
+    names = [_end_of_block(node, users) for node in graph.node if _is_temporal(node)]
+    if len(names) != BLOCKS or not all(names):
+        raise InputError(
+            f"the ONNX has {len(names)} blocks with a 9x1 convolution and a ReLU behind it, not {BLOCKS}; "
+            "set `variant: reference` or `fused` in the inventory"
+        )
+    for name in names:
+        model.graph.output.append(types.get(name) or onnx.helper.make_tensor_value_info(name, 1, None))
+    return [str(name) for name in names]
+
+
+def _is_temporal(node: Any) -> bool:
+    kernel = next((tuple(a.ints) for a in node.attribute if a.name == "kernel_shape"), ())
+    return node.op_type == "Conv" and tuple(sorted(kernel)) == _KERNEL
+
+
+def _end_of_block(node: Any, users: Mapping[str, Sequence[Any]]) -> Optional[str]:
+    """The output of the first ReLU behind a node; None where its output branches or ends before."""
+    while node.op_type != "Relu":
+        following = users.get(node.output[0], [])
+        if len(following) != 1:
+            return None
+        node = following[0]
+    return str(node.output[0])
+
+
+def main(argv: Optional[List[str]] = None) -> None:
+    """Write a graph whose blocks' outputs are outputs too."""
+    parser = argparse.ArgumentParser(prog="python -m stgcn.blocks", description=main.__doc__)
+    add_model_option(parser)
+    parser.add_argument("--onnx", required=True, help="the exported model")
+    parser.add_argument("--output", required=True, help="ONNX file to write")
+    parser.add_argument("--result", required=True, help="JSON file to write: the blocks and the names of their outputs")
+    options = parser.parse_args(argv)
+    card_of(options.model)
+    model = onnx_model.load(options.onnx)
+    blocks = [{"name": str(i), "output": output} for i, output in enumerate(add_block_outputs(model), start=1)]
+    with atomic_write(options.output) as file:
+        file.write(model.SerializeToString(deterministic=True))
+    with atomic_write(options.result) as file:
+        file.write(json.dumps({"format": 1, "blocks": blocks}).encode())
+
+
+if __name__ == "__main__":
+    run_main(main)

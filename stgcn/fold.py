@@ -1,0 +1,52 @@
+"""The samples' logits from those of their rows (docs/own-model.md):
+
+    python -m stgcn.fold --index persons.json --rows rows.npy --outputs logits.npy [--model NAME]
+
+The rows of a clip of ST-GCN are its persons, whose mean is taken: the classifier is linear. mmaction2's are clips of a
+sample, whose softmax is averaged (`average_clips='prob'`).
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import List, Optional
+
+import numpy as np
+
+from stgcn import npy, plain_json
+from stgcn.cards import add_model_option, card_of
+from stgcn.errors import InputError, run_main
+from stgcn.files import atomic_write
+
+
+def fold(logits: np.ndarray, rows: np.ndarray, softmax: bool = False) -> np.ndarray:
+    """float32 (samples, classes) from (rows, classes); `rows` is (samples, rows per sample)."""
+    if softmax:
+        logits = np.exp(logits - logits.max(axis=1, keepdims=True))
+        logits /= logits.sum(axis=1, keepdims=True)
+    mean: np.ndarray = logits[rows].mean(axis=1, dtype=np.float32)
+    return mean
+
+
+def main(argv: Optional[List[str]] = None) -> None:
+    """Fold the rows' logits to the samples'."""
+    parser = argparse.ArgumentParser(prog="python -m stgcn.fold", description=main.__doc__)
+    add_model_option(parser)
+    parser.add_argument("--index", required=True, help="dataset.json or persons.json of stgcn.index")
+    parser.add_argument("--samples", type=int, help="fold the first so many (default: all)")
+    parser.add_argument("--rows", required=True, help=".npy of the rows' logits")
+    parser.add_argument("--outputs", required=True, help=".npy to write")
+    options = parser.parse_args(argv)
+    softmax = card_of(options.model).rows_per_sample > 1
+    try:
+        logits, content = npy.load(options.rows), plain_json.load(options.index)
+        rows = content["rows"] or [[i] for i in range(content["samples"])]
+        folded = fold(logits, np.array(rows[: options.samples]), softmax)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(f"can't fold {options.rows} by {options.index} ({error}): make them again") from error
+    with atomic_write(options.outputs) as file:
+        np.save(file, folded)
+
+
+if __name__ == "__main__":
+    run_main(main)
