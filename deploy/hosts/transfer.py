@@ -136,7 +136,7 @@ def _wanted(array: Array, first: int, count: int) -> dict[str, Any]:
 
 
 def clip_path(shards: Sequence[Shard], folder: PurePosixPath, sample: int) -> PurePosixPath:
-    """Where `push_clips` puts a sample of one of `shards`."""
+    """Where `push_rows` puts a sample of one of `shards`."""
     first = next(s.first for s in shards if s.first <= sample < s.first + s.count)
     return folder / str(first) / f"{sample}.bin"
 

@@ -29,8 +29,8 @@ from deploy.hosts.remote.launch import ARGUMENTS, payload
 from deploy.hosts.remote.operations import OPERATIONS
 from deploy.hosts.remote.protocol import MAGIC
 from deploy.hosts.replies import REPLIES
+from deploy.pipeline.index import Array, Shard
 from deploy.pipeline.manifest import Manifest, Step
-from stgcn.index import Index, Shard
 
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\x9b31m\x1bP1$r\x1b\\"
 DIGEST = {"bytes": 1, "sha256": "0" * 64}
@@ -136,9 +136,9 @@ def test_a_sha256_of_other_bytes_leaves_no_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("clips", [[], [1, 1]])
 def test_shards_that_were_not_asked_for_are_refused(clips: list[int], tmp_path: Path) -> None:
     host = lie(tmp_path, {"clips": clips, "codecs": []})
-    index = Index(1, ["a"], [Shard(0, 1, "0" * 64)], None)
+    array = Array("input1", None, "float32", (1,), (Shard(0, 1, "0" * 64),))
     with pytest.raises(KitError, match="was asked for 1"):
-        transfer.push_clips(host, PurePosixPath("/data.npy"), index, host, PurePosixPath("/clips"))
+        transfer.push_rows(host, PurePosixPath("/data.npy"), array, host, PurePosixPath("/clips"))
 
 
 @pytest.mark.parametrize("error", ["gone", ESCAPES + "a\nb\r\tc\ud800"])

@@ -23,8 +23,8 @@ from deploy.hosts.local import LocalHost
 from deploy.hosts.over_ssh import SSHHost
 from deploy.hosts.remote.launch import payload
 from deploy.inventory import Npu
+from deploy.pipeline.index import Array, Shard
 from stgcn.dataset import CLIP_BYTES, CLIP_SHAPE
-from stgcn.index import Index, Shard
 from tests.system.conftest import clips_of
 from tests.system.network import Network
 
@@ -45,11 +45,11 @@ class Dataset:
             Shard(first, SHARD, hashlib.sha256(bits[first : first + SHARD]).hexdigest())
             for first in range(0, CLIPS, SHARD)
         ]
-        self.index = Index(CLIPS, list(map(str, range(CLIPS))), shards)
+        self.index = Array("input1", None, "float32", CLIP_SHAPE, tuple(shards))
         self.there = host.kit / "clips" / "set"
 
     def push(self, source: Host, host: Host) -> transfer.Pushed:
-        return transfer.push_clips(source, PurePosixPath(self.path), self.index, host, self.there)
+        return transfer.push_rows(source, PurePosixPath(self.path), self.index, host, self.there)
 
     def landed(self) -> int:
         """Clips that are on the NPU host, whole shards or not."""
@@ -120,7 +120,7 @@ def test_zeros_are_not_sent_whatever_the_host_unpacks_with(
     dataset.raw = np.zeros((CLIPS, CLIP_BYTES), np.uint8)
     zeros = hashlib.sha256(bytes(SHARD * CLIP_BYTES)).hexdigest()
     shards = [Shard(s.first, SHARD, zeros) for s in dataset.index.shards]
-    dataset.index = Index(CLIPS, list(map(str, range(CLIPS))), shards)
+    dataset.index = Array("input1", None, "float32", CLIP_SHAPE, tuple(shards))
     host.operations = [python, *host.operations[1:]]
     assert dataset.push(control, host).wire_bytes < CLIPS * CLIP_BYTES / 50
     assert dataset.arrived()
