@@ -287,14 +287,14 @@ FAULTS = (
         "deploy/stages/throughput.py",
         "(max(rates) - min(rates)) / statistics.median(rates)",
         "max(rates) - min(rates)",
-        "tests/unit tests/pipeline/test_npu_throughput.py",
+        "tests/unit/test_throughput.py",
     ),
     Fault(
         "the mean latency is the median's",
         "deploy/stages/throughput.py",
         '"mean": statistics.mean(latency.mean for latency in latencies)',
         '"mean": statistics.mean(latency.p99 for latency in latencies)',
-        "tests/unit/test_audit.py tests/pipeline/test_npu_throughput.py",
+        "tests/unit/test_throughput.py",
     ),
     Fault(
         "a figure of a device that became busy is not marked",
