@@ -10,10 +10,17 @@ import numpy as np
 import pytest
 import torch
 
+from deploy.containers.engine import ARRAYS
+from deploy.hosts.remote.folders import KIT
 from stgcn.dataset import load_labels
+from stgcn.sources import ROWS
 from tests.pipeline.conftest import Job
 
 pytestmark = pytest.mark.full
+
+
+def rows_of(job: Job) -> Path:
+    return job.workspace / KIT / ARRAYS / ROWS
 
 
 def write_folder(sample: Path, folder: Path) -> dict[str, str]:
@@ -50,13 +57,13 @@ def test_a_folder_and_a_training_tools_checkpoint_run_to_a_verdict(
     summary = json.loads((job.workspace / "report" / "summary.json").read_text())
     assert summary["verdict"]["passed"] is True
     reference = np.load(job.workspace / "gpu" / "reference.npy")
-    rows = np.load(job.workspace / "arrays" / "rows.npy", mmap_mode="r")
+    rows = np.load(rows_of(job), mmap_mode="r")
     assert rows.shape == (len(reference), 3, 300, 18, 2)
     assert "holds" in job.fab("audit")
 
-    (job.workspace / "arrays" / "rows.npy").unlink()
+    (rows_of(job)).unlink()
     job.fab("gpu-stage")
-    assert np.array_equal(np.load(job.workspace / "arrays" / "rows.npy", mmap_mode="r"), rows)
+    assert np.array_equal(np.load(rows_of(job), mmap_mode="r"), rows)
 
     one = next((tmp_path / "kinetics-skeleton" / "kinetics_val").iterdir())
     one.write_text(one.read_text() + "\n")
@@ -70,4 +77,4 @@ def test_a_warning_of_the_dataset_is_said_each_time(sample: Path, tmp_path: Path
     job = make_job(dataset={"data": str(tmp_path / "d.npy"), "labels": str(sample / "val_label.pkl")})
     for _ in range(2):
         assert "subtract 0.5" in " ".join(job.fab("gpu-stage").split())
-    assert np.array_equal(np.load(job.workspace / "arrays" / "rows.npy"), clips)
+    assert np.array_equal(np.load(rows_of(job)), clips)
