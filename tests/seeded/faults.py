@@ -365,7 +365,7 @@ FAULTS = (
         "stgcn/cards.py",
         '{"top1": 0.3160, "top5": 0.5368}',
         '{"top1": 0.5368, "top5": 0.3160}',
-        "tests/stgcn/test_cards.py",
+        "tests/unit/test_inventory.py",
     ),
     Fault(
         "a file that arrived damaged is kept",

@@ -45,3 +45,19 @@ def test_every_module_has_a_row() -> None:
 def test_the_rooms_exist() -> None:
     assert len(ROWS) > 5
     assert [room for rooms in ROWS for room in rooms if not (ROOT / room).exists()] == []
+
+
+# A model's own numbers, names and files: what deploy/ must know comes from gpu/model.json (docs/own-model.md).
+OF_A_MODEL = re.compile(r"\bCLASSES\b|\bCLIP_|\btop[15]\b|\bst_gcn\b|\b400\b|129600")
+UTILITIES = {"files", "errors", "npy", "plain_json", "onnx_model", "cards", "skeletons"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "deploy").rglob("*.py")), ids=lambda path: path.relative_to(ROOT).as_posix()
+)
+def test_deploy_knows_no_model(path: Path) -> None:
+    """Images are built of the kit's own package, so they may name it."""
+    used = {module.stem for module in imports(path) if module.parent == ROOT / "stgcn"} - UTILITIES - {"__init__"}
+    assert not used
+    if "containers" not in path.parts:
+        assert not OF_A_MODEL.findall(path.read_text())

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from deploy import inventory
 from deploy.errors import KitError
+from deploy.pipeline.model import find, published
 
 NPU = "npu: [{name: a, connection: local}]\n"
 
@@ -128,4 +129,12 @@ def test_any_bytes_are_an_inventory_or_a_sentence(tmp_path_factory: pytest.TempP
 
 
 def test_the_published_accuracy_is_the_publishers() -> None:
-    assert inventory.Reference().model_dump() == {"top1": 0.3160, "top5": 0.5368, "samples": 19796}
+    whole = inventory.Inventory.model_validate({"npu": [{"name": "a"}]})
+    card = find(whole.model, Path()).card
+    assert published(whole, card) == {"top1": 0.3160, "top5": 0.5368, "samples": 19796}
+
+
+def test_a_reference_of_an_unknown_metric_is_refused() -> None:
+    whole = inventory.Inventory.model_validate({"npu": [{"name": "a"}], "reference": {"top3": 0.5, "samples": 10}})
+    with pytest.raises(KitError, match=r"reference\.top3"):
+        published(whole, find(whole.model, Path()).card)
