@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Dict
 
@@ -11,9 +12,11 @@ import torch
 
 from stgcn import sample
 from stgcn.accuracy import top_k_hits
+from stgcn.cards import card_of
 from stgcn.checkpoint import load_model
 from stgcn.dataset import load_labels, open_clips, read_clips
 from stgcn.errors import InputError
+from stgcn.sources import open_source
 
 
 def make(folder: Path, samples: int, classes: int, seed: int = 0) -> Dict[str, bytes]:
@@ -88,3 +91,19 @@ def test_a_bad_option_is_told(tmp_path: Path, option: Any, fault: str) -> None:
     with pytest.raises(InputError, match=fault):
         sample.main(["--output_dir", str(tmp_path / "out"), *option])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["st_gcn.ntu-xsub", "mmaction.stgcn-3d", "mmaction.stgcnpp-2d"])
+def test_a_sample_of_another_model_is_one_that_it_takes(name: str, tmp_path: Path) -> None:
+    card = card_of(name)
+    sample.main(["--output_dir", str(tmp_path), "--model", name, "--samples", "4", "--classes", "3"])
+    data, labels, checkpoint = (tmp_path / file for file in json.loads((tmp_path / "sample.json").read_text()).values())
+    source, named = open_source(data, labels, card)
+    assert (source.samples, len(named.names)) == (4 * card.rows_per_sample, 4)
+    rows = np.stack([source.read(card.rows_per_sample * i, 1)[0] for i in range(4)])
+    assert rows.shape == (4, *card.row_shape)
+    with torch.no_grad():
+        logits = load_model(checkpoint, card)(torch.from_numpy(rows)).numpy()
+    seen = {int(label) for label in named.labels}
+    assert all(int(best) in seen for best in logits.argmax(axis=1))
