@@ -140,6 +140,7 @@ def _mmaction(network: str, title: str, skeleton: Skeleton, sha256: str, top1: f
         row_shape=(2, 100, len(skeleton.joints), 3),  # persons; frames; joints; x, y and score or z
         published=Published(16487, sha256, {"top1": top1}),
         rows_per_sample=10,  # clips that the test pipeline takes of a sample
+        capabilities=("fold", "labels", "sample"),
     )
 
 

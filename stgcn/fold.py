@@ -14,6 +14,7 @@ from typing import List, Optional
 import numpy as np
 
 from stgcn import npy, plain_json
+from stgcn.accuracy import mean_softmax
 from stgcn.cards import add_model_option, card_of
 from stgcn.errors import InputError, run_main
 from stgcn.files import atomic_write
@@ -22,8 +23,7 @@ from stgcn.files import atomic_write
 def fold(logits: np.ndarray, rows: np.ndarray, softmax: bool = False) -> np.ndarray:
     """float32 (samples, classes) from (rows, classes); `rows` is (samples, rows per sample)."""
     if softmax:
-        logits = np.exp(logits - logits.max(axis=1, keepdims=True))
-        logits /= logits.sum(axis=1, keepdims=True)
+        return mean_softmax(logits[rows])
     mean: np.ndarray = logits[rows].mean(axis=1, dtype=np.float32)
     return mean
 

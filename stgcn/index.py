@@ -154,7 +154,9 @@ def _indices(
     whole.cut()
     single.cut()
     file = ROWS if clips.conversion else None
-    contents = {DATASET: _content(card, "both", {"file": file, "shards": whole.as_json()}, names)}
+    every = card.rows_per_sample
+    of_sample = [list(range(first, first + every)) for first in range(0, whole.count, every)] if every > 1 else None
+    contents = {DATASET: _content(card, "both", {"file": file, "shards": whole.as_json()}, names, of_sample)}
     if persons:
         array = {"file": file, "step": persons, "places": places, "shards": single.as_json()}
         contents[PERSONS_FILE] = _content(card, "nonempty", array, names, rows)

@@ -11,9 +11,9 @@ from typing import List, Optional
 import numpy as np
 
 from stgcn.cards import add_model_option, card_of
-from stgcn.dataset import load_labels
 from stgcn.errors import run_main
 from stgcn.files import atomic_write
+from stgcn.sources import labels_of
 
 
 def main(argv: Optional[List[str]] = None) -> None:
@@ -23,7 +23,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     parser.add_argument("--label_path", required=True, help="val_label.pkl")
     parser.add_argument("--output", required=True, help=".npy to write")
     options = parser.parse_args(argv)
-    labels = load_labels(options.label_path, card_of(options.model)).labels
+    labels = labels_of(options.label_path, card_of(options.model)).labels
     with atomic_write(options.output) as file:
         np.save(file, labels)
 

@@ -17,6 +17,7 @@ from typing import Any, List, Optional
 import numpy as np
 import torch
 
+from stgcn.accuracy import mean_softmax
 from stgcn.cards import KINETICS, Card, add_model_option, card_of
 from stgcn.checkpoint import load_model
 from stgcn.dataset import check_finite, read_clips
@@ -38,8 +39,9 @@ def write_reference(
     card: Card = KINETICS,
     array_dir: Optional[PathLike] = None,
 ) -> None:
-    """Write the logits of all clips, float32 (N, classes), as .npy.
+    """Write the logits of all samples, float32 (N, classes), as .npy.
 
+    Where a model has several rows per sample, what is written is their softmax's mean, as stgcn.fold makes it.
     Raises InputError for a bad checkpoint or array (see load_state_dict, open_rows), a clip or logits with NaN or
     infinity, a device that torch hasn't, or a place that can't be written.
     """
@@ -58,9 +60,14 @@ def write_reference(
     except OSError as error:
         raise unwritable(part, error) from error
     with atomic_write(output) as file, part.open("rb") as rows:
-        header = {"descr": LOGITS_DTYPE.str, "fortran_order": False, "shape": (len(clips), card.classes)}
+        samples = len(clips) // card.rows_per_sample
+        header = {"descr": LOGITS_DTYPE.str, "fortran_order": False, "shape": (samples, card.classes)}
         np.lib.format.write_array_header_1_0(file, header)
-        shutil.copyfileobj(rows, file)
+        if card.rows_per_sample == 1:
+            shutil.copyfileobj(rows, file)
+        else:
+            logits = np.fromfile(rows, LOGITS_DTYPE).reshape(samples, card.rows_per_sample, card.classes)
+            file.write(mean_softmax(logits).astype(LOGITS_DTYPE).data)
     remove(part)
 
 

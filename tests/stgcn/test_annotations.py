@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pickle
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Callable, Dict, List
 import numpy as np
 import pytest
 
-from stgcn import annotations
+from stgcn import annotations, fold, index
 from stgcn.cards import card_of
 from stgcn.errors import InputError
 from stgcn.sources import open_source
@@ -185,3 +186,27 @@ class TestFiles:
         (tmp_path / "x.pkl").write_bytes(content[: int(share * len(content))])
         with pytest.raises(InputError, match="isn't an annotation file"):
             annotations.Annotations(tmp_path / "x.pkl", FLAT)
+
+
+def test_the_index_has_the_rows_of_each_sample_and_the_fold_their_score(tmp_path: Path) -> None:
+    path, model = write(tmp_path / "ntu60_2d.pkl", [flat("a", label=3), flat("b", frames=120)]), "mmaction.stgcn-2d"
+    index.main(
+        ["--model", model, "--data_path", str(path), "--label_path", str(path), "--output_dir", str(tmp_path / "gpu")]
+    )
+    content = json.loads((tmp_path / "gpu" / "dataset.json").read_text())
+    assert (content["samples"], content["names"]) == (2, ["a", "b"])
+    assert content["rows"] == [list(range(10)), list(range(10, 20))]
+    (array,) = content["inputs"]
+    assert (array["file"], array["shape"]) == ("rows.npy", list(FLAT.row_shape))
+    rows = np.load(str(tmp_path / "gpu" / "rows.npy"))
+    assert array["shards"] == [{"first": 0, "count": 20, "sha256": hashlib.sha256(rows.tobytes()).hexdigest()}]
+    assert np.load(str(tmp_path / "gpu" / "labels.npy")).tolist() == [3, 7]
+    assert not (tmp_path / "gpu" / "persons.json").exists()
+
+    logits = np.random.RandomState(0).normal(size=(20, 60)).astype(np.float32)
+    np.save(str(tmp_path / "rows_logits.npy"), logits)
+    argv = ["--index", str(tmp_path / "gpu" / "dataset.json"), "--rows", str(tmp_path / "rows_logits.npy")]
+    fold.main(["--model", model, *argv, "--outputs", str(tmp_path / "logits.npy")])
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    wanted = [shares[:10].mean(axis=0), shares[10:].mean(axis=0)]
+    np.testing.assert_allclose(np.load(str(tmp_path / "logits.npy")), wanted, rtol=1e-5)
