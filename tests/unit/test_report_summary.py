@@ -73,15 +73,16 @@ def test_equal_logits_pass_with_nothing_to_tell() -> None:
 
 def test_the_worst_cosine_and_the_error_that_just_passes_are_told() -> None:
     given = evidence()
-    changed = given.reference.copy()
-    changed[7] = -changed[7]
-    (batch,) = of.summary(evidence(logits={1: changed}))["batches"]
+    changed = given.reference[0].copy()
+    right = int(np.flatnonzero(changed.argmax(1) == given.labels)[0])
+    changed[right] = -changed[right]
+    (batch,) = of.summary(evidence(logits={1: [changed]}))["batches"]
     assert batch["cosine_min"] == pytest.approx(-1)
     assert batch["cosine_median"] == pytest.approx(1)
     error = batch["relative_error"]
     assert error > 0
     for gate, passed in ((error, True), (error * 0.999, False)):
-        assert of.summary(evidence(logits={1: changed}, gate=gate))["verdict"]["passed"] is passed
+        assert of.summary(evidence(logits={1: [changed]}, gate=gate))["verdict"]["passed"] is passed
 
 
 def test_a_flipped_sample_is_listed_described_and_judged() -> None:
