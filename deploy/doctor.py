@@ -21,7 +21,7 @@ from deploy.containers.engine import Engine
 from deploy.context import Context
 from deploy.errors import KitError
 from deploy.hosts.host import Completed, Host
-from deploy.hosts.ssh import NotTrusted, Refused, Unreachable
+from deploy.hosts.ssh import KeyNotAccepted, NotTrusted, Refused, Unreachable
 from deploy.inventory import Gpu, Npu
 from deploy.npu import ais_bench, atc
 from deploy.npu.device import PROBE_TIMEOUT_S, Facts, Smi, read_era
@@ -79,16 +79,15 @@ def _examine(context: Context, section: Gpu | Npu) -> Iterator[Check]:
     try:
         host = context.connect(section) if isinstance(section, Npu) else context.gpu.host
     except NotTrusted as error:
-        yield Check(section.name, "key trusted", False, str(error), "fab trust")
+        yield Check(section.name, "key trusted", False, str(error), "ask its owner" if error.final else "fab trust")
         return
-    except Refused as error:
+    except KeyNotAccepted as error:
         copy = ["ssh-copy-id", *(["-i", section.key] if section.key else []), *_ssh_target(section)]
         yield Check(section.name, "login", False, str(error), shlex.join(copy))
         return
-    except Unreachable as error:
-        yield Check(
-            section.name, "reachable", False, str(error), shlex.join(["ssh", "-v", *_ssh_target(section), "true"])
-        )
+    except (Refused, Unreachable) as error:
+        what = "login" if isinstance(error, Refused) else "reachable"
+        yield Check(section.name, what, False, str(error), shlex.join(["ssh", "-v", *_ssh_target(section), "true"]))
         return
     except KitError as error:
         yield Check(section.name, "helper", False, str(error), "correct the inventory")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deploy.errors import KitError
-from deploy.hosts.ssh import Changed, Client, Distrusted, NotTrusted, Refused, Unreachable
+from deploy.hosts.ssh import Changed, Client, Distrusted, KeyNotAccepted, NotTrusted, Refused, Unreachable
 
 SAID_CHARACTERS = 300  # of what another program said
 SUGGESTED_OPTION = {
@@ -231,7 +231,7 @@ def _denied(story: _Story) -> KitError | None:
     locked = next(
         (f"; {name} has a passphrase: ssh-add {name} as well" for name in offered if _has_passphrase(name)), ""
     )
-    return Refused(
+    return KeyNotAccepted(
         f"{story.login}: none of your keys was accepted (it takes {found[1]}); add the public one to its "
         f"authorized_keys, or name another with `key` in the inventory{locked}"
     )

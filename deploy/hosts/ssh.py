@@ -60,6 +60,10 @@ class Refused(KitError):  # noqa: N818
     """A host that does not let us log in."""
 
 
+class KeyNotAccepted(Refused):
+    """A host that would let in another key."""
+
+
 class Unreachable(KitError):  # noqa: N818
     """A host that does not answer, or with which no connection can be agreed on."""
 
