@@ -56,6 +56,7 @@ class TestCutShort:
 
         monkeypatch.setattr(ST_GCN_18, "forward", counted)
 
+    @pytest.mark.full
     def test_the_same_inputs_go_on(self, model: ST_GCN_18) -> None:
         reference.write_reference(*self.inputs)
         assert sum(self.computed) == SAMPLES - 2
