@@ -43,7 +43,7 @@ class Card:
     variants: Tuple[str, ...] = ("reference",)
     persons: Tuple[str, ...] = ("both",)
     sources: Tuple[str, ...] = ("stgcn",)
-    capabilities: Tuple[str, ...] = ("fold", "labels")
+    capabilities: Tuple[str, ...] = ("fold", "labels", "draw")
     files: Optional[Mapping[str, str]] = None
     guide: Optional[Mapping[str, Any]] = None
 

@@ -13,7 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 from markupsafe import Markup
 
 from deploy.containers.runtime import bare
-from deploy.report import charts, skeletons
+from deploy.report import charts
+from deploy.report.drawings import Drawings
 from deploy.report.table import agreement_of, to_csv, worst_error
 from stgcn import plain_json
 
@@ -51,13 +52,13 @@ def render(
     entries: Mapping[str, Mapping[str, Any]],
     steps: Sequence[str],
     run: str,
-    drawings: Mapping[int, Mapping[str, Any]],
+    drawings: Drawings,
     previous: Previous | None = None,
 ) -> str:
     """The page of a verdict.
 
-    `entries` is the manifest's, `steps` those to show, `run` the id it is kept under, `drawings` the noted samples'
-    clips (`skeletons.drawing`); a sample without one is listed, not drawn.
+    `entries` is the manifest's, `steps` those to show, `run` the id it is kept under, `drawings` those of the
+    noted samples; a sample without one is listed, not drawn.
 
     Raises:
         ValueError: the summary is of another form.
@@ -77,7 +78,7 @@ def _values(
     summary: Mapping[str, Any],
     entries: Mapping[str, Mapping[str, Any]],
     run: str,
-    drawings: Mapping[int, Mapping[str, Any]],
+    drawings: Drawings,
     previous: Previous | None,
 ) -> dict[str, Any]:
     """What the template is given."""
@@ -107,8 +108,8 @@ def _values(
         "timeline": every,
         "total_s": sum(step["seconds"] for step in every),
         "run": run,
-        "drawings": {str(sample): drawing for sample, drawing in drawings.items()},
-        "skeleton": skeletons.skeleton(),
+        "drawings": {str(sample): drawing for sample, drawing in (drawings.samples or {}).items()},
+        "skeleton": drawings.skeleton,
         "figures": _figures(measured, guide, summary["device"]["simulated"]),
         "figures_of_accuracy": {
             "margins": _inline(charts.margins(**batches[worst]["margins"])) if "margins" in batches[worst] else ""

@@ -16,7 +16,8 @@ from deploy.inventory import ROOT
 from deploy.pipeline import graph
 from deploy.pipeline.manifest import Manifest, Step, digest_of
 from deploy.pipeline.sources import sources_sha256
-from deploy.report import page, skeletons
+from deploy.report import page
+from deploy.report.drawings import Drawings, draw
 from stgcn import plain_json
 from stgcn.files import atomic_write
 
@@ -61,7 +62,7 @@ def make(context: Context) -> None:
             text = page.render(summary, entries, names, run, drawings, previous)
         with atomic_write(path) as stream:
             stream.write(text.encode())
-        return {"drawn": sorted(drawings)}
+        return {"drawn": sorted(drawings.samples or {})}
 
     step = Step("report", "control", inputs, [path], action, [command("report")])
     context.perform(step, fresh=undrawn)
@@ -91,16 +92,17 @@ def _measurements(manifest: Manifest) -> dict[str, str]:
     return {name: entry["started"] for name, entry in manifest.steps.items() if name.startswith("throughput/")}
 
 
-def _drawings(context: Context, samples: Sequence[int]) -> dict[int, dict[str, Any]]:
-    """The clips of `samples` as the page draws them; one that its host does not give up is left out, and told of."""
-    found: dict[int, dict[str, Any]] = {}
+def _drawings(context: Context, samples: Sequence[int]) -> Drawings:
+    """The first row of each of `samples`, drawn; one that its host does not give up is left out, and told of."""
     if not samples or "draw" not in context.model.card.capabilities:
-        return found
-    array = context.index().inputs[0]
-    path = context.array_file(array)
+        return Drawings()
+    index = context.index()
+    array = index.inputs[0]
+    path, found = context.array_file(array), {}
     for sample in samples:
+        row = sample if index.rows is None else index.rows[sample][0]
         try:
-            found[sample] = skeletons.drawing(transfer.read_row(context.gpu.host, path, array, sample))
+            found[sample] = transfer.read_row(context.gpu.host, path, array, row)
         except KitError as error:
             say(f"  {error}; it is not drawn", "yellow")
-    return found
+    return draw(context.model, found)

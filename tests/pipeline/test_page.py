@@ -12,9 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploy.report import page, skeletons
+from deploy.evidence.scores import Score
+from deploy.pipeline.model import Model, find
+from deploy.report import page
+from deploy.report.drawings import draw
 from deploy.report.summary import Evidence, summary
-from stgcn.dataset import CLASSES
+from stgcn.cards import CARDS
+from stgcn.metrics import score
 from tests.pipeline.browser import Browser
 
 pytestmark = pytest.mark.full
@@ -33,16 +37,18 @@ RUN_AXE = """axe.run().then((found) => found.violations.filter((v) => ["serious"
     .map((v) => [v.id, v.nodes.map((n) => n.html.slice(0, 120))]))"""
 
 
-def verdict(samples: int, simulated: bool, bad: int | None) -> dict[str, Any]:
+def verdict(model: str, samples: int, simulated: bool, bad: int | None) -> dict[str, Any]:
     """A summary of made-up logits; batch size `bad` is far off fp32, and 16 is noisy."""
+    card = find(model, Path("no folder")).card
+    assert card.classes
     random = np.random.default_rng(samples)
-    labels = random.integers(0, CLASSES, samples)
-    reference = random.standard_normal((samples, CLASSES)).astype(np.float32)
+    labels = random.integers(0, len(card.classes), samples)
+    reference = random.standard_normal((samples, len(card.classes))).astype(np.float32)
     reference[np.arange(samples), labels] += random.choice([4, 0.5], samples, p=[0.4, 0.6])
     logits, figures = {}, {}
     for size in SIZES:
         error = 0.35 if size == bad else 1e-3
-        logits[size] = reference + np.float32(error) * random.standard_normal(reference.shape, np.float32)
+        logits[size] = [reference + np.float32(error) * random.standard_normal(reference.shape, np.float32)]
         spread = 0.08 if size == 16 else 0.004
         rates = sorted(1000 * size / (2.6 + 4.4 * size) * (1 + spread * random.uniform(-1, 1, 3)))
         ms = 1000 * size / rates[1]
@@ -63,20 +69,28 @@ def verdict(samples: int, simulated: bool, bad: int | None) -> dict[str, Any]:
     device = {"chip": "310P3", "soc_version": "Ascend310P3", "cann": "8.0.RC3", "driver": "24.1.rc3"}
     return summary(
         Evidence(
-            {**device, "simulated": simulated}, [f"clip-{i:05}" for i in range(samples)], labels, reference, logits,
-            figures, 0.01, None,
+            card=card,
+            device={**device, "simulated": simulated},
+            names=[f"clip-{i:05}" for i in range(samples)],
+            labels=labels,
+            reference=[reference],
+            logits=logits,
+            reference_score=Score(**score(reference, labels)),
+            scores={size: Score(**score(outputs[0], labels)) for size, outputs in logits.items()},
+            figures=figures,
+            gate=0.01,
+            published=None,
         )
-    )  # fmt: skip
+    )
 
 
-def walker(sample: int) -> np.ndarray:
-    """A clip of two persons whose joints swing about a standing pose."""
-    clip = np.zeros((3, 300, 18, 2), np.float32)
-    pose = np.random.default_rng(sample).uniform(-0.1, 0.1, (2, 1, 18, 2))
-    pose[1, 0] += np.linspace(-0.4, 0.4, 18)[:, None]
-    clip[:2] = pose + 0.03 * np.sin(np.arange(300) / 10)[None, :, None, None]
-    clip[2] = 0.9
-    return clip
+def walker(model: Model, sample: int) -> np.ndarray:
+    """A row of two persons whose joints swing about a pose."""
+    shape = model.card.inputs[0].shape
+    frames = np.arange(shape[1])
+    row = np.random.default_rng(sample).uniform(-0.3, 0.3, (shape[0], 1, *shape[2:])) + np.zeros(shape)
+    swing = 0.03 * np.sin(frames / 10)
+    return (np.abs(row) + swing[None, :, None, None]).astype(np.float32)
 
 
 def entries(devices: int) -> dict[str, Any]:
@@ -112,11 +126,13 @@ def entries(devices: int) -> dict[str, Any]:
     return found
 
 
+KINETICS = "st_gcn.kinetics"
 CASES: dict[str, dict[str, Any]] = {
-    "demo": {"samples": 48, "simulated": True, "bad": None},
-    "passed": {"samples": 19796, "simulated": False, "bad": None},
-    "failed": {"samples": 19796, "simulated": False, "bad": 8},
+    "demo": {"model": KINETICS, "samples": 48, "simulated": True, "bad": None},
+    "passed": {"model": KINETICS, "samples": 19796, "simulated": False, "bad": None},
+    "failed": {"model": KINETICS, "samples": 19796, "simulated": False, "bad": 8},
 }
+OTHERS = [name for name in CARDS if name != KINETICS]
 
 
 @pytest.fixture(scope="module")
@@ -131,9 +147,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     @functools.cache
     def make(name: str) -> tuple[Path, dict[str, Any]]:
-        found = verdict(**CASES[name])
-        ran = entries(1 if name == "demo" else 4)
-        drawings = {noted["sample"]: skeletons.drawing(walker(noted["sample"])) for noted in found["noted"]}
+        case = CASES.get(name) or {**CASES["demo"], "model": name}
+        found, model = verdict(**case), find(case["model"], Path("no folder"))
+        ran = entries(1 if case["simulated"] else 4)
+        drawings = draw(model, {noted["sample"]: walker(model, noted["sample"]) for noted in found["noted"]})
         previous = page.Previous("20251231T235959-0123456789abcdef", dict.fromkeys(SIZES, 200.0))
         text = page.render(found, ran, list(ran), "20260101T100000-0123456789abcdef", drawings, previous)
         path = folder / f"{name}.html"
@@ -178,6 +195,18 @@ def test_the_page_is_whole_accessible_and_true(
 @pytest.mark.parametrize("name", CASES)
 def test_the_page_stays_small(pages: Any, name: str) -> None:
     assert pages(name)[0].stat().st_size < MOST_BYTES
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_model_s_bodies_are_drawn(browser: Browser, pages: Any, name: str) -> None:
+    path, found = pages(name)
+    browser.problems.clear()
+    browser.open(path, "zh", 1440, 900, dark=False)
+    drawn = browser.evaluate("[...document.querySelectorAll('canvas')].map((n) => n.toDataURL().length)")
+    assert len(drawn) == len(found["noted"])
+    assert min(drawn) > 3000
+    assert found["model"]["title"] in browser.evaluate("document.querySelector('h1').innerText")
+    assert browser.problems == []
 
 
 def test_a_failure_says_which_batch_size_by_how_much_and_what_next(browser: Browser, pages: Any) -> None:

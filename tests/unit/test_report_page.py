@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import pytest
 
 from deploy.context import Context
 from deploy.errors import KitError
 from deploy.hosts import transfer
-from deploy.report import charts, page, skeletons
+from deploy.report import charts, page
+from deploy.report.drawings import Drawings
 from deploy.stages import report, score
 from tests.unit import made_up
 
@@ -142,7 +141,7 @@ def test_ids_are_unique(text: str) -> None:
 def test_a_real_device_does_not_look_simulated(scored: Context, text: str) -> None:
     summary = made_up.read(scored.workspace / "report/summary.json")
     summary["device"]["simulated"] = False
-    html = page.render(summary, scored.manifest.steps, ["export"], "20260101T000000-00000000", {})
+    html = page.render(summary, scored.manifest.steps, ["export"], "20260101T000000-00000000", Drawings())
     shown = html[html.index("</style>") : html.index('<script type="application/json"')]
     assert 'class="badge simulated"' not in shown
     assert "played" not in shown
@@ -157,7 +156,7 @@ def test_what_a_host_or_dataset_calls_itself_stays_text(scored: Context) -> None
     evil = "</script><script>alert(1)</script>"
     summary["noted"][0]["name"] = summary["device"]["cann"] = evil
     entry = scored.manifest.steps["export"] | {"host": evil, "commands": [[evil]]}
-    html = page.render(summary, {"export": entry}, ["export"], "run", {})
+    html = page.render(summary, {"export": entry}, ["export"], "run", Drawings())
     assert "<script>alert" not in html
     assert page.embedded_summary(html) == summary
 
@@ -194,22 +193,3 @@ def test_a_page_that_lacks_a_drawing_is_made_again_once_its_clip_is_there(
     written = (context.artefact("report") / "report.html").stat()
     report.run(context)
     assert (context.artefact("report") / "report.html").stat() == written
-
-
-class TestSkeleton:
-    def test_a_clip_keeps_its_persons_frames_and_shape(self) -> None:
-        clip = np.zeros((3, 300, 18, 2), np.float32)
-        clip[0, :100, :, 1] = np.linspace(-0.4, 0.4, 18)
-        clip[1, :100, :, 1] = np.linspace(0, 0.2, 18)
-        clip[2, :100, :, 1] = 0.5
-        clip[2, :100, 3, 1] = 0
-        found = skeletons.drawing(clip)
-        joints = np.frombuffer(base64.b64decode(found["joints"]), np.uint8).reshape(50, 1, 18, 2)
-        assert (found["persons"], found["frames"], found["width"]) == (1, 50, 254)
-        assert found["height"] == pytest.approx(254 / 4, abs=1)
-        assert joints[0, 0, 0].tolist() == [0, 0]
-        assert joints[0, 0, 17].tolist() == [254, found["height"]]
-        assert joints[0, 0, 3].tolist() == [255, 255]
-
-    def test_an_empty_clip_is_nobody(self) -> None:
-        assert skeletons.drawing(np.zeros((3, 300, 18, 2), np.float32))["persons"] == 0
