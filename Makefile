@@ -21,8 +21,9 @@ FAB := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/fab
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: export INVENTORY = inventory.demo$(if $(RUNTIME),-$(RUNTIME)).yaml
-demo: $(VENV)/kit work/sample/st_gcn.sample.pth ## the whole job on this machine: sample data, simulated NPU, verdict; RUNTIME=docker: in the images
+demo: export INVENTORY = $(if $(MODEL),work/demo-$(notdir $(MODEL))/inventory.yaml,inventory.demo$(if $(RUNTIME),-$(RUNTIME)).yaml)
+demo: $(VENV)/kit work/sample/st_gcn.sample.pth ## the whole job on this machine: sample data, simulated NPU, verdict; RUNTIME=docker: in the images; MODEL=NAME
+	@$(if $(MODEL),$(BIN)/python -m deploy.demo "$(MODEL)")
 	@$(FAB) gpu-stage npu-convert npu-bench score
 
 gpu-image: $(VENV)/kit ## build stgcn-gpu (settings: docs/images.md)
@@ -115,7 +116,7 @@ lock: $(VENV)/dev ## write the locks again from requirements/*.in
 	@docker/npu/lock.sh $(abspath $(BIN)/uv)
 
 clean: ## remove the workspace of the demo and every cache; inventories' workspaces stay
-	@rm -rf work/demo work/sample work/interrupted work/soak .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf work/demo work/demo-* work/sample work/interrupted work/soak .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 work/sample/st_gcn.sample.pth: | $(VENV)/kit
 	@$(BIN)/python -m stgcn.sample --output_dir $(@D)
