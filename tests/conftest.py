@@ -25,7 +25,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Quickness())
     for name in OF_MAKE:  # what `make test` was told is not for the makes that tests run
         os.environ.pop(name, None)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has what it runs in the background ignore
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads would wait for work busily
 
 
@@ -33,6 +32,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if FULL & set(item.path.parents):
             item.add_marker("full")
+
+
+def pytest_runtest_setup() -> None:
+    """As in a process of its own: a shell has what it runs in the background ignore SIGINT, and a test that imports the
+    fabfile takes over its first seconds' handlers, which end the process."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
