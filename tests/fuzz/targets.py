@@ -128,7 +128,7 @@ def _evidence(context: Context) -> None:
     for look in (
         lambda: status.print_status(context),
         lambda: compare.print_comparison(run, run),
-        lambda: audit.audit(run, {name: Path(path) for name, path in files.items()}, lambda _: None),
+        lambda: audit.audit(run, context.model, {name: Path(path) for name, path in files.items()}, lambda _: None),
         lambda: score.run(context),
     ):
         try:
@@ -145,7 +145,7 @@ def _known_hosts(path: Path) -> None:
 
 def _load_logits(path: Path) -> None:
     seeds.place_kept(path.parent, *({LOGITS, DIGESTS} - {path.name}))
-    read_logits(path.parent, [f"clip-{i:03}" for i in range(made_up.SAMPLES)])
+    read_logits(path.parent, [f"clip-{i:03}" for i in range(made_up.SAMPLES)], made_up.CARD)
 
 
 def _checkpoint(path: Path) -> object:
