@@ -42,7 +42,7 @@ def open_clips(path: PathLike, card: Card = KINETICS) -> np.memmap:
     """
     header, offset, size = array_header(path)
     shape = _checked_shape(path, header, card)
-    expected = offset + int(np.prod(shape)) * CLIP_DTYPE.itemsize
+    expected = offset + shape[0] * int(np.prod(shape[1:])) * CLIP_DTYPE.itemsize  # exact, however much is claimed
     if size != expected:
         raise InputError(
             f"{path} is {size} bytes and its header promises {expected}: it was cut short or damaged, copy it again"
