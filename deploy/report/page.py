@@ -85,6 +85,7 @@ def _values(
     batches = summary["batches"]
     measured = [batch for batch in batches if batch["throughput"]]
     worst = _worst(batches)
+    classified = "confused" in batches[worst]
     guide = {} if summary["device"]["simulated"] else {int(k): v for k, v in summary["guide"]["throughput"].items()}
     every = _timeline(entries)
     return {
@@ -93,8 +94,8 @@ def _values(
         "header": _header(entries) | {"model": summary["model"]["name"]},
         "metrics": summary["metrics"],
         "agreement": agreement_of(summary),
-        "classified": "confused" in batches[worst],
-        "contents": [part for part in _CONTENTS if part[0] not in _OF_CLASSES or "confused" in batches[worst]],
+        "classified": classified,
+        "contents": [part for part in _CONTENTS if classified or part[0] not in _OF_CLASSES],
         "references": _references(summary),
         "worst": worst,
         "best": _best(batches),
