@@ -11,25 +11,30 @@ from deploy import interrupt
 interrupt.end_at_once()  # until a task begins
 
 import functools
+import inspect
 import os
 import re
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from invoke import Exit, task
+from invoke import task
 
 from deploy.errors import KitError
-from stgcn.errors import InputError, sentence
-from stgcn.files import FULL
 
 if TYPE_CHECKING:
     from deploy.context import Context
     from deploy.inventory import Inventory
+    from deploy.outcome import Outcome
 
 HELP = {
     "dry": "print what would run, on which host, and run nothing",
     "fresh": "ignore what is cached",
     "force": "measure a busy device too; the figure is marked",
+}
+REPORTS = {
+    "json": "print one JSON document on standard output, all else on standard error (docs/ci.md)",
+    "junit": "also write the checks to this file as JUnit XML",
 }
 
 
@@ -53,33 +58,29 @@ def _whole_number(flag: str, text: str) -> int:
     return int(text)
 
 
-def _told(body: Callable[..., None]) -> Callable[..., None]:
+def _told(body: Callable[..., Outcome | None]) -> Callable[..., None]:
     """A user's mistake is a sentence and a status, never a traceback."""
+    return _reporting()(body)
 
-    @functools.wraps(body)
-    def wrapper(*args: Any, **kwargs: Any) -> None:
-        from deploy.console import let_go_of_output, say
 
-        interrupt.install()
-        try:
-            body(*args, **kwargs)
-        except InputError as error:
-            raise Exit(f"error: {error}", code=1) from None
-        except OSError as error:
-            let_go_of_output()
-            reason = error.strerror or str(error) or type(error).__name__
-            way_out = "; make room and run the command again" if error.errno in FULL else ""
-            told = f"error: {error.filename or 'input or output'}: {reason}{way_out}"
-            raise Exit(sentence(told), code=1) from None
-        except MemoryError:
-            raise Exit(
-                "error: out of memory; close other programs, or run this on a machine with more", code=1
-            ) from None
-        except KeyboardInterrupt:
-            say("interrupted; run the command again to go on where it was", "yellow")
-            raise Exit(code=130) from None
+def _reporting(*options: str) -> Callable[[Callable[..., Outcome | None]], Callable[..., None]]:
+    """Give a task `options` among --json and --junit, for what its body returns."""
 
-    return wrapper
+    def decorate(body: Callable[..., Outcome | None]) -> Callable[..., None]:
+        @functools.wraps(body)
+        def wrapper(*args: Any, json: bool = False, junit: str = "", **kwargs: Any) -> None:
+            from deploy.command import carry_out
+
+            name, quiet = body.__name__.strip("_").replace("_", "-"), "--json" in sys.argv[1:]
+            act, summarised = functools.partial(body, *args, **kwargs), "junit" in options
+            carry_out(name, act, json=json, quiet=quiet, junit_file=junit, summarised=summarised)
+
+        signature, defaults = inspect.signature(body), {"json": False, "junit": ""}
+        added = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name]) for name in options]
+        wrapper.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *added])  # type: ignore[attr-defined]
+        return wrapper
+
+    return decorate
 
 
 @task(help={k: HELP[k] for k in ("dry", "fresh")})
@@ -122,14 +123,14 @@ def npu_tune(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untype
         tune.run(context)
 
 
-@task(name="score", help={k: HELP[k] for k in ("dry", "fresh")})
-@_told
+@task(name="score", help={**{k: HELP[k] for k in ("dry", "fresh")}, **REPORTS})
+@_reporting("json", "junit")
 def score_(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
     """Score the results against the labels and the fp32 reference: table, summary.json, verdict."""
     from deploy.stages import score
 
     with _context(dry=dry, fresh=fresh) as context:
-        score.run(context)
+        return score.run(context)
 
 
 @task(name="report", help={k: HELP[k] for k in ("dry", "fresh")})
@@ -153,33 +154,38 @@ def locate_(_c, samples="2", dry=False, fresh=False):  # type: ignore[no-untyped
         locate.run(context, count)
 
 
-@task(help={"run": "a kept run (id, its beginning, or latest) or a folder; the workspace itself by default"})
-@_told
+@task(
+    help={
+        "run": "a kept run (id, its beginning, or latest) or a folder; the workspace itself by default",
+        **REPORTS,
+    }
+)
+@_reporting("json", "junit")
 def audit(_c, run=""):  # type: ignore[no-untyped-def]
     """Recompute the chain from dataset to page; name the first thing that does not hold."""
     from deploy import audit as audits
 
-    audits.print_audit(_context(), run)
+    return audits.print_audit(_context(), run)
 
 
-@task(name="compare")
-@_told
+@task(name="compare", help={"json": REPORTS["json"]})
+@_reporting("json")
 def compare_(_c, run_a, run_b):  # type: ignore[no-untyped-def]
     """Show what two kept runs differ in, and whether a throughput differs beyond both runs' spread."""
     from deploy.evidence import compare as comparison
     from deploy.evidence import runs
 
     workspace = _context().workspace
-    comparison.print_comparison(runs.find(workspace, run_a), runs.find(workspace, run_b))
+    return comparison.print_comparison(runs.find(workspace, run_a), runs.find(workspace, run_b))
 
 
-@task(name="runs")
-@_told
+@task(name="runs", help={"json": REPORTS["json"]})
+@_reporting("json")
 def runs_(_c):  # type: ignore[no-untyped-def]
     """List the kept runs, oldest first."""
     from deploy.evidence import runs
 
-    runs.print_runs(_context().workspace)
+    return runs.print_runs(_context().workspace)
 
 
 @task(help={"keep": "how many of the newest to keep", "dry": "print what would be removed, and remove nothing"})
@@ -200,14 +206,14 @@ def status(_c):  # type: ignore[no-untyped-def]
     print_status(_context())
 
 
-@task
-@_told
+@task(help=REPORTS)
+@_reporting("json", "junit")
 def doctor(_c):  # type: ignore[no-untyped-def]
     """Check every host of the inventory, in parallel; a command to mend each thing that is not fit."""
     from deploy import doctor as doctor_of_hosts
 
     with _context(dry=True) as context:
-        doctor_of_hosts.run(context)
+        return doctor_of_hosts.run(context)
 
 
 @task

@@ -21,6 +21,7 @@ from deploy.evidence import runs
 from deploy.evidence.logits import read_logits
 from deploy.evidence.runs import Run
 from deploy.npu import ais_bench
+from deploy.outcome import Check, Outcome
 from deploy.pipeline import graph, reproduce
 from deploy.pipeline.manifest import Manifest, digest_of
 from deploy.pipeline.model import Model, run_command
@@ -62,7 +63,7 @@ def _checks(run: Run, model: Model, sources: Mapping[str, Path]) -> Iterator[tup
     yield f"{reproduce.NAME} of every stage", lambda: _scripts(manifest)
 
 
-def print_audit(context: Context, name: str) -> None:
+def print_audit(context: Context, name: str) -> Outcome:
     """Audit the workspace, or the kept run of that name.
 
     Raises:
@@ -79,8 +80,20 @@ def print_audit(context: Context, name: str) -> None:
     if left_out and not name:
         sizes = ", ".join(map(str, sorted(left_out)))
         raise KitError(f"batch size {sizes}: in the inventory and not in the verdict, so the run is partial")
-    audit(run, context.model, sources, lambda link: say(f"  ✓ {link}", "green"))
+    held: list[Check] = []
+
+    def hold(link: str) -> None:
+        say(f"  ✓ {link}", "green")
+        held.append(Check(run.folder.name, link, True))
+
+    try:
+        audit(run, context.model, sources, hold)
+    except KitError as error:
+        failed = Check(run.folder.name, "the first failed check", False, str(error))
+        error.outcome = Outcome({"passed": False, "run": {"folder": str(run.folder)}}, [*held, failed])
+        raise
     say(f"{run.id} holds: {run.summary['samples']} samples, every link from dataset to page", "bold green")
+    return Outcome({"passed": True, "run": {"id": run.id, "folder": str(run.folder)}}, held)
 
 
 def _verdict_entry(manifest: Manifest) -> dict[str, Json]:

@@ -14,17 +14,19 @@ from typing import Any
 
 from rich.table import Table
 
+from deploy import outcome
 from deploy.console import check_mark, console
 from deploy.containers import runtime
 from deploy.containers.endpoint import EngineError
 from deploy.containers.engine import Engine
 from deploy.context import Context
-from deploy.errors import KitError
+from deploy.errors import HostUnfit, KitError
 from deploy.hosts.host import Completed, Host
 from deploy.hosts.ssh import KeyNotAccepted, NotTrusted, Refused, Unreachable
 from deploy.inventory import Gpu, Npu
 from deploy.npu import ais_bench, atc
 from deploy.npu.device import PROBE_TIMEOUT_S, Facts, Smi, read_era
+from deploy.outcome import Outcome
 from deploy.stages import gpu
 
 CLOCK_SKEW_S = 5.0  # ages and `since` would mislead beyond it
@@ -50,11 +52,11 @@ class Check:
     mend: str = ""  # the command that does, shown where it is not ok
 
 
-def run(context: Context) -> None:
+def run(context: Context) -> Outcome:
     """Print the table.
 
     Raises:
-        KitError: a check failed.
+        HostUnfit: a check failed.
     """
     sections: list[Gpu | Npu] = [context.inventory.gpu, *context.inventory.npu]
     with ThreadPoolExecutor(len(sections)) as pool:
@@ -70,8 +72,11 @@ def run(context: Context) -> None:
         grid.add_row(check.host, mark, check.what, check.detail, mend)
     console.print(grid)
     failed = sum(not check.ok for check in checks)
+    found = [outcome.Check(c.host, c.what, c.ok, c.detail, "" if c.ok else c.mend) for c in checks]
+    whole = Outcome({"passed": not failed}, found)
     if failed:
-        raise KitError(f"{failed} of {len(checks)} checks failed; mend them with the commands above")
+        raise HostUnfit(f"{failed} of {len(checks)} checks failed; mend them with the commands above", whole)
+    return whole
 
 
 def _examine(context: Context, section: Gpu | Npu) -> Iterator[Check]:

@@ -1,23 +1,66 @@
-"""What a user may meet."""
+"""What a user may meet, and the exit status that each kind of it ends a command with (docs/ci.md)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from stgcn.errors import InputError
 
+if TYPE_CHECKING:
+    from deploy.outcome import Outcome
+
+ERROR, GATE_FAILED, HOST_UNFIT, INTERRUPTED = 1, 2, 3, 130  # exit statuses; 0 is passed
+
 
 class KitError(InputError):
-    """A condition the user can mend: its text is one sentence naming the thing, its value and the way out."""
+    """A condition the user can mend: its text is one sentence naming the thing, its value and the way out.
+
+    `outcome` is what the command had found by then, for programs.
+    """
+
+    status = ERROR
+
+    def __init__(self, sentence: str, outcome: Outcome | None = None) -> None:
+        super().__init__(sentence)
+        self.outcome = outcome
 
 
-class LinkLost(KitError):  # noqa: N818 (it says what happened)
+class GateFailed(KitError):  # noqa: N818 (it says what happened)
+    """Everything ran, and a result misses the gate."""
+
+    status = GATE_FAILED
+
+
+class HostUnfit(KitError):  # noqa: N818
+    """A host that cannot do its part: not reachable or trusted, without the tools or the device, or busy."""
+
+    status = HOST_UNFIT
+
+
+class LinkLost(HostUnfit):
     """The connection to a host is gone: what runs there goes on, and the next command finds it."""
 
 
 class OverrunError(KitError):
     """A program that was stopped at its deadline."""
+
+
+def status_of(error: InputError) -> int:
+    """The exit status of a command that ends with this error."""
+    return error.status if isinstance(error, KitError) else ERROR
+
+
+@contextmanager
+def host_is_unfit() -> Iterator[None]:
+    """While a host is asked whether it can do its part: what refuses is a HostUnfit of the same sentence."""
+    try:
+        yield
+    except KitError as error:
+        if type(error) is not KitError:
+            raise
+        raise HostUnfit(str(error), error.outcome) from None
 
 
 @contextmanager

@@ -21,7 +21,8 @@ Made of the tasks themselves (`python -m docs.reference`). `fab` is `.venv/bin/f
 chooses another inventory than `inventory.yaml`. Several tasks in one command run one after the other, each with its own
 options: `fab npu-convert npu-bench --force`. For the stages `make score ARGS=--dry` is the same as `fab score --dry`.
 
-Exit status: 0, or 1 with one sentence that begins `error: `; 130 after Ctrl-C.
+Exit status: 0 passed, 1 error, 2 the gate failed, 3 a host is unfit, 130 after Ctrl-C; each but 0 and 130 with one
+sentence that begins `error: ` ([ci.md](ci.md)).
 """
 
 

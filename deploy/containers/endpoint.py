@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from deploy.errors import KitError
+from deploy.errors import HostUnfit
 
 DEFAULT = "unix:///var/run/docker.sock"
 CONNECT_TIMEOUT_S = 10.0
@@ -31,7 +31,7 @@ skip={{.Endpoints.docker.SkipTLSVerify}}' 2>&1 || true
 """
 
 
-class EngineError(KitError):
+class EngineError(HostUnfit):
     """A host without an engine that can be used; `cure` is the command that mends it."""
 
     def __init__(self, sentence: str, cure: str) -> None:

@@ -10,19 +10,30 @@ from rich.table import Table
 from deploy.console import console, mark, say
 from deploy.errors import as_written
 from deploy.evidence.runs import Run
+from deploy.outcome import Outcome
 from deploy.pipeline import graph
 
 NOT_RESULTS = ("batch_size", "samples")  # of a batch size's row
 
 
-def print_comparison(a: Run, b: Run) -> None:
+def print_comparison(a: Run, b: Run) -> Outcome:
     """Print what changed in inputs, in results and in throughput."""
     with as_written(f"{a.folder} or {b.folder}"):
         changed = list(inputs(a.manifest.steps, b.manifest.steps))
-        _print("inputs and versions", ("step", "input", a.id, b.id), changed)
-        _print("results", ("batch size", "result", a.id, b.id), list(results(a.summary, b.summary)))
-        for line in speeds(a.summary, b.summary):
-            say(line)
+        differing, rates = list(results(a.summary, b.summary)), list(speeds(a.summary, b.summary))
+        ids = a.id, b.id
+    _print("inputs and versions", ("step", "input", *ids), changed)
+    _print("results", ("batch size", "result", *ids), differing)
+    for line in rates:
+        say(line)
+    named = [{"id": run.id, "folder": str(run.folder)} for run in (a, b)]
+    return Outcome(
+        {
+            "runs": named,
+            "inputs": [dict(zip(("step", "input", "a", "b"), row, strict=True)) for row in changed],
+            "results": [dict(zip(("batch_size", "result", "a", "b"), row, strict=True)) for row in differing],
+        }
+    )
 
 
 def inputs(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:

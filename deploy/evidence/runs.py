@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from rich.table import Table
 
 from deploy.console import console, mark, say
 from deploy.errors import KitError, as_written
+from deploy.outcome import Outcome
 from deploy.pipeline import graph
 from deploy.pipeline.manifest import FORMAT, Manifest, digest_of, write_json
 from deploy.report.table import shown
@@ -137,18 +138,43 @@ def prune(workspace: Path, keep_newest: int, dry: bool) -> None:
             shutil.rmtree(run.folder)
 
 
-def print_runs(workspace: Path) -> None:
+def print_runs(workspace: Path) -> Outcome:
+    """List them; for programs the verdict's figures of each."""
     kept = all_runs(workspace)
     if not kept:
         say(f"{workspace / FOLDER}: no run is kept yet; `make score` keeps one for every verdict")
-        return
+        return Outcome({"runs": []})
     grid = Table()
     for heading in ("run", "device", "accuracy", "samples/s", "verdict"):
         grid.add_column(heading, no_wrap=heading == "run", overflow="fold")
+    listed = []
     for run in kept:
         with as_written(run.folder):
             grid.add_row(run.folder.name, *_row(run.summary))
+            listed.append({"id": run.folder.name, "folder": str(run.folder), **brief(run.summary)})
     console.print(grid)
+    return Outcome({"runs": listed})
+
+
+def brief(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What a verdict says in few words, for programs."""
+    keys = [metric["key"] for metric in summary.get("metrics", [])]
+    batches = [
+        {
+            "batch_size": batch["batch_size"],
+            "metrics": {key: batch[key] for key in keys},
+            "throughput": batch["throughput"]["median"] if batch["throughput"] else None,
+            "passed": batch["passed"],
+        }
+        for batch in summary["batches"]
+    ]
+    return {
+        "model": summary.get("model", {}).get("name"),
+        "device": summary["device"],
+        "samples": summary["samples"],
+        "batches": batches,
+        "passed": summary["verdict"]["passed"],
+    }
 
 
 def _row(summary: dict[str, Any]) -> list[str]:

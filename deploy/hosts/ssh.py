@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.errors import KitError
+from deploy.errors import HostUnfit, KitError
 from deploy.inventory import Gpu, Npu, local_path
 
 OPEN_TIMEOUT_S = 10.0  # a login takes some seconds where its home or its directory service is far away
@@ -37,7 +37,7 @@ CIPHERS = (
 )
 
 
-class NotTrusted(KitError):  # noqa: N818
+class NotTrusted(HostUnfit):
     """A host whose key is not the one that is known. `changed`: another one is; `final`: no yes can make it trusted."""
 
     changed = False
@@ -56,7 +56,7 @@ class Distrusted(NotTrusted):
     final = True
 
 
-class Refused(KitError):  # noqa: N818
+class Refused(HostUnfit):
     """A host that does not let us log in."""
 
 
@@ -64,7 +64,7 @@ class KeyNotAccepted(Refused):
     """A host that would let in another key."""
 
 
-class Unreachable(KitError):  # noqa: N818
+class Unreachable(HostUnfit):
     """A host that does not answer, or with which no connection can be agreed on."""
 
 

@@ -10,18 +10,19 @@ import numpy as np
 
 from deploy.console import console, say
 from deploy.context import Context
-from deploy.errors import KitError, as_written
+from deploy.errors import GateFailed, KitError, as_written
 from deploy.evidence import runs
 from deploy.evidence.logits import DIGESTS, output_names, read_logits
 from deploy.evidence.scores import scores
 from deploy.inventory import ROOT
+from deploy.outcome import Check, Outcome
 from deploy.pipeline import graph, reproduce
 from deploy.pipeline.index import FILES, Index, read_index
 from deploy.pipeline.manifest import Manifest, Step, digest_of, write_json
 from deploy.pipeline.model import CARD, Card, Model, published, read_card
 from deploy.pipeline.sources import sources_sha256
 from deploy.report.summary import Evidence, summary
-from deploy.report.table import table, to_csv
+from deploy.report.table import shown, table, to_csv, worst_error
 from deploy.stages import report
 from deploy.stages.gpu import reference_names
 from stgcn import npy, plain_json
@@ -31,11 +32,12 @@ STAGE = "score"
 SOURCES = [ROOT / name for name in ("deploy/report/summary.py", "deploy/report/table.py")]
 
 
-def run(context: Context) -> None:
+def run(context: Context) -> Outcome:
     """Make report/summary.json, summary.csv and report.html, print the table, keep the run.
 
     Raises:
-        KitError: an artefact is missing, changed or another's (naming the sample), or a batch size missed the gate.
+        KitError: an artefact is missing, changed or another's (naming the sample).
+        GateFailed: a batch size missed the gate.
     """
     say(STAGE, "bold")
     sizes, manifest = context.inventory.batch_sizes, context.manifest
@@ -67,23 +69,36 @@ def run(context: Context) -> None:
 
     context.perform(Step("score", "control", inputs, outputs, action, [report.command("score")]))
     if context.dry:
-        return
+        return Outcome()
     report.make(context)
     reproduce.write(manifest)
     kept = runs.keep(manifest)
     with as_written(outputs[0]):
         verdict = plain_json.load(outputs[0])
-        shown, passed = table(verdict), verdict["verdict"]["passed"]
+        told, outcome = table(verdict), _outcome(verdict, kept)
         missed = [str(batch["batch_size"]) for batch in verdict["batches"] if not batch["passed"]]
-    console.print(shown)
+    console.print(told)
     say(f"summary: {outputs[0]}")
     say(f"page:    {folder / report.PAGE}")
     say(f"run:     {kept.folder}")
-    if not passed:
-        raise KitError(
+    if missed:
+        raise GateFailed(
             f"batch size {', '.join(missed)}: accuracy is more than {100 * context.inventory.gate:g}% (relative) off;"
-            " `fab locate` says in which block, and whether another precision_mode helps"
+            " `fab locate` says in which block, and whether another precision_mode helps",
+            outcome,
         )
+    return outcome
+
+
+def _outcome(summary: Mapping[str, Any], kept: runs.Run) -> Outcome:
+    """The verdict in few words, and a check per batch size."""
+    metrics = summary["metrics"]
+    checks = []
+    for batch in summary["batches"]:
+        values = ", ".join(f"{metric['title']} {shown(batch[metric['key']], metric['unit'])}" for metric in metrics)
+        off = f"{100 * worst_error(batch):.3g}% (relative) off, {100 * summary['verdict']['gate']:g}% allowed"
+        checks.append(Check(f"bs{batch['batch_size']}", "accuracy", batch["passed"], f"{values}; {off}"))
+    return Outcome({"run": {"id": kept.id, "folder": str(kept.folder)}, **runs.brief(summary)}, checks)
 
 
 def refuse_other_sources(context: Context) -> None:
