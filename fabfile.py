@@ -15,7 +15,8 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from invoke import task
@@ -23,9 +24,10 @@ from invoke import task
 from deploy.errors import KitError
 
 if TYPE_CHECKING:
-    from deploy.context import Context
+    from deploy.connections import Connections
     from deploy.inventory import Inventory
     from deploy.outcome import Outcome
+    from deploy.workspace import Workspace
 
 HELP = {
     "dry": "print what would run, on which host, and run nothing",
@@ -45,10 +47,21 @@ def _inventory() -> Inventory:
     return inventory.load(inventory.local_path(name))
 
 
-def _context(**switches: bool) -> Context:
-    from deploy.context import Context
+def _workspace() -> Workspace:
+    from deploy.workspace import Workspace
 
-    return Context(_inventory(), **switches)
+    return Workspace(_inventory())
+
+
+@contextmanager
+def _connections(**switches: bool) -> Iterator[Connections]:
+    """The workspace, held unless this is a dry run, and the way to its hosts."""
+    from deploy.connections import Connections
+    from deploy.options import Options
+
+    workspace, options = _workspace(), Options(**switches)
+    with nullcontext() if options.dry else workspace.held(), Connections(workspace, options) as connections:
+        yield connections
 
 
 def _whole_number(flag: str, text: str) -> int:
@@ -89,8 +102,8 @@ def gpu_stage(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
     """Check and index the dataset, export the ONNX, compute the fp32 reference logits."""
     from deploy.stages import gpu
 
-    with _context(dry=dry, fresh=fresh) as context:
-        gpu.run(context)
+    with _connections(dry=dry, fresh=fresh) as connections:
+        gpu.run(connections)
 
 
 @task(help={k: HELP[k] for k in ("dry", "fresh")})
@@ -99,8 +112,8 @@ def npu_convert(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
     """Convert the ONNX to one OM a batch size with ATC."""
     from deploy.stages import convert
 
-    with _context(dry=dry, fresh=fresh) as context:
-        convert.run(context)
+    with _connections(dry=dry, fresh=fresh) as connections:
+        convert.run(connections)
 
 
 @task(help=HELP)
@@ -109,8 +122,8 @@ def npu_bench(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyp
     """Run every sample through each OM, then measure each OM's throughput on an idle device."""
     from deploy.stages import bench
 
-    with _context(dry=dry, fresh=fresh, force=force) as context:
-        bench.run(context)
+    with _connections(dry=dry, fresh=fresh, force=force) as connections:
+        bench.run(connections)
 
 
 @task(help=HELP)
@@ -119,8 +132,8 @@ def npu_tune(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untype
     """Measure every variant, precision mode and batch size that `tune` lists; which one wins, and by how much."""
     from deploy.stages import tune
 
-    with _context(dry=dry, fresh=fresh, force=force) as context:
-        tune.run(context)
+    with _connections(dry=dry, fresh=fresh, force=force) as connections:
+        tune.run(connections)
 
 
 @task(name="score", help={**{k: HELP[k] for k in ("dry", "fresh")}, **REPORTS})
@@ -129,8 +142,8 @@ def score_(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
     """Score the results against the labels and the fp32 reference: table, summary.json, verdict."""
     from deploy.stages import score
 
-    with _context(dry=dry, fresh=fresh) as context:
-        return score.run(context)
+    with _connections(dry=dry, fresh=fresh) as connections:
+        return score.run(connections.workspace, connections.options, connections.read_row)
 
 
 @task(name="report", help={k: HELP[k] for k in ("dry", "fresh")})
@@ -139,8 +152,8 @@ def report_(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
     """Make the page of the verdict again: report/report.html."""
     from deploy.stages import report
 
-    with _context(dry=dry, fresh=fresh) as context:
-        report.run(context)
+    with _connections(dry=dry, fresh=fresh) as connections:
+        report.run(connections.workspace, connections.options, connections.read_row)
 
 
 @task(name="locate", help={**{k: HELP[k] for k in ("dry", "fresh")}, "samples": "how many samples to compare"})
@@ -150,8 +163,8 @@ def locate_(_c, samples="2", dry=False, fresh=False):  # type: ignore[no-untyped
     from deploy.stages import locate
 
     count = _whole_number("--samples", samples)
-    with _context(dry=dry, fresh=fresh) as context:
-        locate.run(context, count)
+    with _connections(dry=dry, fresh=fresh) as connections:
+        locate.run(connections, count)
 
 
 @task(
@@ -165,7 +178,7 @@ def audit(_c, run=""):  # type: ignore[no-untyped-def]
     """Recompute the chain from dataset to page; name the first thing that does not hold."""
     from deploy import audit as audits
 
-    return audits.print_audit(_context(), run)
+    return audits.print_audit(_workspace(), run)
 
 
 @task(name="compare", help={"json": REPORTS["json"]})
@@ -175,7 +188,7 @@ def compare_(_c, run_a, run_b):  # type: ignore[no-untyped-def]
     from deploy.evidence import compare as comparison
     from deploy.evidence import runs
 
-    workspace = _context().workspace
+    workspace = _workspace().folder
     return comparison.print_comparison(runs.find(workspace, run_a), runs.find(workspace, run_b))
 
 
@@ -185,7 +198,7 @@ def runs_(_c):  # type: ignore[no-untyped-def]
     """List the kept runs, oldest first."""
     from deploy.evidence import runs
 
-    return runs.print_runs(_context().workspace)
+    return runs.print_runs(_workspace().folder)
 
 
 @task(help={"keep": "how many of the newest to keep", "dry": "print what would be removed, and remove nothing"})
@@ -194,7 +207,7 @@ def prune(_c, keep="10", dry=False):  # type: ignore[no-untyped-def]
     """Remove all but the newest kept runs."""
     from deploy.evidence import runs
 
-    runs.prune(_context().workspace, _whole_number("--keep", keep), dry)
+    runs.prune(_workspace().folder, _whole_number("--keep", keep), dry)
 
 
 @task
@@ -203,7 +216,7 @@ def status(_c):  # type: ignore[no-untyped-def]
     """Show each step of the workspace: state, host, age, key."""
     from deploy.evidence.status import print_status
 
-    print_status(_context())
+    print_status(_workspace())
 
 
 @task(help=REPORTS)
@@ -212,8 +225,8 @@ def doctor(_c):  # type: ignore[no-untyped-def]
     """Check every host of the inventory, in parallel; a command to mend each thing that is not fit."""
     from deploy import doctor as doctor_of_hosts
 
-    with _context(dry=True) as context:
-        return doctor_of_hosts.run(context)
+    with _connections(dry=True) as connections:
+        return doctor_of_hosts.run(connections)
 
 
 @task
@@ -231,8 +244,8 @@ def clean(_c):  # type: ignore[no-untyped-def]
     """Remove the kit's helper, clips and models from every host; artefacts here stay."""
     from deploy import clean as clean_hosts
 
-    with _context() as context:
-        clean_hosts.run(context)
+    with _connections() as connections:
+        clean_hosts.run(connections)
 
 
 @task
@@ -269,8 +282,8 @@ def push_image(_c):  # type: ignore[no-untyped-def]
     from deploy import push
     from deploy.containers.images import Settings
 
-    with _context() as context:
-        push.run(context, Settings(os.environ))
+    with _connections() as connections:
+        push.run(connections, Settings(os.environ))
 
 
 @task(positional=["first", "second"])

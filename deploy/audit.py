@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from deploy.console import say
-from deploy.context import Context
 from deploy.errors import KitError, as_written
 from deploy.evidence import runs
 from deploy.evidence.logits import read_logits
@@ -29,6 +28,7 @@ from deploy.report import page
 from deploy.report.summary import summary
 from deploy.report.table import to_csv
 from deploy.stages import report, score, throughput
+from deploy.workspace import Workspace
 from stgcn import npy, plain_json
 from stgcn.errors import InputError
 from stgcn.files import read_record, sha256_file, sha256_input
@@ -63,20 +63,20 @@ def _checks(run: Run, model: Model, sources: Mapping[str, Path]) -> Iterator[tup
     yield f"{reproduce.NAME} of every stage", lambda: _scripts(manifest)
 
 
-def print_audit(context: Context, name: str) -> Outcome:
+def print_audit(workspace: Workspace, name: str) -> Outcome:
     """Audit the workspace, or the kept run of that name.
 
     Raises:
         KitError: naming the first thing that does not hold.
     """
-    run = runs.find(context.workspace, name) if name else Run(context.workspace)
+    run = runs.find(workspace.folder, name) if name else Run(workspace.folder)
     say(f"audit of {run.folder}", "bold")
-    at_hand = context.inventory.gpu.connection == "local"
-    sources = context.local_files()
+    at_hand = workspace.inventory.gpu.connection == "local"
+    sources = workspace.local_files()
     if not at_hand:
         say("  the dataset and the checkpoint lie on the GPU host: not read again", "yellow")
     with as_written(run.folder):
-        left_out = set(context.inventory.batch_sizes) - {batch["batch_size"] for batch in run.summary["batches"]}
+        left_out = set(workspace.inventory.batch_sizes) - {batch["batch_size"] for batch in run.summary["batches"]}
     if left_out and not name:
         sizes = ", ".join(map(str, sorted(left_out)))
         raise KitError(f"batch size {sizes}: in the inventory and not in the verdict, so the run is partial")
@@ -87,7 +87,7 @@ def print_audit(context: Context, name: str) -> Outcome:
         held.append(Check(run.folder.name, link, True))
 
     try:
-        audit(run, context.model, sources, hold)
+        audit(run, workspace.model, sources, hold)
     except KitError as error:
         failed = Check(run.folder.name, "the first failed check", False, str(error))
         error.outcome = Outcome({"passed": False, "run": {"folder": str(run.folder)}}, [*held, failed])

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from deploy.connections import Connections
 from deploy.console import say
-from deploy.context import Context
 from deploy.inventory import Gpu, Npu
 
 
-def run(context: Context) -> None:
+def run(connections: Connections) -> None:
     """Remove the kit's own folder (clips, models, jobs) of every host's workspace, and nothing else.
 
     Earlier layouts put folders of the same kind straight into the workspace: what their names and contents tell to be
     the kit's goes too, what may be a user's stays and is named.
     """
-    sections: list[Gpu | Npu] = [context.inventory.gpu, *context.inventory.npu]
+    sections: list[Gpu | Npu] = [connections.inventory.gpu, *connections.inventory.npu]
     for section in sections:
-        host = context.connect(section)
+        host = connections.connect(section)
         cleaned = host.call("clean", {"workspace": str(host.workspace)})
         for path in cleaned["removed"]:
             say(f"  {host.name}: removed {path}")

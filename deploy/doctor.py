@@ -15,11 +15,11 @@ from typing import Any
 from rich.table import Table
 
 from deploy import outcome
+from deploy.connections import Connections
 from deploy.console import check_mark, console
 from deploy.containers import runtime
 from deploy.containers.endpoint import EngineError
 from deploy.containers.engine import Engine
-from deploy.context import Context
 from deploy.errors import HostUnfit, KitError
 from deploy.hosts.host import Completed, Host
 from deploy.hosts.ssh import KeyNotAccepted, NotTrusted, Refused, Unreachable
@@ -52,16 +52,18 @@ class Check:
     mend: str = ""  # the command that does, shown where it is not ok
 
 
-def run(context: Context) -> Outcome:
+def run(connections: Connections) -> Outcome:
     """Print the table.
 
     Raises:
         HostUnfit: a check failed.
     """
-    sections: list[Gpu | Npu] = [context.inventory.gpu, *context.inventory.npu]
+    sections: list[Gpu | Npu] = [connections.inventory.gpu, *connections.inventory.npu]
     with ThreadPoolExecutor(len(sections)) as pool:
         checks = [
-            check for found in pool.map(lambda section: list(_examine(context, section)), sections) for check in found
+            check
+            for found in pool.map(lambda section: list(_examine(connections, section)), sections)
+            for check in found
         ]
     grid = Table()
     for heading in ("host", "", "check", "found", "mend it with"):
@@ -79,10 +81,10 @@ def run(context: Context) -> Outcome:
     return whole
 
 
-def _examine(context: Context, section: Gpu | Npu) -> Iterator[Check]:
+def _examine(connections: Connections, section: Gpu | Npu) -> Iterator[Check]:
     """A host's checks; those behind one that failed are left out where they cannot be made."""
     try:
-        host = context.connect(section) if isinstance(section, Npu) else context.gpu.host
+        host = connections.connect(section) if isinstance(section, Npu) else connections.gpu.host
     except NotTrusted as error:
         yield Check(section.name, "key trusted", False, str(error), "ask its owner" if error.final else "fab trust")
         return
@@ -101,11 +103,11 @@ def _examine(context: Context, section: Gpu | Npu) -> Iterator[Check]:
     before = time.time()
     facts = host.call("facts", {"workspace": str(host.workspace)})
     yield from _machine(host, facts, (before + time.time()) / 2)
-    yield _disk(context, host, facts, section)
+    yield _disk(connections, host, facts, section)
     if section.runtime == "docker":
         yield from _docker(Engine(section, host), section)
     if isinstance(section, Gpu):
-        yield from _gpu_tools(context, host)
+        yield from _gpu_tools(connections, host)
     else:
         yield from _npu_tools(host, section, facts["devices"])
 
@@ -135,15 +137,16 @@ def _machine(host: Host, facts: Mapping[str, Any], now: float) -> Iterator[Check
     )
 
 
-def _disk(context: Context, host: Host, facts: Mapping[str, Any], section: Gpu | Npu) -> Check:
+def _disk(connections: Connections, host: Host, facts: Mapping[str, Any], section: Gpu | Npu) -> Check:
     """Room for the clips, raw, on an NPU host; for the logits and models alone on the GPU host."""
+    workspace = connections.workspace
     free, need = facts["free_bytes"], SPARE_BYTES
     if isinstance(section, Npu):
         try:
-            index = context.samples(context.inventory.persons)
+            index = workspace.samples(connections.inventory.persons)
             need += sum(array.rows * array.row_bytes for array in index.inputs)
         except KitError:  # not indexed yet: the whole set
-            card = context.model.card
+            card = workspace.model.card
             samples = card.published.samples if card.published else 0
             need += samples * card.rows_per_sample * sum(tensor.row_bytes for tensor in card.inputs)
         need -= sum(host.call("listing", {"folder": str(host.kit / "clips")}).values())
@@ -173,15 +176,15 @@ def _docker(engine: Engine, section: Gpu | Npu) -> Iterator[Check]:
         yield Check(host, "image", False, str(error), f"make {target}")
 
 
-def _gpu_tools(context: Context, host: Host) -> Iterator[Check]:
+def _gpu_tools(connections: Connections, host: Host) -> Iterator[Check]:
     try:
-        found = gpu.versions(context)
+        found = gpu.versions(connections)
         yield Check(host.name, "packages", True, ", ".join(f"{name} {version}" for name, version in found.items()))
     except KitError as error:
-        docker = context.inventory.gpu.runtime == "docker"
+        docker = connections.inventory.gpu.runtime == "docker"
         cure = "make gpu-image" if docker else "name a Python that has torch, numpy, onnx, onnxruntime as `gpu.python`"
         yield Check(host.name, "packages", False, str(error), cure)
-    paths = {"data": context.data, "labels": context.labels, "checkpoint": context.checkpoint}
+    paths = {"data": connections.data, "labels": connections.labels, "checkpoint": connections.checkpoint}
     for name, path in paths.items():
         folder = {"folder": str(path.parent)}
         files = host.call("listing", folder)

@@ -6,10 +6,10 @@ import time
 
 import docker
 
+from deploy.connections import Connections
 from deploy.console import say
 from deploy.containers import images
 from deploy.containers.engine import Engine, telling
-from deploy.context import Context
 from deploy.errors import KitError
 from deploy.inventory import Npu
 
@@ -17,24 +17,24 @@ ENGINE_TIMEOUT_S = 3600.0  # of one answer: an engine is silent while it unpacks
 _BLOCK = 1 << 20
 
 
-def run(context: Context, settings: images.Settings) -> None:
+def run(connections: Connections, settings: images.Settings) -> None:
     """Nothing is asked of a host but its Docker engine, and what the kit's link takes.
 
     Raises:
         KitError: no host of the inventory has `runtime: docker`, the image is not built, or did not arrive whole.
     """
-    if context.inventory.engine.kind == "ray":
+    if connections.inventory.engine.kind == "ray":
         raise KitError(
             "a fleet on Ray takes its image from a registry of yours (docs/fleet.md): push-image is over SSH"
         )
-    sections = [section for section in context.inventory.npu if section.runtime == "docker"]
+    sections = [section for section in connections.inventory.npu if section.runtime == "docker"]
     if not sections:
         raise KitError("no NPU host in the inventory has `runtime: docker`: there is nowhere to push an image to")
     with telling("this machine", "connect"):
         here = docker.from_env(timeout=ENGINE_TIMEOUT_S)
         own_machine = here.version()["Arch"]
     built: dict[str, str] = {}  # image -> the machine that it was built for last: one name holds one at a time
-    engines = [Engine(section, context.connect(section)) for section in sections]
+    engines = [Engine(section, connections.connect(section)) for section in sections]
     machines = [_machine(engine) for engine in engines]
     for section, engine, machine in sorted(zip(sections, engines, machines, strict=True), key=lambda host: host[2]):
         if built.get(section.image) != machine:

@@ -10,59 +10,59 @@ from typing import Any
 from rich.table import Table
 
 from deploy.console import console, say
-from deploy.context import Context
 from deploy.errors import KitError, as_written
 from deploy.pipeline import graph
 from deploy.pipeline.manifest import OK
 from deploy.pipeline.model import published
+from deploy.workspace import Workspace
 
 _OPTIONAL = ("aoe_job_type", "env")  # inputs that are left out where there are none
 
 
-def print_status(context: Context) -> None:
-    steps = context.manifest.steps
+def print_status(workspace: Workspace) -> None:
+    steps = workspace.manifest.steps
     if not steps:
-        say(f"{context.workspace}: nothing has run yet; start with `make gpu-stage`")
+        say(f"{workspace.folder}: nothing has run yet; start with `make gpu-stage`")
         return
     grid = Table()
     for heading in ("step", "state", "host", "age", "key"):
         grid.add_column(heading)
-    with as_written(context.manifest.path):
-        _add_rows(context, grid)
+    with as_written(workspace.manifest.path):
+        _add_rows(workspace, grid)
     console.print(grid)
 
 
-def _add_rows(context: Context, grid: Table) -> None:
+def _add_rows(workspace: Workspace, grid: Table) -> None:
     stale: dict[str, str] = {}
-    for name, entry in sorted(context.manifest.steps.items(), key=lambda item: item[1]["started"]):
+    for name, entry in sorted(workspace.manifest.steps.items(), key=lambda item: item[1]["started"]):
         state = str(entry["state"])
         if "error" in entry:
             state = f"{state}: {entry['error']}"
-        elif reason := why_stale(context, name, entry, stale):
+        elif reason := why_stale(workspace, name, entry, stale):
             stale[name] = reason
             state = f"stale: {reason}"
         grid.add_row(name, state, entry["host"], _age(entry["started"]), entry["key"][:12])
 
 
-def why_stale(context: Context, name: str, entry: Mapping[str, Any], stale: Mapping[str, str]) -> str | None:
+def why_stale(workspace: Workspace, name: str, entry: Mapping[str, Any], stale: Mapping[str, str]) -> str | None:
     """Why a step would run again, as far as it can be told from here; `stale` holds the steps that are known to be.
 
     What only the hosts know (versions of CANN, the driver, the packages) is not asked for.
     """
     if entry["state"] != OK:
         return None
-    if not context.manifest.whole(entry):
+    if not workspace.manifest.whole(entry):
         return "its outputs changed"
     _, _, batch = name.partition("/")
     if batch and not re.fullmatch(r"bs\d+", batch):
         return None  # a variant that `npu-tune` tried: its own record says of what
-    if batch and int(batch[2:]) not in context.inventory.batch_sizes:
+    if batch and int(batch[2:]) not in workspace.inventory.batch_sizes:
         return f"{batch} is not in the inventory"
-    for maker in _makers(context, name):
+    for maker in _makers(workspace, name):
         if maker in stale:
             return f"{maker} is"
     recorded = entry["inputs"]
-    known = _known_inputs(context, name)
+    known = _known_inputs(workspace, name)
     for key in {*known, *_OPTIONAL} if batch else known:
         now = known.get(key)
         if (key in recorded or key in _OPTIONAL) and recorded.get(key) != now:
@@ -70,35 +70,35 @@ def why_stale(context: Context, name: str, entry: Mapping[str, Any], stale: Mapp
     return None
 
 
-def _makers(context: Context, step: str) -> list[str]:
+def _makers(workspace: Workspace, step: str) -> list[str]:
     """The steps that a step rests on."""
     if step == "score":
-        return graph.steps(context.inventory.batch_sizes)
+        return graph.steps(workspace.inventory.batch_sizes)
     return [read.step for read in graph.reads_of(step)]
 
 
-def _known_inputs(context: Context, step: str) -> dict[str, Any]:
+def _known_inputs(workspace: Workspace, step: str) -> dict[str, Any]:
     """What a step would be given now, of the inputs that are known on this side."""
-    kind, model, batch = graph.kind_of(step), context.model, step.partition("/")[2]
+    kind, model, batch = graph.kind_of(step), workspace.model, step.partition("/")[2]
     try:
-        build = context.build(int(batch[2:])) if batch else None
+        build = workspace.build(int(batch[2:])) if batch else None
     except KitError:
         return {"onnx": None}  # its ONNX is not there any more
-    known = graph.inputs(context.manifest.steps, step, context.inventory, build)
+    known = graph.inputs(workspace.manifest.steps, step, workspace.inventory, build)
     if kind.name == "score":
-        known["reference"] = published(context.inventory, model.card)
+        known["reference"] = published(workspace.inventory, model.card)
     if kind.package:
         known |= {"model": model.card.name, model.card.package: model.sha256}
-    return {**known, **_files(context, kind.files)}
+    return {**known, **_files(workspace, kind.files)}
 
 
-def _files(context: Context, names: Sequence[str]) -> dict[str, Any]:
+def _files(workspace: Workspace, names: Sequence[str]) -> dict[str, Any]:
     """The sha256 of the dataset and the checkpoint, where they lie on this machine."""
     found: dict[str, Any] = {}
-    for name, path in context.local_files().items():
+    for name, path in workspace.local_files().items():
         if name in names:
             try:
-                sha256 = context.manifest.input_sha256(path)
+                sha256 = workspace.manifest.input_sha256(path)
             except KitError:
                 found[name] = "missing"
                 continue

@@ -13,7 +13,7 @@ from deploy.hosts import transfer
 from deploy.hosts.host import Host
 from deploy.inventory import Npu
 from deploy.npu.device import Device, Facts, Smi, read_era
-from deploy.pipeline.index import Shard
+from deploy.pipeline.index import Index, Shard
 from stgcn.files import sha256_file
 
 Result_co = TypeVar("Result_co", covariant=True)
@@ -75,6 +75,13 @@ class Rows:
 
     def path(self, host: Host, row: int) -> PurePosixPath:
         return transfer.clip_path(self.shards, self.folder(host), row)
+
+
+def rows_of(index: Index, sha256: str) -> list[Rows]:
+    """The rows of an index's inputs, as hosts keep them; `sha256` is of the index's file."""
+    name = sha256[:16]
+    names = [name if i == 0 else f"{name}-{array.name}" for i, array in enumerate(index.inputs)]
+    return [Rows(name, array.shards, array.row_bytes) for name, array in zip(names, index.inputs, strict=True)]
 
 
 class Work(Protocol[Result_co]):

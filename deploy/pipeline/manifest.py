@@ -98,7 +98,7 @@ class Manifest:
         self._lock = threading.Lock()
         self._memo_path = workspace / ".hashes.json"
         self._begun_path = workspace / ".begun.json"
-        self.verify_hold: Callable[[], None] = lambda: None  # raises where another command may work here
+        self.holds: list[Callable[[], None]] = []  # each raises where another command may work here, or on a host
         self.steps: dict[str, dict[str, Json]] = self._load()
 
     def _load(self) -> dict[str, dict[str, Json]]:
@@ -117,7 +117,8 @@ class Manifest:
 
     def record(self, name: str, entry: Mapping[str, Json]) -> None:
         """Write an entry. Raises KitError, with nothing written, where the workspace or a host is not held any more."""
-        self.verify_hold()
+        for verify in list(self.holds):
+            verify()
         with self._lock:
             self._set_begun(name, None)
             self.steps[name] = dict(entry)
@@ -203,7 +204,7 @@ class Manifest:
             return {}
         return begun if isinstance(begun, dict) else {}
 
-    def perform(self, step: Step, *, fresh: bool = False, dry: bool = False) -> dict[str, Json]:
+    def run_step(self, step: Step, *, fresh: bool = False, dry: bool = False) -> dict[str, Json]:
         """Run a step, or find it CACHED; announce which, with the key, and return its entry.
 
         Raises:
@@ -252,7 +253,7 @@ class Manifest:
 
 
 def _is_entry(name: str, entry: Json) -> bool:
-    """Whether an entry has the form that `perform` writes; what inputs and facts hold is for those who read them."""
+    """Whether an entry has the form that `record` writes; what inputs and facts hold is for those who read them."""
     try:
         texts = (entry[key] for key in ("state", "key", "host", "by", "revision", "started"))
         argvs = [*entry["commands"], *entry.get("prepare", ())]

@@ -13,14 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from deploy.connections import Connections
 from deploy.console import progress, say
-from deploy.context import Context, Job, job_name
 from deploy.errors import KitError
 from deploy.evidence.logits import DIGESTS, DeviceLogits, output_names, write_logits
 from deploy.execution.engine import workers
-from deploy.execution.worker import Copy, Place, Rows, Worker
+from deploy.execution.worker import Copy, Place, Rows, Worker, rows_of
 from deploy.hosts import transfer
 from deploy.hosts.host import Completed, Host
+from deploy.hosts.job import Job, job_name
 from deploy.npu import ais_bench, results
 from deploy.npu.device import naming
 from deploy.pipeline import graph
@@ -96,32 +97,33 @@ def aggregate(spans: Sequence[Span]) -> dict[str, Any] | None:
     return {"samples": round(samples), "seconds": round(seconds, 3), "samples_per_s": round(samples / seconds, 3)}
 
 
-def perform(context: Context, build: Build, index: Index) -> None:
+def run(connections: Connections, build: Build, index: Index) -> None:
     """Make <folder>/logits.npy and results.tsv: every sample of `index` through the build's OM, on all devices.
 
     Raises:
         KitError: no device is left that can do it, or the OM is not made yet; what was done is kept for the next run.
     """
-    context.perform(_step(context, build, index))
-    if not context.dry:
+    connections.run_step(_step(connections, build, index))
+    if not connections.options.dry:
         for kept in build.folder.glob(".units-*"):  # this run's, or an earlier one's that was cut and never went on
             shutil.rmtree(kept)
 
 
-def _step(context: Context, build: Build, index: Index) -> Step:
-    samples = context.samples(build.persons)
-    context.om(build)
+def _step(connections: Connections, build: Build, index: Index) -> Step:
+    workspace = connections.workspace
+    samples = workspace.samples(build.persons)
+    workspace.om(build)
     step = f"accuracy/{build.name}"
     inputs = {
-        **graph.inputs(context.manifest.steps, step, context.inventory, build),
-        **context.npus[0].facts.tools,
+        **graph.inputs(workspace.manifest.steps, step, connections.inventory, build),
+        **connections.npus[0].facts.tools,
     }
     if index.samples != samples.samples:
         inputs["samples"] = index.samples
         samples = samples.head(index.samples)
-    devices = workers(context.npus)
+    devices = workers(connections.npus)
     units = plan(samples.row_count, build.batch_size, len(devices))
-    run = _Run(context, build, samples, inputs, units, devices)
+    run = _Run(connections, build, samples, inputs, units, devices)
     outputs = [build.folder / name for name in (*output_names(build.card), DIGESTS)]
     inferences = [run.inference(unit) for unit in units]
     commands = [devices[0].runtime.argv(inference.command(devices[0])) for inference in inferences]
@@ -134,7 +136,7 @@ def _step(context: Context, build: Build, index: Index) -> Step:
 class _Run:
     """Every sample through one OM: its units, kept as they end, joined at the last."""
 
-    context: Context
+    connections: Connections
     build: Build
     index: Index  # of what the device is given
     inputs: dict[str, Any]
@@ -144,13 +146,13 @@ class _Run:
     def all(self) -> dict[str, Any]:
         """Run every unit somewhere, keep each one's logits as it ends, join them at the last."""
         # Asked first: a host that is lost meanwhile cannot tell.
-        eras = {str(npu): npu.era for npu in self.context.npus}
-        facts = {**self.context.npus[0].facts.record, **self.context.npus[0].runtime.facts()}
-        if self.context.fresh:
+        eras = {str(npu): npu.era for npu in self.connections.npus}
+        facts = {**self.connections.npus[0].facts.record, **self.connections.npus[0].runtime.facts()}
+        if self.connections.options.fresh:
             shutil.rmtree(self._kept, ignore_errors=True)
         self._kept.mkdir(parents=True, exist_ok=True)
         todo = [unit for unit in self.units if self._read_kept(unit) is None]
-        self.context.engine.send(self.build.om, self.index)
+        self.connections.engine.send(self.build.om, self.index)
         spans: list[Span] = []
         ran = Counter(dict.fromkeys(map(str, self.devices), 0))
         with progress(f"{self.build.name} accuracy", self.index.row_count) as advance:
@@ -166,12 +168,12 @@ class _Run:
                 ran[inferred.where] += 1
                 advance(unit.count)
 
-            self.context.engine.on_devices(todo, one)
+            self.connections.engine.on_devices(todo, one)
         parts = {unit: part for unit in self.units if (part := self._read_kept(unit)) is not None}
         outputs = self._of_samples(join(parts, self.index.row_count))
         write_logits(DeviceLogits(self.index.names, outputs), self.build.folder, self.build.card)
         together = aggregate(spans)
-        marked = self.context.npus[0].facts.mark
+        marked = self.connections.npus[0].facts.mark
         rate = f", {together['samples_per_s']:.2f} samples/s together{marked}" if together else ""
         where = f"{len(self.devices)} devices" if len(self.devices) > 1 else str(self.devices[0])
         alone = f", as {self.index.row_count} single persons" if self.build.persons == "nonempty" else ""
@@ -182,10 +184,16 @@ class _Run:
         """The samples' outputs, which the model's package folds from those of their rows."""
         if self.index.rows is None:
             return rows
-        return fold(self.context.model, self.context.artefact(f"gpu/{self.index.file}"), self.index, rows, self._kept)
+        return fold(
+            self.connections.workspace.model,
+            self.connections.workspace.artefact(f"gpu/{self.index.file}"),
+            self.index,
+            rows,
+            self._kept,
+        )
 
     def inference(self, unit: Unit) -> Inference:
-        every = self.context.rows(self.index)
+        every = rows_of(self.index, self.connections.workspace.index_sha256(self.index))
         needed = [[s for s in each.shards if s.first < unit.end and unit.first < s.end] for each in every]
         return Inference(
             job=job_name(self.inputs, f"accuracy-bs{self.build.batch_size}-{unit.first}"),
@@ -194,8 +202,8 @@ class _Run:
             build=self.build,
             unit=unit,
             names=[self.index.row_name(row) for row in range(unit.first, unit.end)],
-            timeout_s=self.context.inventory.timeout_s,
-            fresh=self.context.fresh,
+            timeout_s=self.connections.inventory.timeout_s,
+            fresh=self.connections.options.fresh,
         )
 
     @property

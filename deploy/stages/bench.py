@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from deploy.connections import Connections
 from deploy.console import say
-from deploy.context import Context
 from deploy.errors import KitError, LinkLost
 from deploy.pipeline.build import Build
 from deploy.pipeline.manifest import FAILED, announce
@@ -15,7 +15,7 @@ from stgcn.errors import InputError
 STAGE = "npu-bench"
 
 
-def run(context: Context) -> None:
+def run(connections: Connections) -> None:
     """Make npu/bs<N>/logits.npy, results.tsv and benchmark.json for every batch size.
 
     The accuracy runs come first: they do not need an idle device, so a busy one costs no more than its figure.
@@ -23,11 +23,12 @@ def run(context: Context) -> None:
     Raises:
         KitError: naming every step that failed, after the others are done.
     """
-    devices = ", ".join(str(device) for npu in context.npus for device in npu.devices)
-    eras = ", ".join(sorted({npu.era for npu in context.npus}))
-    say(f"{STAGE} on {devices} ({context.npus[0].facts.target}, ais_bench of {eras} or later)", "bold")
-    index = context.index()
-    builds = [context.build(batch_size) for batch_size in context.inventory.batch_sizes]
+    workspace = connections.workspace
+    devices = ", ".join(str(device) for npu in connections.npus for device in npu.devices)
+    eras = ", ".join(sorted({npu.era for npu in connections.npus}))
+    say(f"{STAGE} on {devices} ({connections.npus[0].facts.target}, ais_bench of {eras} or later)", "bold")
+    index = workspace.index()
+    builds = [workspace.build(batch_size) for batch_size in connections.inventory.batch_sizes]
     failures: list[str] = []
 
     def attempt(name: str, perform: Callable[[], None]) -> None:
@@ -40,10 +41,10 @@ def run(context: Context) -> None:
             failures.append(f"{name}: {error}")
 
     def infer(build: Build) -> None:
-        attempt(f"accuracy/{build.name}", lambda: accuracy.perform(context, build, index))
+        attempt(f"accuracy/{build.name}", lambda: accuracy.run(connections, build, index))
 
-    context.engine.side_by_side(builds, infer)
+    connections.engine.side_by_side(builds, infer)
     for build in builds:
-        attempt(f"throughput/{build.name}", lambda: throughput.perform(context, build))  # noqa: B023 (called at once)
+        attempt(f"throughput/{build.name}", lambda: throughput.run(connections, build))  # noqa: B023 (called at once)
     if failures:
         raise KitError(failures[0] + (f" (and {len(failures) - 1} more, above)" if failures[1:] else ""))

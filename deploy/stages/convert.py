@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploy.connections import Connections
 from deploy.console import say
 from deploy.containers.runtime import LOGS
-from deploy.context import Context, Job, job_name
 from deploy.errors import KitError, LinkLost
 from deploy.execution.worker import Copy, NpuHost, Place, Rows, Worker
 from deploy.hosts import transfer
 from deploy.hosts.host import Host
+from deploy.hosts.job import Job, job_name
 from deploy.npu import atc
 from deploy.npu.device import naming
 from deploy.pipeline import graph
@@ -25,16 +26,16 @@ from stgcn.errors import InputError
 STAGE = "npu-convert"
 
 
-def run(context: Context) -> None:
+def run(connections: Connections) -> None:
     """Make npu/bs<N>/<model>_bs<N>.om for every batch size; one that fails does not stop the others.
 
     Raises:
         KitError: naming every batch size that failed, after the others are done.
     """
-    facts = context.npus[0].facts
-    say(f"{STAGE} on {', '.join(npu.section.name for npu in context.npus)} for {facts.target}", "bold")
-    builds = [context.build(batch_size) for batch_size in context.inventory.batch_sizes]
-    failures = convert(context, builds)
+    facts = connections.npus[0].facts
+    say(f"{STAGE} on {', '.join(npu.section.name for npu in connections.npus)} for {facts.target}", "bold")
+    builds = [connections.workspace.build(batch_size) for batch_size in connections.inventory.batch_sizes]
+    failures = convert(connections, builds)
     if failures:
         failed = [build for build in builds if build.name in failures]
         sizes = ", ".join(str(build.batch_size) for build in failed)
@@ -42,17 +43,17 @@ def run(context: Context) -> None:
 
 
 def convert(
-    context: Context, builds: Sequence[Build], ended: Callable[[], None] = lambda: None
+    connections: Connections, builds: Sequence[Build], ended: Callable[[], None] = lambda: None
 ) -> dict[str, InputError]:
     """Make the OM of every build; name -> error of those that failed, each announced. `ended` is called after each."""
     failures: dict[str, InputError] = {}
 
     def one(place: Place, build: Build) -> None:
-        if context.dry and not build.onnx.is_file():
+        if connections.options.dry and not build.onnx.is_file():
             say(f"  convert/{build.name} would run after {build.onnx_step}")
             return
         try:
-            context.perform(_step(context, place, build))
+            connections.run_step(_step(connections, place, build))
         except LinkLost:
             raise
         except InputError as error:
@@ -60,22 +61,22 @@ def convert(
             failures[build.name] = error
         ended()
 
-    context.engine.on_hosts(builds, one)
+    connections.engine.on_hosts(builds, one)
     return failures
 
 
-def _step(context: Context, place: Place, build: Build) -> Step:
+def _step(connections: Connections, place: Place, build: Build) -> Step:
     npu = place.npu
-    step, entries = f"convert/{build.name}", context.manifest.steps
+    step, entries = f"convert/{build.name}", connections.workspace.manifest.steps
     inputs: dict[str, Any] = {
-        **graph.inputs(entries, step, context.inventory, build),
+        **graph.inputs(entries, step, connections.inventory, build),
         "onnx": graph.made(entries, graph.Read("onnx", build.onnx_step, build.onnx.name)),
         "soc_version": npu.facts.soc_version,
         "cann": npu.facts.cann,
     }
     job = job_name(inputs, f"convert-bs{build.batch_size}")
     conversion = Conversion(
-        job, Copy(build.onnx.name, inputs["onnx"]), build, context.inventory.timeout_s, context.fresh
+        job, Copy(build.onnx.name, inputs["onnx"]), build, connections.inventory.timeout_s, connections.options.fresh
     )
 
     def action() -> Ran:

@@ -8,12 +8,13 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from deploy.connections import Connections
 from deploy.console import say
 from deploy.containers.images import LABEL, SOURCES_LABEL
 from deploy.containers.runtime import Native
-from deploy.context import Context, Job
 from deploy.errors import KitError
 from deploy.hosts import transfer
+from deploy.hosts.job import Job, job_name
 from deploy.hosts.local import LocalHost
 from deploy.pipeline.index import FILES
 from deploy.pipeline.manifest import Step
@@ -24,32 +25,41 @@ STAGE = "gpu-stage"
 FOLDER = "{folder}"  # in a command's options: where its outputs go
 
 
-def run(context: Context) -> None:
+def run(connections: Connections) -> None:
     """Make gpu/labels.npy, gpu/dataset.json, the ONNX, gpu/model.json and gpu/reference.npy.
 
     Where the GPU image has another implementation of the model (the card's `sources`), that one is exported too, and
     the stage goes on only if both give the same outputs.
     """
-    say(f"{STAGE} on {context.inventory.gpu.name}", "bold")
-    card, inventory = context.model.card, context.inventory
-    data, labels = context.input_sha256(context.data), context.input_sha256(context.labels)
-    tools, sources = _tools(context)
-    context.artefact("gpu").mkdir(exist_ok=True)
-    arrays = ["--array_dir", str(context.array_folder)]
-    options = ["--data_path", str(context.data), "--label_path", str(context.labels), "--output_dir", FOLDER, *arrays]
+    workspace = connections.workspace
+    say(f"{STAGE} on {connections.inventory.gpu.name}", "bold")
+    card, inventory = workspace.model.card, connections.inventory
+    data, labels = connections.input_sha256(connections.data), connections.input_sha256(connections.labels)
+    tools, sources = _tools(connections)
+    workspace.artefact("gpu").mkdir(exist_ok=True)
+    arrays = ["--array_dir", str(connections.array_folder)]
+    options = [
+        "--data_path",
+        str(connections.data),
+        "--label_path",
+        str(connections.labels),
+        "--output_dir",
+        FOLDER,
+        *arrays,
+    ]
     indices = sorted((FILES[persons] for persons in card.persons), reverse=True)
     inputs: dict[str, Any] = {"data": data, "labels": labels, "numpy": tools["numpy"]}
-    lost = _lost_its_array(context)
-    _run_command(context, "preprocess", inputs, "index", options, ["labels.npy", *indices], fresh=lost)
-    _say_warnings(context)
-    inputs = {"checkpoint": _checkpoint(context), "tools": tools}
+    lost = _lost_its_array(connections)
+    _run_command(connections, "preprocess", inputs, "index", options, ["labels.npy", *indices], fresh=lost)
+    _say_warnings(connections)
+    inputs = {"checkpoint": _checkpoint(connections), "tools": tools}
     outputs = [f"{card.stem}.onnx", CARD]
-    _export(context, "export", inputs, inventory.variant, inventory.persons, outputs)
+    _export(connections, "export", inputs, inventory.variant, inventory.persons, outputs)
     for source in sources:
-        _export_from_source(context, inputs, source)
-    options = ["--ckpt", str(context.checkpoint), "--data_path", str(context.data), *arrays]
+        _export_from_source(connections, inputs, source)
+    options = ["--ckpt", str(connections.checkpoint), "--data_path", str(connections.data), *arrays]
     options += ["--output", f"{FOLDER}/reference.npy"]
-    _run_command(context, "reference", {**inputs, "data": data}, "reference", options, reference_names(card))
+    _run_command(connections, "reference", {**inputs, "data": data}, "reference", options, reference_names(card))
 
 
 def reference_names(card: Card) -> list[str]:
@@ -57,23 +67,28 @@ def reference_names(card: Card) -> list[str]:
     return ["reference.npy", *(f"reference.{output.name}.npy" for output in card.outputs[1:])]
 
 
-def export_variant(context: Context, variant: str, persons: str) -> tuple[Path, str, Path]:
+def export_variant(connections: Connections, variant: str, persons: str) -> tuple[Path, str, Path]:
     """The ONNX of a variant of the graph, the step that made it (the stage's own, or one more export), its card."""
-    if (variant, persons) == (context.inventory.variant, context.inventory.persons):
-        return context.onnx(), "export", context.artefact(f"gpu/{CARD}")
+    workspace = connections.workspace
+    if (variant, persons) == (connections.inventory.variant, connections.inventory.persons):
+        return workspace.onnx(), "export", workspace.artefact(f"gpu/{CARD}")
     form = variant if persons == "both" else f"{variant}-{persons}"
-    names = [f"{context.model.card.stem}.{form}.onnx", f"model.{form}.json"]
-    inputs = {"checkpoint": _checkpoint(context), "tools": _tools(context)[0]}
-    _export(context, f"export/{form}", inputs, variant, persons, names)
-    return context.artefact(f"gpu/{names[0]}"), f"export/{form}", context.artefact(f"gpu/{names[1]}")
+    names = [f"{workspace.model.card.stem}.{form}.onnx", f"model.{form}.json"]
+    inputs = {"checkpoint": _checkpoint(connections), "tools": _tools(connections)[0]}
+    _export(connections, f"export/{form}", inputs, variant, persons, names)
+    return (
+        workspace.artefact(f"gpu/{names[0]}"),
+        f"export/{form}",
+        workspace.artefact(f"gpu/{names[1]}"),
+    )
 
 
-def _checkpoint(context: Context) -> dict[str, str]:
-    return {"name": context.checkpoint.name, "sha256": context.input_sha256(context.checkpoint)}
+def _checkpoint(connections: Connections) -> dict[str, str]:
+    return {"name": connections.checkpoint.name, "sha256": connections.input_sha256(connections.checkpoint)}
 
 
 def _export(
-    context: Context,
+    connections: Connections,
     step: str,
     inputs: Mapping[str, Any],
     variant: str,
@@ -81,44 +96,45 @@ def _export(
     names: Sequence[str],
     source: Sequence[str] = (),
 ) -> None:
-    card = context.model.card
+    card = connections.workspace.model.card
     for key, value, offered in (("variant", variant, card.variants), ("persons", persons, card.persons)):
         if value not in offered:
             raise KitError(
                 f"{key}: {card.name} has no {value!r}, only {', '.join(offered)}; correct it in the inventory"
             )
-    options = ["--ckpt", str(context.checkpoint), "--onnx", f"{FOLDER}/{names[0]}"]
+    options = ["--ckpt", str(connections.checkpoint), "--onnx", f"{FOLDER}/{names[0]}"]
     options += ["--variant", variant, "--persons", persons, *source]
     options += ["--card", f"{FOLDER}/{names[1]}"] if names[1:] else []
-    _run_command(context, step, {**inputs, "variant": variant, "persons": persons}, "export", options, names)
+    _run_command(connections, step, {**inputs, "variant": variant, "persons": persons}, "export", options, names)
 
 
-def _export_from_source(context: Context, inputs: dict[str, Any], source: str) -> None:
+def _export_from_source(connections: Connections, inputs: dict[str, Any], source: str) -> None:
     """Export another implementation, and compare both on the control side, where both files are."""
-    model, persons = context.model, context.inventory.persons
+    workspace = connections.workspace
+    model, persons = workspace.model, connections.inventory.persons
     name = f"{model.card.stem}.{source}.onnx"
-    _export(context, f"export/{source}", inputs, model.card.variants[0], persons, [name], ["--source", source])
-    exports = [context.manifest.steps.get(step, {}).get("outputs") for step in ("export", f"export/{source}")]
+    _export(connections, f"export/{source}", inputs, model.card.variants[0], persons, [name], ["--source", source])
+    exports = [workspace.manifest.steps.get(step, {}).get("outputs") for step in ("export", f"export/{source}")]
     ours, theirs, report, log = (
-        context.artefact(f"gpu/{path}")
+        workspace.artefact(f"gpu/{path}")
         for path in (f"{model.card.stem}.onnx", name, "agreement.json", "export/agreement.log")
     )
-    control = Native(LocalHost("control", context.workspace), shown={"PYTHONPATH": str(model.path)})
+    control = Native(LocalHost("control", workspace.folder), shown={"PYTHONPATH": str(model.path)})
     options = ["--onnx", str(ours), "--other", str(theirs), "--output", str(report)]
     command = model.command(sys.executable, "agree", *options)
 
     def action() -> Mapping[str, Any]:
         done = control.run(command, log=log, echo=True)
         if done.status != 0:
-            raise _failure(context, "export/agreement", done.output, done.status, log)
+            raise _failure(connections, "export/agreement", done.output, done.status, log)
         return {}
 
     step = Step("export/agreement", "control", {"exports": exports}, [report], action, [control.argv(command)])
-    context.perform(step)
+    connections.run_step(step)
 
 
 def _run_command(
-    context: Context,
+    connections: Connections,
     name: str,
     inputs: Mapping[str, Any],
     command: str,
@@ -131,61 +147,67 @@ def _run_command(
     Its key has the package's sources in it too. On this machine it writes into the workspace; elsewhere into a folder
     of that host, and the files come back.
     """
-    host, folder, model = context.gpu.host, context.artefact("gpu"), context.model
+    workspace = connections.workspace
+    host, folder, model = connections.gpu.host, workspace.artefact("gpu"), workspace.model
     inputs = {**inputs, "model": model.card.name, model.card.package: model.sha256}
-    job = Job.of(host, inputs, name)
-    is_contained = context.inventory.gpu.runtime == "docker"
+    job = Job(host, job_name(inputs, name))
+    is_contained = connections.inventory.gpu.runtime == "docker"
     is_there = isinstance(host, LocalHost) and not is_contained
     there = PurePosixPath(folder) if is_there else job.folder
     inside = there if is_contained else None  # what a container may write in
-    argv = model.command(_python(context), command, *(option.replace(FOLDER, str(there)) for option in options))
+    argv = model.command(_python(connections), command, *(option.replace(FOLDER, str(there)) for option in options))
     outputs = [folder / output for output in names]
 
     def action() -> Mapping[str, Any]:
-        log = context.artefact(f"gpu/{name}.log")
-        with job.begun(context.fresh) as begun:
+        log = connections.workspace.artefact(f"gpu/{name}.log")
+        with job.begun(connections.options.fresh) as begun:
             if inside and not begun:
                 host.call("link", {"folder": str(inside), "files": {}})
-                host.run(["mkdir", "-p", str(context.array_folder)])
-            done = context.gpu.run(argv, folder=inside, log=log, echo=True, job=job.name)
+                host.run(["mkdir", "-p", str(connections.array_folder)])
+            done = connections.gpu.run(argv, folder=inside, log=log, echo=True, job=job.name)
             if done.status != 0:
-                raise _failure(context, name, done.output, done.status, log)
+                raise _failure(connections, name, done.output, done.status, log)
             for output in outputs:
                 if there != PurePosixPath(folder):
                     transfer.get(host, there / output.name, output)
-        return context.gpu.facts()
+        return connections.gpu.facts()
 
-    context.perform(Step(name, host.name, inputs, outputs, action, [context.gpu.argv(argv, inside)]), fresh=fresh)
+    connections.run_step(
+        Step(name, host.name, inputs, outputs, action, [connections.gpu.argv(argv, inside)]), fresh=fresh
+    )
 
 
-def _lost_its_array(context: Context) -> bool:
+def _lost_its_array(connections: Connections) -> bool:
     """Whether rows that the GPU host had to make are no longer there, so that they are to be made again."""
     with suppress(KitError):
-        files = {array.file for array in context.index().inputs} - {None}
+        files = {array.file for array in connections.workspace.index().inputs} - {None}
         return (
-            bool(files) and not files <= context.gpu.host.call("listing", {"folder": str(context.array_folder)}).keys()
+            bool(files)
+            and not files <= connections.gpu.host.call("listing", {"folder": str(connections.array_folder)}).keys()
         )
     return False
 
 
-def _say_warnings(context: Context) -> None:
+def _say_warnings(connections: Connections) -> None:
     """What the index found wrong with the dataset, said each time: it is kept, and hours hang on it."""
-    path = context.artefact(f"gpu/{FILES['both']}")
+    path = connections.workspace.artefact(f"gpu/{FILES['both']}")
     with suppress(OSError, ValueError, LookupError, TypeError):
         for warning in plain_json.load(path)["preflight"]["warnings"]:
             say(f"  the dataset: {warning}", "bold yellow")
 
 
-def _failure(context: Context, name: str, output: str, status: int, log: Path) -> KitError:
+def _failure(connections: Connections, name: str, output: str, status: int, log: Path) -> KitError:
     """The program's own sentence where it has one."""
     sentences = [line.removeprefix("error: ") for line in output.splitlines() if line.startswith("error: ")]
     if sentences:
         return KitError(sentences[-1])
-    return KitError(f"{context.gpu.host.name}: {name} ended with status {status} and no reason; its output is in {log}")
+    return KitError(
+        f"{connections.gpu.host.name}: {name} ended with status {status} and no reason; its output is in {log}"
+    )
 
 
-def _python(context: Context) -> str:
-    gpu = context.inventory.gpu
+def _python(connections: Connections) -> str:
+    gpu = connections.inventory.gpu
     return gpu.python or (sys.executable if gpu.connection == "local" and gpu.runtime == "native" else "python3")
 
 
@@ -206,35 +228,37 @@ print(json.dumps(found))
 """
 
 
-def _tools(context: Context) -> tuple[dict[str, str], list[str]]:
+def _tools(connections: Connections) -> tuple[dict[str, str], list[str]]:
     """What the artefacts depend on besides their inputs, and which of the card's further sources are there.
 
     Raises:
         KitError: the image was built of another package than this one.
     """
-    tools, model = versions(context), context.model
-    image = context.gpu.facts().get("image")
+    tools, model = versions(connections), connections.workspace.model
+    image = connections.gpu.facts().get("image")
     if image is None:
         return tools, []
     if model.package == BUNDLED and image["labels"].get(SOURCES_LABEL) != model.sha256:
         raise KitError(
-            f"{context.gpu.host.name}: image {image['name']} was built of another {model.card.package}/ than this one; "
-            "build it again with `make gpu-image`"
+            f"{connections.gpu.host.name}: image {image['name']} was built of another {model.card.package}/ than "
+            "this one; build it again with `make gpu-image`"
         )
     found = [source for source in model.card.sources[1:] if image["labels"].get(LABEL + source, "absent") != "absent"]
     return {**tools, "image": image["id"]}, found
 
 
-def versions(context: Context) -> dict[str, str]:
+def versions(connections: Connections) -> dict[str, str]:
     """The versions of Python and the packages that make the artefacts, on the GPU host."""
-    done = context.gpu.run([_python(context), "-c", _VERSIONS], timeout_s=60)
+    done = connections.gpu.run([_python(connections), "-c", _VERSIONS], timeout_s=60)
     try:
         found = {str(k): str(v) for k, v in plain_json.loads(done.output.strip().splitlines()[-1]).items()}
     except (ValueError, IndexError, AttributeError):
         raise KitError(
-            f"{context.gpu.host.name}: {_python(context)} does not run; correct gpu.python in the inventory"
+            f"{connections.gpu.host.name}: {_python(connections)} does not run; correct gpu.python in the inventory"
         ) from None
     missing = [name for name, version in found.items() if version == "missing"]
     if missing:
-        raise KitError(f"{context.gpu.host.name}: {_python(context)} has no {', '.join(missing)}; install them there")
+        raise KitError(
+            f"{connections.gpu.host.name}: {_python(connections)} has no {', '.join(missing)}; install them there"
+        )
     return found

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from deploy.connections import Connections
 from deploy.console import console, mark, say
 from deploy.containers.runtime import Runtime
-from deploy.context import Context, Job
 from deploy.errors import KitError, as_written
 from deploy.evidence import blocks
 from deploy.execution.worker import Copy, Worker
 from deploy.hosts import transfer
+from deploy.hosts.job import Job, job_name
 from deploy.npu import ais_bench, atc
 from deploy.pipeline import graph
 from deploy.pipeline.manifest import Step, write_json
@@ -52,74 +53,77 @@ class Instrumented:
         return len(self.inputs[0])
 
 
-def run(context: Context, samples: int) -> None:
+def run(connections: Connections, samples: int) -> None:
     """Make report/locate.json and print it.
 
     Raises:
         KitError: nothing to look at yet, or the host's tools refuse.
     """
+    workspace = connections.workspace
     say(STAGE, "bold")
     if samples < 1:
         raise KitError(f"--samples {samples}: compare at least 1")
-    batch_size, chosen = _worst_batch(context), _samples(context, samples)
-    mode = context.inventory.atc.get("precision_mode", ATC_DEFAULT_MODE)
+    batch_size, chosen = _worst_batch(connections), _samples(connections, samples)
+    mode = connections.inventory.atc.get("precision_mode", ATC_DEFAULT_MODE)
     modes = [mode, WIDE_MODE if mode != WIDE_MODE else ATC_DEFAULT_MODE]
-    npu, (onnx, places) = context.npus[0], _instrument(context)
+    npu, (onnx, places) = connections.npus[0], _instrument(connections)
     inputs = {
-        "onnx": graph.made(context.manifest.steps, graph.Read("onnx", "export", ".onnx")),
-        "data": context.manifest.steps["preprocess"]["inputs"]["data"],
+        "onnx": graph.made(workspace.manifest.steps, graph.Read("onnx", "export", ".onnx")),
+        "data": workspace.manifest.steps["preprocess"]["inputs"]["data"],
         "samples": chosen,
         "batch_size": batch_size,
-        "flags": dict(context.inventory.atc),
+        "flags": dict(connections.inventory.atc),
         "modes": modes,
         "tolerance": TOLERANCE,
         **npu.facts.tools,
-        **context.inventory.environment,
+        **connections.inventory.environment,
     }
-    path = context.artefact("report/locate.json")
-    runs = [_Run(context, inputs, each, batch_size) for each in modes]
+    path = workspace.artefact("report/locate.json")
+    runs = [_Run(connections, inputs, each, batch_size) for each in modes]
 
     def action() -> dict[str, Any]:
-        instrumented = _in_fp32(context, onnx, places, chosen)
+        instrumented = _in_fp32(connections, onnx, places, chosen)
         found = {run.mode: run.nearness(instrumented) for run in runs}
         write_json(path, located(found, modes, chosen, batch_size) | npu.facts.record)
         return npu.facts.record
 
     commands = [argv for run in runs for argv in run.commands(onnx)]
-    context.perform(Step(STAGE, str(npu.devices[0]), inputs, [path], action, commands))
-    if not context.dry:
+    connections.run_step(Step(STAGE, str(npu.devices[0]), inputs, [path], action, commands))
+    if not connections.options.dry:
         _print(json.loads(path.read_bytes()))
 
 
-def _worst_batch(context: Context) -> int:
+def _worst_batch(connections: Connections) -> int:
     """The batch size that is farthest off by the last verdict, else the smallest."""
-    sizes = context.inventory.batch_sizes
-    path = context.artefact("report/summary.json")
+    sizes = connections.inventory.batch_sizes
+    path = connections.workspace.artefact("report/summary.json")
     with as_written(path):
         batches = plain_json.load(path)["batches"] if path.is_file() else []
         known = [batch for batch in batches if batch["batch_size"] in sizes]
         return int(max(known, key=lambda b: float(b["relative_error"]))["batch_size"]) if known else min(sizes)
 
 
-def _samples(context: Context, count: int) -> list[int]:
+def _samples(connections: Connections, count: int) -> list[int]:
     """The samples that the last verdict notes (flipped ones first), then the dataset's first."""
-    path, every = context.artefact("report/summary.json"), range(context.index().samples)
+    workspace = connections.workspace
+    path, every = workspace.artefact("report/summary.json"), range(workspace.index().samples)
     with as_written(path):
         noted = plain_json.load(path)["noted"] if path.is_file() else []
         order = dict.fromkeys([*(every[sample["sample"]] for sample in noted), *every])
     return list(order)[:count]
 
 
-def _instrument(context: Context) -> tuple[Path, dict[str, int]]:
+def _instrument(connections: Connections) -> tuple[Path, dict[str, int]]:
     """The ONNX with its blocks' outputs; the logits and the blocks, each by its number among the outputs.
 
     Raises:
         KitError: the model has no command `blocks`, or it finds no blocks.
     """
-    model, source = context.model, context.onnx()
+    workspace = connections.workspace
+    model, source = workspace.model, workspace.onnx()
     if "blocks" not in model.card.capabilities:
         raise KitError(f"{model.card.name} has no command `blocks`, so its blocks are not known; see docs/own-model.md")
-    path, result = (context.artefact(f"locate/{name}") for name in (f"{model.card.stem}_blocks.onnx", "blocks.json"))
+    path, result = (workspace.artefact(f"locate/{name}") for name in (f"{model.card.stem}_blocks.onnx", "blocks.json"))
     path.parent.mkdir(parents=True, exist_ok=True)
     run_command(model, "blocks", "--onnx", str(source), "--output", str(path), "--result", str(result))
     outputs = [value.name for value in onnx_model.load(path).graph.output]
@@ -128,14 +132,10 @@ def _instrument(context: Context) -> tuple[Path, dict[str, int]]:
     return path, {LOGITS: 0, **found}
 
 
-def _in_fp32(context: Context, onnx: Path, places: Mapping[str, int], samples: Sequence[int]) -> Instrumented:
-    index = context.samples(context.inventory.persons)
+def _in_fp32(connections: Connections, onnx: Path, places: Mapping[str, int], samples: Sequence[int]) -> Instrumented:
+    index = connections.workspace.samples(connections.inventory.persons)
     rows = dict.fromkeys(row for sample in samples for row in ([sample] if index.rows is None else index.rows[sample]))
-    host = context.gpu.host
-    inputs = [
-        np.stack([transfer.read_row(host, context.array_file(array), array, row) for row in rows])
-        for array in index.inputs
-    ]
+    inputs = [np.stack([connections.read_row(array, row) for row in rows]) for array in index.inputs]
     session = onnx_model.session(onnx_model.load(onnx))
     names, outputs = [tensor.name for tensor in session.get_inputs()], [each.name for each in session.get_outputs()]
     each = [
@@ -150,14 +150,14 @@ def _in_fp32(context: Context, onnx: Path, places: Mapping[str, int], samples: S
 class _Run:
     """One precision_mode: converted, run, fetched."""
 
-    context: Context
+    connections: Connections
     inputs: Mapping[str, Any]
     mode: str
     batch_size: int
 
     def nearness(self, instrumented: Instrumented) -> list[dict[str, Any]] | str:
         """Of every output, the blocks first; or the sentence with which the tools refused this mode."""
-        host, folder = self.context.npus[0].host, self._folder
+        host, folder = self.connections.npus[0].host, self._folder
         try:
             self._prepare(instrumented)
             self._tools(instrumented.onnx)
@@ -174,15 +174,15 @@ class _Run:
     def commands(self, onnx: Path) -> list[list[str]]:
         """atc's and ais_bench's whole argument lists."""
         atc_argv, bench_argv = self._argv(onnx)
-        runtime = self.context.npus[0].runtime
+        runtime = self.connections.npus[0].runtime
         return [runtime.argv(atc_argv, self._folder), self._device[0].argv(bench_argv, self._folder)]
 
     def _argv(self, onnx: Path) -> tuple[list[str], list[str]]:
-        npu, om = self.context.npus[0], str(self._folder / "blocks")
+        npu, om = self.connections.npus[0], str(self._folder / "blocks")
         tools = npu.section.tools
-        flags = {**self.context.inventory.atc, "precision_mode": self.mode}
+        flags = {**self.connections.inventory.atc, "precision_mode": self.mode}
         there = str(Copy.of(onnx).on(npu.host))
-        shapes = {tensor.name: tensor.shape for tensor in self.context.card().inputs}
+        shapes = {tensor.name: tensor.shape for tensor in self.connections.workspace.card().inputs}
         convert = atc.argv(tools.atc, there, om, self.batch_size, npu.facts.soc_version, flags, shapes)
         folders = [str(self._folder / f"input-{name}") for name in shapes]
         places = (folders, str(self._folder / "output"), RESULTS)
@@ -192,37 +192,37 @@ class _Run:
     @property
     def _device(self) -> tuple[Runtime, int]:
         """What runs on the first device that the inventory lists, and the number that ais_bench knows it by."""
-        npu = self.context.npus[0]
+        npu = self.connections.npus[0]
         return npu.runtime.on_device(npu.devices[0].chip.device)
 
     def _prepare(self, instrumented: Instrumented) -> None:
-        host = self.context.npus[0].host
-        Worker(self.context.npus[0]).send(instrumented.onnx)
+        host = self.connections.npus[0].host
+        Worker(self.connections.npus[0]).send(instrumented.onnx)
         host.call("link", {"folder": str(self._folder / "output"), "files": {}})
-        for tensor, rows in zip(self.context.card().inputs, instrumented.inputs, strict=True):
+        for tensor, rows in zip(self.connections.workspace.card().inputs, instrumented.inputs, strict=True):
             folder = self._folder / f"input-{tensor.name}"
             host.call("link", {"folder": str(folder), "files": {}})
             for i in range(self._padded(instrumented.rows)):
-                local = self.context.artefact(f"locate/{i}.bin")
+                local = self.connections.workspace.artefact(f"locate/{i}.bin")
                 with atomic_write(local) as stream:
                     stream.write(np.ascontiguousarray(rows[i % instrumented.rows]).tobytes())
                 transfer.put(host, local, folder / f"{i}.bin")
                 local.unlink()
 
     def _tools(self, onnx: Path) -> None:
-        runtime, limit = self.context.npus[0].runtime, self.context.inventory.timeout_s
+        runtime, limit = self.connections.npus[0].runtime, self.connections.inventory.timeout_s
         convert, infer = self._argv(onnx)
-        log = self.context.artefact(f"locate/{self.mode}-atc.log")
+        log = self.connections.workspace.artefact(f"locate/{self.mode}-atc.log")
         done = runtime.run(convert, folder=self._folder, log=log, timeout_s=limit)
         atc.parse(done.output, done.status)
-        log = self.context.artefact(f"locate/{self.mode}-ais_bench.log")
+        log = self.connections.workspace.artefact(f"locate/{self.mode}-ais_bench.log")
         done = self._device[0].run(infer, folder=self._folder, log=log, timeout_s=limit)
         if done.status != 0:
             raise ais_bench.failure(done.output, done.status)
 
     def _fetch(self, instrumented: Instrumented) -> dict[str, np.ndarray]:
         """Each output as (samples, values), from the files <sample>_<output>.bin."""
-        host = self.context.npus[0].host
+        host = self.connections.npus[0].host
         top = self._folder / "output" / RESULTS
         listing: dict[str, int] = host.call("listing", {"folder": str(top)})
         files = [f"{i}_{place}.bin" for place in instrumented.places.values() for i in range(instrumented.rows)]
@@ -233,9 +233,9 @@ class _Run:
             if listing.get(name) != size:
                 raise KitError(
                     f"{host.name}: ais_bench left {name} with {listing.get(name)} bytes and not {size};"
-                    f" its output is in {self.context.artefact('locate')}"
+                    f" its output is in {self.connections.workspace.artefact('locate')}"
                 )
-        local = self.context.artefact(f"locate/{self.mode}.raw")
+        local = self.connections.workspace.artefact(f"locate/{self.mode}.raw")
         host.call("pack", {"folder": str(top), "names": files, "path": str(self._folder / "packed")})
         transfer.get(host, self._folder / "packed", local)
         values = np.fromfile(local, np.float32)
@@ -254,7 +254,7 @@ class _Run:
 
     @property
     def _folder(self) -> Any:
-        return Job.of(self.context.npus[0].host, self.inputs, f"locate-{self.mode}").folder
+        return Job(self.connections.npus[0].host, job_name(self.inputs, f"locate-{self.mode}")).folder
 
 
 def located(

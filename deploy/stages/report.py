@@ -3,61 +3,65 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
+
 from deploy.console import say
-from deploy.context import Context
 from deploy.errors import KitError, as_written
 from deploy.evidence.runs import all_runs, run_id
-from deploy.hosts import transfer
 from deploy.inventory import ROOT
+from deploy.options import Options
 from deploy.pipeline import graph
+from deploy.pipeline.index import Array
 from deploy.pipeline.manifest import Manifest, Step, digest_of
 from deploy.pipeline.sources import sources_sha256
 from deploy.report import page
 from deploy.report.drawings import Drawings, draw
+from deploy.workspace import Workspace
 from stgcn import plain_json
 from stgcn.files import atomic_write
 
+ReadRow = Callable[[Array, int], np.ndarray]
 PAGE = "report.html"
 SOURCES = [ROOT / "deploy/report"]
 
 
-def run(context: Context) -> None:
-    """Make report/report.html.
+def run(workspace: Workspace, options: Options, read_row: ReadRow) -> None:
+    """Make report/report.html. `read_row` brings an input's row from where the dataset lies, to be drawn.
 
     Raises:
         KitError: there is no verdict yet.
     """
     say("report", "bold")
-    make(context)
-    say(f"page:    {context.artefact('report') / PAGE}")
+    make(workspace, options, read_row)
+    say(f"page:    {workspace.artefact('report') / PAGE}")
 
 
-def make(context: Context) -> None:
-    manifest = context.manifest
+def make(workspace: Workspace, options: Options, read_row: ReadRow) -> None:
+    manifest = workspace.manifest
     run = run_id(manifest)  # refuses when there is no verdict
-    summary_path = manifest.output("score", context.artefact("report/summary.json"), "make score")
+    summary_path = manifest.output("score", workspace.artefact("report/summary.json"), "make score")
     entries = manifest.steps
     inputs = {
         "verdict": digest_of(entries["score"]),
-        **graph.inputs(entries, "report", context.inventory),
+        **graph.inputs(entries, "report", workspace.inventory),
         "sources": sources_sha256(*SOURCES),
     }
-    path = context.artefact("report") / PAGE
+    path = workspace.artefact("report") / PAGE
     with as_written(summary_path):
         summary = plain_json.load(summary_path)
         noted = sorted({noted["sample"] for noted in summary["noted"]})
-    previous = _previous(context, run)
+    previous = _previous(workspace, run)
     if previous:
         inputs["previous"] = previous.run
     undrawn = entries.get("report", {}).get("facts", {}).get("drawn") != noted  # its host may give them up now
 
     def action() -> dict[str, Any]:
         with as_written(summary_path):
-            drawings = _drawings(context, noted)
+            drawings = _drawings(workspace, noted, read_row)
             names = [n for n in [*graph.steps(entries["score"]["inputs"]["batch_sizes"]), "score"] if n in entries]
             text = page.render(summary, entries, names, run, drawings, previous)
         with atomic_write(path) as stream:
@@ -65,7 +69,7 @@ def make(context: Context) -> None:
         return {"drawn": sorted(drawings.samples or {})}
 
     step = Step("report", "control", inputs, [path], action, [command("report")])
-    context.perform(step, fresh=undrawn)
+    workspace.run_step(step, options, fresh=undrawn)
 
 
 def command(task: str) -> list[str]:
@@ -73,14 +77,14 @@ def command(task: str) -> list[str]:
     return ["env", f"INVENTORY={os.environ.get('INVENTORY') or 'inventory.yaml'}", "make", task]
 
 
-def _previous(context: Context, run: str) -> page.Previous | None:
+def _previous(workspace: Workspace, run: str) -> page.Previous | None:
     """The newest kept run before `run` whose figures are of the same kind of device."""
-    with as_written(context.manifest.path):
-        kind = context.manifest.steps["score"]["facts"]["simulated"]
-    for kept in reversed([kept for kept in all_runs(context.workspace) if kept.folder.name < run]):
+    with as_written(workspace.manifest.path):
+        kind = workspace.manifest.steps["score"]["facts"]["simulated"]
+    for kept in reversed([kept for kept in all_runs(workspace.folder) if kept.folder.name < run]):
         with suppress(KitError, KeyError, TypeError, ValueError):
             measured = [batch for batch in kept.summary["batches"] if batch["throughput"]]
-            measured_anew = _measurements(kept.manifest) != _measurements(context.manifest)
+            measured_anew = _measurements(kept.manifest) != _measurements(workspace.manifest)
             if measured and measured_anew and kept.summary["device"]["simulated"] == kind:
                 medians = {batch["batch_size"]: float(batch["throughput"]["median"]) for batch in measured}
                 return page.Previous(kept.folder.name, medians)
@@ -92,17 +96,16 @@ def _measurements(manifest: Manifest) -> dict[str, str]:
     return {name: entry["started"] for name, entry in manifest.steps.items() if name.startswith("throughput/")}
 
 
-def _drawings(context: Context, samples: Sequence[int]) -> Drawings:
+def _drawings(workspace: Workspace, samples: Sequence[int], read_row: ReadRow) -> Drawings:
     """The first row of each of `samples`, drawn; one that its host does not give up is left out, and told of."""
-    if not samples or "draw" not in context.model.card.capabilities:
+    if not samples or "draw" not in workspace.model.card.capabilities:
         return Drawings()
-    index = context.index()
-    array = index.inputs[0]
-    path, found = context.array_file(array), {}
+    index = workspace.index()
+    found = {}
     for sample in samples:
         row = sample if index.rows is None else index.rows[sample][0]
         try:
-            found[sample] = transfer.read_row(context.gpu.host, path, array, row)
+            found[sample] = read_row(index.inputs[0], row)
         except KitError as error:
             say(f"  {error}; it is not drawn", "yellow")
-    return draw(context.model, found)
+    return draw(workspace.model, found)

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from deploy.console import console, say
-from deploy.context import Context
 from deploy.errors import GateFailed, KitError, as_written
 from deploy.evidence import runs
 from deploy.evidence.logits import DIGESTS, output_names, read_logits
 from deploy.evidence.scores import scores
 from deploy.inventory import ROOT
+from deploy.options import Options
 from deploy.outcome import Check, Outcome
 from deploy.pipeline import graph, reproduce
 from deploy.pipeline.index import FILES, Index, read_index
@@ -25,6 +25,8 @@ from deploy.report.summary import Evidence, summary
 from deploy.report.table import shown, table, to_csv, worst_error
 from deploy.stages import report
 from deploy.stages.gpu import reference_names
+from deploy.stages.report import ReadRow
+from deploy.workspace import Workspace
 from stgcn import npy, plain_json
 from stgcn.files import atomic_write
 
@@ -32,32 +34,32 @@ STAGE = "score"
 SOURCES = [ROOT / name for name in ("deploy/report/summary.py", "deploy/report/table.py")]
 
 
-def run(context: Context) -> Outcome:
-    """Make report/summary.json, summary.csv and report.html, print the table, keep the run.
+def run(workspace: Workspace, options: Options, read_row: ReadRow) -> Outcome:
+    """Make report/summary.json, summary.csv and report.html, print the table, keep the run; `read_row` as in report.
 
     Raises:
         KitError: an artefact is missing, changed or another's (naming the sample).
         GateFailed: a batch size missed the gate.
     """
     say(STAGE, "bold")
-    sizes, manifest = context.inventory.batch_sizes, context.manifest
+    sizes, manifest = workspace.inventory.batch_sizes, workspace.manifest
     resting_on = [name for name in graph.steps(sizes) if _needed(manifest, name)]
     with as_written(manifest.path):
-        refuse_other_sources(context)
+        refuse_other_sources(workspace)
         for name in resting_on:
             graph.check(manifest.steps, name)
     inputs = {
         "entries": {name: digest_of(manifest.steps[name]) for name in resting_on},
         "batch_sizes": sizes,
-        **graph.inputs(manifest.steps, "score", context.inventory),
-        "reference": published(context.inventory, context.model.card),
+        **graph.inputs(manifest.steps, "score", workspace.inventory),
+        "reference": published(workspace.inventory, workspace.model.card),
         "sources": sources_sha256(*SOURCES),
     }
     with as_written(manifest.workspace):
         found = evidence(
-            manifest, context.model, inputs
+            manifest, workspace.model, inputs
         )  # even when the verdict is cached: what it rests on is checked every time
-    folder = context.artefact("report")
+    folder = workspace.artefact("report")
     outputs = [folder / "summary.json", folder / "summary.csv"]
 
     def action() -> dict[str, Any]:
@@ -67,10 +69,11 @@ def run(context: Context) -> Outcome:
             stream.write(to_csv(verdict).encode())
         return {"simulated": verdict["device"]["simulated"], "passed": verdict["verdict"]["passed"]}
 
-    context.perform(Step("score", "control", inputs, outputs, action, [report.command("score")]))
-    if context.dry:
+    step = Step("score", "control", inputs, outputs, action, [report.command("score")])
+    workspace.run_step(step, options)
+    if options.dry:
         return Outcome()
-    report.make(context)
+    report.make(workspace, options, read_row)
     reproduce.write(manifest)
     kept = runs.keep(manifest)
     with as_written(outputs[0]):
@@ -83,7 +86,7 @@ def run(context: Context) -> Outcome:
     say(f"run:     {kept.folder}")
     if missed:
         raise GateFailed(
-            f"batch size {', '.join(missed)}: accuracy is more than {100 * context.inventory.gate:g}% (relative) off;"
+            f"batch size {', '.join(missed)}: accuracy is more than {100 * workspace.inventory.gate:g}% (relative) off;"
             " `fab locate` says in which block, and whether another precision_mode helps",
             outcome,
         )
@@ -101,16 +104,16 @@ def _outcome(summary: Mapping[str, Any], kept: runs.Run) -> Outcome:
     return Outcome({"run": {"id": kept.id, "folder": str(kept.folder)}, **runs.brief(summary)}, checks)
 
 
-def refuse_other_sources(context: Context) -> None:
+def refuse_other_sources(workspace: Workspace) -> None:
     """Whether the inventory's dataset and checkpoint, where they lie on this machine, are those that were run.
 
     Raises:
         KitError: naming the file.
     """
-    if context.inventory.gpu.connection != "local":
+    if workspace.inventory.gpu.connection != "local":
         return
-    for path, step, recorded in source_files(context.manifest.steps, context.local_files()):
-        found = context.manifest.input_sha256(path)
+    for path, step, recorded in source_files(workspace.manifest.steps, workspace.local_files()):
+        found = workspace.manifest.input_sha256(path)
         if found != recorded:
             raise KitError(
                 f"{path}: sha256 {found[:12]}, but {step} read {str(recorded)[:12]}; run `make gpu-stage` for this"

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deploy.connections import Connections
 from deploy.console import say
-from deploy.context import Context, Job, job_name
 from deploy.errors import KitError
 from deploy.execution.worker import Copy, Rows, Worker
+from deploy.hosts.job import Job, job_name
 from deploy.inventory import Benchmark
 from deploy.npu import ais_bench
 from deploy.npu.device import Idle, IdleWatch, naming
@@ -23,7 +24,7 @@ from stgcn.files import sha256_file
 SETTLE_S = 30.0  # a device's utilisation takes a moment to fall after our own run
 
 
-def perform(context: Context, build: Build) -> None:
+def run(connections: Connections, build: Build) -> None:
     """Make <folder>/benchmark.json, one steady figure of an idle device, or of a busy one, marked, with `--force`.
 
     A figure is one device's, the first that the inventory lists.
@@ -31,38 +32,41 @@ def perform(context: Context, build: Build) -> None:
     Raises:
         KitError: the device stays busy, becomes so, or fails; or ais_bench's figures contradict each other.
     """
-    step = _step(context, build)
-    entry = context.manifest.steps.get(step.name, {})
+    step = _step(connections, build)
+    entry = connections.workspace.manifest.steps.get(step.name, {})
     marked = entry.get("facts", {}).get("idle") is False
-    context.perform(step, fresh=marked and not context.force)  # a marked figure serves nobody who did not ask for one
+    connections.run_step(
+        step, fresh=marked and not connections.options.force
+    )  # a marked figure serves nobody who did not ask for one
 
 
-def _step(context: Context, build: Build) -> Step:
-    npu = context.npus[0]
-    worker, settings = Worker(npu, npu.devices[0].chip.device), context.inventory.benchmark
-    context.om(build)
+def _step(connections: Connections, build: Build) -> Step:
+    workspace = connections.workspace
+    npu = connections.npus[0]
+    worker, settings = Worker(npu, npu.devices[0].chip.device), connections.inventory.benchmark
+    workspace.om(build)
     step = f"throughput/{build.name}"
     inputs: dict[str, Any] = {
-        **graph.inputs(context.manifest.steps, step, context.inventory, build),
+        **graph.inputs(workspace.manifest.steps, step, connections.inventory, build),
         "host": npu.section.name,
         "device": worker.device,
         **npu.facts.tools,
     }
-    index = context.samples(build.persons)
+    index = workspace.samples(build.persons)
     persons_a_clip = index.rows_per_sample if index.rows is not None else None
     if persons_a_clip:
         inputs["persons_a_clip"] = persons_a_clip
     job = job_name(inputs, f"throughput-bs{build.batch_size}")
-    limits = (context.inventory.timeout_s, context.fresh, context.force)
+    limits = (connections.inventory.timeout_s, connections.options.fresh, connections.options.force)
     om = Copy(build.om.name, inputs["om"])
-    measurement = Measurement(job, om, build, persons_a_clip, settings, *limits, context.idle)
+    measurement = Measurement(job, om, build, persons_a_clip, settings, *limits, connections.idle)
     path = build.folder / "benchmark.json"
 
     def action() -> dict[str, Any]:
-        place = context.engine.alone()
+        place = connections.engine.alone()
         place.send(build.om)
         measured = place.do(measurement, build.folder)
-        context.idle = measured.idle
+        connections.idle = measured.idle
         if measured.refusal:
             raise KitError(measured.refusal)
         write_json(path, measured.figure)

@@ -12,8 +12,8 @@ import yaml
 from rich.table import Table
 from rich.text import Text
 
+from deploy.connections import Connections
 from deploy.console import console, progress, say
-from deploy.context import Context
 from deploy.errors import KitError
 from deploy.evidence.logits import output_names
 from deploy.evidence.scores import Score, scores
@@ -80,7 +80,7 @@ class Outcome:
         return {**vars(self.candidate), **own, **(self.score.metrics if self.score else {})}
 
 
-def run(context: Context) -> None:
+def run(connections: Connections) -> None:
     """Make tune/tune.json and tune/inventory.yaml, the winner's lines for the inventory; print the table.
 
     A candidate that fails is a row that says why; it does not stop the others.
@@ -88,18 +88,19 @@ def run(context: Context) -> None:
     Raises:
         KitError: no candidate gave a figure and passed the gate.
     """
-    gate, tune = context.inventory.gate, context.inventory.tune
-    index = context.index().head(tune.samples)
-    say(f"{STAGE} on {context.npus[0].devices[0]}, accuracy over {index.samples} samples", "bold")
-    sizes = tune.batch_sizes or context.inventory.batch_sizes
+    workspace = connections.workspace
+    gate, tune = connections.inventory.gate, connections.inventory.tune
+    index = workspace.index().head(tune.samples)
+    say(f"{STAGE} on {connections.npus[0].devices[0]}, accuracy over {index.samples} samples", "bold")
+    sizes = tune.batch_sizes or connections.inventory.batch_sizes
     each = itertools.product(tune.variants, tune.precision_modes, [None], sizes, tune.persons)
-    ranked = rank(_try(context, [Candidate(*one) for one in each], index), gate)
-    if context.dry:
+    ranked = rank(_try(connections, [Candidate(*one) for one in each], index), gate)
+    if connections.options.dry:
         return
-    if ranked[0].passed(gate) and (tuned := _tuned(context, ranked[0].candidate)):
-        ranked = rank([*ranked, *_try(context, tuned, index)], gate)
-    _keep(context, ranked)
-    console.print(_table(context, ranked))
+    if ranked[0].passed(gate) and (tuned := _tuned(connections, ranked[0].candidate)):
+        ranked = rank([*ranked, *_try(connections, tuned, index)], gate)
+    _keep(connections, ranked)
+    console.print(_table(connections, ranked))
     for error in dict.fromkeys(outcome.error for outcome in ranked if outcome.error):
         say(f"failed: {error}", "red")
     if not ranked[0].passed(gate):
@@ -107,45 +108,45 @@ def run(context: Context) -> None:
             f"none of {len(ranked)} candidates gave a figure and stayed within {gate:.0%} of the fp32 reference; "
             f"{ranked[0].candidate}: {ranked[0].error or f'{ranked[0].relative_error:.2%} off'}"
         )
-    say(f"{verdict(ranked, gate)}{context.npus[0].facts.mark}", "bold green")
-    say(f"for the inventory: {context.artefact('tune/inventory.yaml')}", "bold green")
+    say(f"{verdict(ranked, gate)}{connections.npus[0].facts.mark}", "bold green")
+    say(f"for the inventory: {workspace.artefact('tune/inventory.yaml')}", "bold green")
 
 
-def _tuned(context: Context, best: Candidate) -> list[Candidate]:
+def _tuned(connections: Connections, best: Candidate) -> list[Candidate]:
     """AOE's turn: it tunes for hours, so it is given the best that ATC made alone, where the hosts have it."""
-    jobs = context.inventory.tune.aoe
-    lacking = [str(npu) for npu in context.npus if jobs and not npu.has(npu.section.tools.aoe)]
+    jobs = connections.inventory.tune.aoe
+    lacking = [str(npu) for npu in connections.npus if jobs and not npu.has(npu.section.tools.aoe)]
     if lacking:
         say(f"  {', '.join(lacking)}: no AOE there (tools.aoe in the inventory), so it is not tried", "yellow")
     return [] if lacking else [replace(best, aoe=job) for job in jobs]
 
 
-def _try(context: Context, wanted: Sequence[Candidate], index: Index) -> list[Outcome]:
+def _try(connections: Connections, wanted: Sequence[Candidate], index: Index) -> list[Outcome]:
     """Convert them all, run the samples through all, then measure one by one: each on a device left alone."""
     builds: dict[Candidate, Build] = {}
     outcomes: dict[Candidate, Outcome] = {}
     for candidate in wanted:
         try:
-            builds[candidate] = _build(context, candidate)
+            builds[candidate] = _build(connections, candidate)
         except InputError as error:
             outcomes[candidate] = Outcome(candidate, error=str(error))
     with progress("sweep, steps", STEPS * len(builds)) as advance:
-        failures = convert.convert(context, list(builds.values()), advance)
+        failures = convert.convert(connections, list(builds.values()), advance)
         for candidate, build in builds.items():
             if build.name in failures:
                 outcomes[candidate] = Outcome(candidate, error=str(failures[build.name]))
         left = [candidate for candidate in builds if candidate not in outcomes]
-        if context.dry:
+        if connections.options.dry:
             return list(outcomes.values())
         advance((STEPS - 1) * (len(builds) - len(left)))
 
         def infer(candidate: Candidate) -> None:
-            outcomes[candidate] = _infer(context, candidate, builds[candidate], index)
+            outcomes[candidate] = _infer(connections, candidate, builds[candidate], index)
             advance()
 
-        context.engine.side_by_side(left, infer)
+        connections.engine.side_by_side(left, infer)
         for candidate in left:
-            outcomes[candidate] = _measure(context, outcomes[candidate], builds[candidate])
+            outcomes[candidate] = _measure(connections, outcomes[candidate], builds[candidate])
             advance()
     return [outcomes[candidate] for candidate in wanted]
 
@@ -167,25 +168,26 @@ def verdict(ranked: Sequence[Outcome], gate: float) -> str:
     return line + (" (their repeats overlap, so it may be chance)" if overlap else "")
 
 
-def _build(context: Context, candidate: Candidate) -> Build:
-    onnx, step, card = gpu.export_variant(context, candidate.variant, candidate.persons)
+def _build(connections: Connections, candidate: Candidate) -> Build:
+    workspace = connections.workspace
+    onnx, step, card = gpu.export_variant(connections, candidate.variant, candidate.persons)
     return Build(
         name=f"tune/{candidate.slug}",
-        folder=context.artefact("tune") / candidate.slug,
+        folder=workspace.artefact("tune") / candidate.slug,
         onnx=onnx,
         onnx_step=step,
         batch_size=candidate.batch_size,
-        flags={**context.inventory.atc, "precision_mode": candidate.precision_mode},
-        card=read_card(card) if card.is_file() or not context.dry else context.model.card,
+        flags={**connections.inventory.atc, "precision_mode": candidate.precision_mode},
+        card=read_card(card) if card.is_file() or not connections.options.dry else workspace.model.card,
         persons=candidate.persons,
         aoe_job_type=candidate.aoe,
     )
 
 
-def _infer(context: Context, candidate: Candidate, build: Build, index: Index) -> Outcome:
+def _infer(connections: Connections, candidate: Candidate, build: Build, index: Index) -> Outcome:
     try:
-        accuracy.perform(context, build, index)
-        expected, found = _scores(context, build, index.samples)
+        accuracy.run(connections, build, index)
+        expected, found = _scores(connections, build, index.samples)
     except InputError as error:
         announce(build.name, FAILED, str(error))
         return Outcome(candidate, error=str(error))
@@ -193,66 +195,71 @@ def _infer(context: Context, candidate: Candidate, build: Build, index: Index) -
     return Outcome(candidate, score=found, relative_error=off)
 
 
-def _measure(context: Context, outcome: Outcome, build: Build) -> Outcome:
+def _measure(connections: Connections, outcome: Outcome, build: Build) -> Outcome:
     if outcome.error:
         return outcome
     try:
-        throughput.perform(context, build)
+        throughput.run(connections, build)
     except InputError as error:
         announce(build.name, FAILED, str(error))
         return replace(outcome, error=str(error))
     return replace(outcome, throughput=json.loads((build.folder / "benchmark.json").read_bytes())["throughput"])
 
 
-def _scores(context: Context, build: Build, samples: int) -> list[Score]:
+def _scores(connections: Connections, build: Build, samples: int) -> list[Score]:
     """The scores of the fp32 reference and of the device on the same samples."""
-    manifest, names = context.manifest, gpu.reference_names(build.card)
-    labels = manifest.output("preprocess", context.artefact("gpu/labels.npy"), "make gpu-stage")
-    reference = [manifest.output("reference", context.artefact(f"gpu/{name}"), "make gpu-stage") for name in names]
+    workspace = connections.workspace
+    manifest, names = workspace.manifest, gpu.reference_names(build.card)
+    labels = manifest.output("preprocess", workspace.artefact("gpu/labels.npy"), "make gpu-stage")
+    reference = [manifest.output("reference", workspace.artefact(f"gpu/{name}"), "make gpu-stage") for name in names]
     device = [build.folder / name for name in output_names(build.card)]
-    return scores(context.model, labels, [reference, device], samples)
+    return scores(workspace.model, labels, [reference, device], samples)
 
 
-def _keep(context: Context, ranked: Sequence[Outcome]) -> None:
+def _keep(connections: Connections, ranked: Sequence[Outcome]) -> None:
     """tune.json holds every outcome; inventory.yaml the winner's keys, to be copied into the inventory."""
-    folder, gate = context.artefact("tune"), context.inventory.gate
+    folder, gate = connections.workspace.artefact("tune"), connections.inventory.gate
     rows = [{**outcome.record(), "passed": outcome.passed(gate)} for outcome in ranked]
     outputs = [folder / "tune.json", folder / "inventory.yaml"]
 
     def action() -> dict[str, Any]:
-        write_json(outputs[0], {"format": 1, **_where(context), "outcomes": rows})
+        write_json(outputs[0], {"format": 1, **_where(connections), "outcomes": rows})
         with atomic_write(outputs[1]) as stream:
-            stream.write(_snippet(context, ranked).encode())
-        return context.npus[0].facts.record
+            stream.write(_snippet(connections, ranked).encode())
+        return connections.npus[0].facts.record
 
-    context.perform(Step("tune", "control", {"outcomes": rows, **_where(context)}, outputs, action))
-
-
-def _where(context: Context) -> dict[str, Any]:
-    tools = {**context.npus[0].facts.tools, **context.inventory.environment}
-    return {**tools, "samples": context.inventory.tune.samples, "gate": context.inventory.gate}
+    connections.run_step(Step("tune", "control", {"outcomes": rows, **_where(connections)}, outputs, action))
 
 
-def _snippet(context: Context, ranked: Sequence[Outcome]) -> str:
-    if not ranked[0].passed(context.inventory.gate):
+def _where(connections: Connections) -> dict[str, Any]:
+    tools = {**connections.npus[0].facts.tools, **connections.inventory.environment}
+    return {**tools, "samples": connections.inventory.tune.samples, "gate": connections.inventory.gate}
+
+
+def _snippet(connections: Connections, ranked: Sequence[Outcome]) -> str:
+    if not ranked[0].passed(connections.inventory.gate):
         return "# No candidate passed the gate.\n"
     winner = ranked[0].candidate
     keys: dict[str, Any] = {
         "variant": winner.variant,
         "persons": winner.persons,
-        "atc": {**context.inventory.atc, "precision_mode": winner.precision_mode},
+        "atc": {**connections.inventory.atc, "precision_mode": winner.precision_mode},
         "aoe": winner.aoe,
         "batch_sizes": [winner.batch_size],
     }
-    facts = context.npus[0].facts
+    facts = connections.npus[0].facts
     title = f"fab npu-tune, {facts.target}{facts.mark}; "
-    return f"# {title}{verdict(ranked, context.inventory.gate)}\n" + yaml.safe_dump(
+    return f"# {title}{verdict(ranked, connections.inventory.gate)}\n" + yaml.safe_dump(
         keys, sort_keys=False, default_flow_style=None
     )
 
 
-def _table(context: Context, ranked: Sequence[Outcome]) -> Table:
-    facts, gate, metric = context.npus[0].facts, context.inventory.gate, context.model.card.metrics[0]
+def _table(connections: Connections, ranked: Sequence[Outcome]) -> Table:
+    facts, gate, metric = (
+        connections.npus[0].facts,
+        connections.inventory.gate,
+        connections.workspace.model.card.metrics[0],
+    )
     grid = Table(title=f"{facts.target}{facts.mark}", title_justify="left")
     for heading in ("variant", "persons", "precision", "tuner", "batch size", "samples/s", metric.title, "gate"):
         grid.add_column(heading, justify="right" if heading in ("batch size", "samples/s", metric.title) else "left")

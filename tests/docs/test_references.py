@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from deploy.inventory import ROOT
+from deploy.options import Options
 from tests.docs.markdown import BLOCK
 from tests.docs.test_commands import DOCUMENTS
 from tests.unit import made_up
@@ -60,7 +61,7 @@ def test_the_example_of_a_stage_runs(tmp_path: Path) -> None:
     stage: dict[str, Any] = {}
     exec(compile(source.read_text(), str(source), "exec"), stage)
     stage["ROOT"] = tmp_path
-    context = made_up.make(tmp_path / "made-up")
-    stage["run"](context)
-    counts = json.loads(context.artefact("report/classes.json").read_bytes())
+    workspace = made_up.make(tmp_path / "made-up")
+    stage["run"](workspace, Options())
+    counts = json.loads(workspace.artefact("report/classes.json").read_bytes())
     assert sum(samples for _, samples in counts.values()) == made_up.SAMPLES

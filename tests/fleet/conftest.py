@@ -62,7 +62,7 @@ class Cluster:
     def kill_worker(self, name: str) -> None:
         """End one of a node's processes that run a task now."""
         raylet = self._nodes[name].all_processes["raylet"][0].process.pid
-        command = ["pgrep", "-P", str(raylet), "-f", "^ray::perform"]
+        command = ["pgrep", "-P", str(raylet), "-f", "^ray::run_task"]
         found = subprocess.run(command, capture_output=True, text=True, check=True)
         os.kill(int(found.stdout.split()[0]), signal.SIGKILL)
 

@@ -33,9 +33,9 @@ MODEL = find("st_gcn.kinetics", ROOT)
 
 
 def run(job: NpuJob) -> None:
-    with job.context() as context:
-        convert.run(context)
-        bench.run(context)
+    with job.connections() as connections:
+        convert.run(connections)
+        bench.run(connections)
 
 
 def summary_of(job: NpuJob) -> bytes:
@@ -74,9 +74,9 @@ def test_single_persons_give_the_same_bytes_too(cluster: Cluster, tmp_path: Path
     for kind, address in (("ray", cluster.address), ("ssh", None)):
         changes = {"samples": 24, "batch_sizes": [8], "persons": "nonempty", "empty": [slice(0, 4), slice(2, 18)]}
         job = job_of(tmp_path / kind, address, **changes)
-        with job.context() as context:
-            convert.run(context)
-            accuracy.perform(context, context.build(8), context.index())
+        with job.connections() as connections:
+            convert.run(connections)
+            accuracy.run(connections, connections.workspace.build(8), connections.workspace.index())
         made.append([job.entry("accuracy/bs8")["key"], job.path(8, "logits.npy").read_bytes()])
         assert np.abs(job.logits(8) - logits(job.clips)).max() < 2e-3
     assert made[0] == made[1]
@@ -113,12 +113,12 @@ def test_what_is_lost_in_mid_run_is_done_elsewhere(
 ) -> None:
     job = job_of(tmp_path / "job", cluster.address, batch_sizes=[8])
     infer_slowly(job, "npu-b")
-    with job.context() as context:
-        convert.run(context)
+    with job.connections() as connections:
+        convert.run(connections)
         thread = once_inferring(
             job, "npu-b", lambda: (cluster.kill if loss == "node" else cluster.kill_worker)("npu-b")
         )
-        accuracy.perform(context, context.build(8), context.index())
+        accuracy.run(connections, connections.workspace.build(8), connections.workspace.index())
         thread.join()
     assert job.path(8, "logits.npy").read_bytes() == over_ssh.path(8, "logits.npy").read_bytes()
     assert "goes to another: its" in capsys.readouterr().out
@@ -128,8 +128,8 @@ def test_an_interrupt_leaves_nothing_running_and_the_next_run_goes_on(cluster: C
     job = job_of(tmp_path / "job", cluster.address, samples=64, batch_sizes=[8])
     for name in DEVICES:
         infer_slowly(job, name)
-    with job.context() as context:
-        convert.run(context)
+    with job.connections() as connections:
+        convert.run(connections)
     command = [str(FAB), "-r", str(ROOT), "npu-bench"]
     environment = {**os.environ, "INVENTORY": str(job.folder / "inventory.yaml")}
     kit = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -143,8 +143,8 @@ def test_an_interrupt_leaves_nothing_running_and_the_next_run_goes_on(cluster: C
     for name in DEVICES:
         assert not list((job.folder / name / ".stgcn-kit").glob("[jr][ou]*/*"))
     assert subprocess.run(["pgrep", "-f", str(job.folder)], stdout=subprocess.DEVNULL).returncode == 1
-    with job.context() as context:
-        accuracy.perform(context, context.build(8), context.index())
+    with job.connections() as connections:
+        accuracy.run(connections, connections.workspace.build(8), connections.workspace.index())
     assert np.abs(job.logits(8) - logits(job.clips)).max() < 2e-3
 
 
@@ -154,8 +154,8 @@ def sweep(folder: Path, address: str | None) -> tuple[dict[str, Any], str]:
     job = job_of(folder, address, tune={**settings, "samples": 8})
     job.inventory["benchmark"]["max_repeats"] = 1
     play_variants(job)
-    with job.context() as context:
-        tune.run(context)
+    with job.connections() as connections:
+        tune.run(connections)
     found = job.workspace / "tune"
     return json.loads((found / "tune.json").read_text()), (found / "inventory.yaml").read_text()
 
@@ -184,24 +184,24 @@ def test_a_host_that_the_cluster_does_not_have_so_is_refused(
 ) -> None:
     job = job_of(tmp_path / "job", cluster.address)
     job.inventory["npu"][0] |= changes
-    with pytest.raises(KitError, match=sentence), job.context() as context:
-        convert.run(context)
+    with pytest.raises(KitError, match=sentence), job.connections() as connections:
+        convert.run(connections)
 
 
 def test_work_that_no_device_can_do_is_named_and_the_next_run_goes_on(cluster: Cluster, tmp_path: Path) -> None:
     job = job_of(tmp_path / "job", cluster.address, samples=24, batch_sizes=[8])
     for number in range(len(DEVICES)):
         job.play(number, FAULT="crash@1")
-    with job.context() as context:
-        convert.run(context)
+    with job.connections() as connections:
+        convert.run(connections)
         with pytest.raises(
             KitError, match=r"accuracy/bs8, samples \d+ to \d+: .*npu-[abc].* goes on from what is done"
         ):
-            accuracy.perform(context, context.build(8), context.index())
+            accuracy.run(connections, connections.workspace.build(8), connections.workspace.index())
     job.play(0, FAULT="")
     job.play(2, FAULT="")
-    with job.context() as context:
-        accuracy.perform(context, context.build(8), context.index())
+    with job.connections() as connections:
+        accuracy.run(connections, connections.workspace.build(8), connections.workspace.index())
     assert job.entry("accuracy/bs8")["facts"]["units"]["npu-b:0"] == 0
     assert np.abs(job.logits(8) - logits(job.clips)).max() < 2e-3
 

@@ -17,10 +17,9 @@ import onnx
 import zstandard
 
 from deploy import inventory
-from deploy.context import Context
 from deploy.hosts.owner import Owner
 from deploy.hosts.remote.protocol import MAGIC
-from deploy.stages import score
+from deploy.workspace import Workspace
 from stgcn import blocks, onnx_model
 from stgcn.dataset import CLIP_SHAPE
 from tests.pipeline.npu_job import network
@@ -141,13 +140,13 @@ _FOLDER = TemporaryDirectory(prefix="stgcn-fuzz-")  # removed when this process 
 
 
 @lru_cache
-def _scored() -> Context:
-    context = made_up.make(Path(_FOLDER.name))
-    score.run(context)
-    return context
+def _scored() -> Workspace:
+    workspace = made_up.make(Path(_FOLDER.name))
+    made_up.score(workspace)
+    return workspace
 
 
-def workspace(folder: Path) -> Context:
+def workspace(folder: Path) -> Workspace:
     """A finished workspace of its own."""
     return made_up.copy(_scored(), folder)
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import zstandard
 
 from deploy import audit, inventory
-from deploy.context import Context
 from deploy.errors import KitError
 from deploy.evidence import compare, runs, status
 from deploy.evidence.logits import DIGESTS, LOGITS, read_logits
@@ -27,7 +26,7 @@ from deploy.hosts.replies import REPLIES
 from deploy.npu import ais_bench, atc, device, results, smi, versions
 from deploy.pipeline.index import read_index
 from deploy.report import page
-from deploy.stages import score
+from deploy.workspace import Workspace
 from stgcn import npy, onnx_model, plain_json
 from stgcn.dataset import load_labels, open_clips
 from stgcn.errors import InputError, sentence
@@ -110,26 +109,25 @@ def _inflate(content: bytes, _folder: Path) -> None:
             return
 
 
-def _in_workspace(relative: str, read: Callable[[Context], object]) -> Parse:
+def _in_workspace(relative: str, read: Callable[[Workspace], object]) -> Parse:
     """`read`, in a workspace whose file `relative` is the given bytes."""
 
     def parse(content: bytes, folder: Path) -> object:
-        context = seeds.workspace(folder)
-        (context.workspace / relative).write_bytes(content)
-        return read(Context(made_up.inventory(folder)))
+        workspace = seeds.workspace(folder)
+        (workspace.folder / relative).write_bytes(content)
+        return read(Workspace(made_up.inventory(folder)))
 
     return parse
 
 
-def _evidence(context: Context) -> None:
-    run = runs.Run(context.workspace)
-    files = {"data": context.data, "labels": context.labels, "checkpoint": context.checkpoint}
+def _evidence(workspace: Workspace) -> None:
+    run = runs.Run(workspace.folder)
     refusals = []
     for look in (
-        lambda: status.print_status(context),
+        lambda: status.print_status(workspace),
         lambda: compare.print_comparison(run, run),
-        lambda: audit.audit(run, context.model, {name: Path(path) for name, path in files.items()}, lambda _: None),
-        lambda: score.run(context),
+        lambda: audit.audit(run, workspace.model, workspace.local_files(), lambda _: None),
+        lambda: made_up.score(workspace),
     ):
         try:
             look()

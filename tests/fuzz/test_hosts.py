@@ -198,7 +198,7 @@ def test_a_step_that_claims_success_without_its_files_fails(left: bytes | None, 
     if left is not None:
         output.write_bytes(left)
     with pytest.raises(KitError, match="ended without an error but did not make it"):
-        Manifest(tmp_path).perform(Step("convert/bs1", "npu-a", {}, [output], dict))
+        Manifest(tmp_path).run_step(Step("convert/bs1", "npu-a", {}, [output], dict))
     assert Manifest(tmp_path).steps["convert/bs1"]["state"] == "FAILED"
 
 

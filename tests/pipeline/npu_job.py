@@ -18,9 +18,11 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy import inventory
-from deploy.context import Context
+from deploy.connections import Connections
+from deploy.options import Options
 from deploy.pipeline.manifest import Manifest, Step, write_json
 from deploy.stages import accuracy, bench, convert, throughput
+from deploy.workspace import Workspace
 from stgcn.cards import KINETICS
 from stgcn.index import write_index
 
@@ -96,26 +98,27 @@ class NpuJob:
         env = self.inventory["npu"][host]["tools"]["env"]
         env |= {f"NPU_SIM_{name}": value for name, value in knobs.items()}
 
-    def context(self, **switches: bool) -> Context:
+    def connections(self, **switches: bool) -> Connections:
         path = self.folder / "inventory.yaml"
         path.write_text(yaml.safe_dump(self.inventory))
-        return Context(inventory.load(path), **switches)
+        return Connections(Workspace(inventory.load(path)), Options(**switches))
 
     def convert(self, **switches: bool) -> None:
-        convert.run(self.context(**switches))
+        convert.run(self.connections(**switches))
 
     def bench(self, **switches: bool) -> None:
-        bench.run(self.context(**switches))
+        bench.run(self.connections(**switches))
 
     def accuracy(self, batch_size: int = 8, **switches: bool) -> None:
         """The accuracy run of one batch size alone."""
-        context = self.context(**switches)
-        accuracy.perform(context, context.build(batch_size), context.index())
+        connections = self.connections(**switches)
+        workspace = connections.workspace
+        accuracy.run(connections, workspace.build(batch_size), workspace.index())
 
     def throughput(self, batch_size: int = 8, **switches: bool) -> None:
         """The figure of one batch size alone."""
-        context = self.context(**switches)
-        throughput.perform(context, context.build(batch_size))
+        connections = self.connections(**switches)
+        throughput.run(connections, connections.workspace.build(batch_size))
 
     def entry(self, step: str) -> dict[str, Any]:
         """A step of the manifest as it is on disk."""
@@ -144,7 +147,7 @@ class NpuJob:
             write_json(paths[1], KINETICS.as_json(persons))
             return {}
 
-        Manifest(self.workspace).perform(Step("export", "gpu", {"seed": seed, "persons": persons}, paths, action))
+        Manifest(self.workspace).run_step(Step("export", "gpu", {"seed": seed, "persons": persons}, paths, action))
 
     def exports(self, model: onnx.ModelProto) -> None:
         """Have the GPU host's Python export `model`, whatever is asked for; all else it does itself."""
@@ -186,9 +189,9 @@ done
 
         manifest = Manifest(self.workspace)
         outputs = [folder / "labels.npy", folder / "persons.json", folder / "dataset.json"]
-        manifest.perform(Step("preprocess", "gpu", {}, outputs, preprocess))
+        manifest.run_step(Step("preprocess", "gpu", {}, outputs, preprocess))
         inputs = {"checkpoint": {"name": "small", "sha256": "0" * 64}}
-        manifest.perform(Step("reference", "gpu", inputs, [folder / "reference.npy"], reference))
+        manifest.run_step(Step("reference", "gpu", inputs, [folder / "reference.npy"], reference))
         self.write_onnx()
 
 

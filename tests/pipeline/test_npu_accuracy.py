@@ -61,7 +61,7 @@ def test_two_devices_by_fab_give_the_logits_of_one(tmp_path: Path) -> None:
     job = NpuJob(tmp_path, batch_sizes=sizes, benchmark={"loop": 1, "max_repeats": 1})
     job.play(CHIPS="6:310P3,7:310P3")
     job.inventory["npu"][0]["devices"] = [0, 1]
-    job.context()
+    job.connections()
     done = subprocess.run(
         [str(FAB), "npu-convert", "npu-bench"],
         cwd=ROOT,

@@ -72,7 +72,7 @@ def test_tune_compares_both_forms_by_clips(tmp_path: Path, capsys: Any) -> None:
     job.inventory["tune"] = {
         "variants": ["reference"], "precision_modes": ["force_fp16"], "batch_sizes": [8], "aoe": [], "samples": 40,
     }  # fmt: skip
-    tune.run(job.context())
+    tune.run(job.connections())
     rows = json.loads((job.workspace / "tune/tune.json").read_text())["outcomes"]
     assert {row["persons"] for row in rows} == {"both", "nonempty"}
     assert all(row["passed"] and row["top1"] == 1.0 for row in rows)

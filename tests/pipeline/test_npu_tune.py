@@ -32,7 +32,7 @@ def outcomes(job: NpuJob) -> list[dict[str, Any]]:
 
 @pytest.mark.full
 def test_the_fastest_within_the_gate_is_the_inventorys_next(job: NpuJob, capsys: Any) -> None:
-    tune.run(job.context())
+    tune.run(job.connections())
     rows, out = outcomes(job), capsys.readouterr().out
     assert {(row["precision_mode"], row["batch_size"]) for row in rows} == {
         (mode, size) for mode in ("force_fp16", "allow_mix_precision") for size in (1, 8)
@@ -46,7 +46,7 @@ def test_the_fastest_within_the_gate_is_the_inventorys_next(job: NpuJob, capsys:
     assert f"winner: reference, {rows[0]['precision_mode']}, batch size {rows[0]['batch_size']} with" in out
     assert "(simulated)" in out
     assert inventory.Inventory.model_validate(job.inventory | snippet)
-    tune.run(job.context())
+    tune.run(job.connections())
     assert "OK      " not in capsys.readouterr().out
 
 
@@ -54,7 +54,7 @@ def test_the_fastest_within_the_gate_is_the_inventorys_next(job: NpuJob, capsys:
 def test_accuracy_is_that_of_the_first_samples_alone(job: NpuJob) -> None:
     job.inventory["tune"] |= {"precision_modes": ["force_fp16"], "batch_sizes": [8]}
     reference = job.workspace / "gpu/reference.npy"
-    tune.run(job.context())
+    tune.run(job.connections())
     logits = np.load(job.workspace / "tune/reference-force_fp16-bs8/logits.npy")
     assert logits.shape == (40, 400)
     assert np.abs(logits - np.load(reference)[:40]).max() < 2e-3
@@ -65,7 +65,7 @@ def test_accuracy_is_that_of_the_first_samples_alone(job: NpuJob) -> None:
 def test_another_variant_is_exported_and_one_that_misses_the_gate_cannot_win(job: NpuJob, capsys: Any) -> None:
     job.exports(network(seed=9))
     job.inventory["tune"] |= {"variants": ["fused", "reference"], "precision_modes": ["force_fp16"], "batch_sizes": [8]}
-    tune.run(job.context())
+    tune.run(job.connections())
     reference, fused = outcomes(job)
     assert (reference["variant"], reference["passed"]) == ("reference", True)
     assert (fused["variant"], fused["passed"], fused["top1"]) == ("fused", False, pytest.approx(0, abs=0.1))
@@ -75,7 +75,7 @@ def test_another_variant_is_exported_and_one_that_misses_the_gate_cannot_win(job
 
 def test_a_candidate_that_fails_is_a_row_and_does_not_stop_the_others(job: NpuJob, capsys: Any) -> None:
     job.play(ATC_ERROR="EZ3003@1")
-    tune.run(job.context())
+    tune.run(job.connections())
     rows = outcomes(job)
     assert [(row["batch_size"], row["passed"]) for row in rows] == [(8, True)] * 2 + [(1, False)] * 2
     assert all("EZ3003" in row["error"] for row in rows[2:])
@@ -86,7 +86,7 @@ def test_a_candidate_that_fails_is_a_row_and_does_not_stop_the_others(job: NpuJo
 def test_without_a_winner_the_status_is_not_0(job: NpuJob) -> None:
     job.play(BUSY="0:train.py:forever")
     with pytest.raises(KitError, match="none of 4 candidates .*idle"):
-        tune.run(job.context())
+        tune.run(job.connections())
     assert (job.workspace / "tune/inventory.yaml").read_text() == "# No candidate passed the gate.\n"
 
 
@@ -96,7 +96,7 @@ def test_aoe_is_tried_on_the_best_where_the_host_has_it(job: NpuJob, has_aoe: bo
     job.inventory["tune"] |= {"aoe": [1, 2], "precision_modes": ["force_fp16"], "batch_sizes": [8]}
     if not has_aoe:
         job.inventory["npu"][0]["tools"]["aoe"] = "no-such-aoe"
-    tune.run(job.context())
+    tune.run(job.connections())
     assert {row["aoe"] for row in outcomes(job)} == ({None, 1, 2} if has_aoe else {None})
     assert ("npu-a: no AOE there" in capsys.readouterr().out) is not has_aoe
     if has_aoe:
@@ -104,7 +104,7 @@ def test_aoe_is_tried_on_the_best_where_the_host_has_it(job: NpuJob, has_aoe: bo
 
 
 def test_a_dry_run_converts_nothing(job: NpuJob, capsys: Any) -> None:
-    tune.run(job.context(dry=True))
+    tune.run(job.connections(dry=True))
     assert "convert/tune/reference-force_fp16-bs1 would run" in capsys.readouterr().out
     assert not (job.workspace / "tune").exists()
 

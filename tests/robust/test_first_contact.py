@@ -97,7 +97,7 @@ def spaced(tmp_path: Path) -> NpuJob:
     folder.mkdir()
     job = NpuJob(folder, samples=3, batch_sizes=[2])
     job.play(SHORTCUT="1")
-    job.context()
+    job.connections()
     return job
 
 

@@ -25,7 +25,7 @@ def needs_of(folder: Path, samples: int) -> dict[str, Any]:
     folder.mkdir()
     job = NpuJob(folder, samples, batch_sizes=[64], benchmark={"loop": 1, "max_repeats": 1, "idle_timeout_s": 4})
     job.play(SHORTCUT="1")
-    job.context()
+    job.connections()
     needs: dict[str, soak.Need] = {}
     for stage in ("npu-convert", "npu-bench"):
         soak.watch(stage, folder / "inventory.yaml", needs)

@@ -6,20 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from deploy.context import Context
-from deploy.stages import score
+from deploy.workspace import Workspace
 from tests.unit import made_up
 
 
 @pytest.fixture(scope="session")
-def scored(tmp_path_factory: pytest.TempPathFactory) -> Context:
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace with its verdict: passed, no sample flipped. Not to be changed."""
-    context = made_up.make(tmp_path_factory.mktemp("scored"))
-    score.run(context)
-    return context
+    workspace = made_up.make(tmp_path_factory.mktemp("scored"))
+    made_up.score(workspace)
+    return workspace
 
 
 @pytest.fixture
-def workspace(scored: Context, tmp_path: Path) -> Context:
+def workspace(scored: Workspace, tmp_path: Path) -> Workspace:
     """The same, to be damaged."""
     return made_up.copy(scored, tmp_path)

@@ -11,13 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from deploy.context import Context
+from deploy.connections import Connections
 from deploy.evidence.logits import DIGESTS, LOGITS, DeviceLogits, write_logits
 from deploy.inventory import Inventory
 from deploy.npu import ais_bench
+from deploy.options import Options
 from deploy.pipeline.manifest import Step, write_json
 from deploy.pipeline.model import find
+from deploy.stages import report as report_stage
+from deploy.stages import score as score_stage
 from deploy.stages import throughput
+from deploy.workspace import Workspace
 from stgcn.cards import KINETICS
 from stgcn.dataset import CLIP_SHAPE
 from stgcn.files import sha256_file
@@ -39,7 +43,7 @@ TOLD = """[INFO] load model st_gcn.om success
 """
 
 
-def make(folder: Path, seed: int = 0, error: float = 1e-3, flip: int | None = None, slower: float = 1.0) -> Context:
+def make(folder: Path, seed: int = 0, error: float = 1e-3, flip: int | None = None, slower: float = 1.0) -> Workspace:
     """A finished workspace up to the score. `error` is the device's; `flip` gives one sample another Top-1 at bs4;
     `slower` divides the throughput."""
     random = np.random.default_rng(seed)
@@ -51,16 +55,16 @@ def make(folder: Path, seed: int = 0, error: float = 1e-3, flip: int | None = No
     np.save(sample / "val_data.npy", clips)
     (sample / "val_label.pkl").write_bytes(pickle.dumps((names, labels), protocol=2))
     (sample / "st_gcn.made-up.pth").write_bytes(random.bytes(64))
-    context = Context(inventory(folder))
+    workspace = Workspace(inventory(folder))
     reference = random.standard_normal((SAMPLES, CLASSES)).astype(np.float32)
     reference[np.arange(10), labels[:10]] += 9  # ten of thirteen are right
-    _gpu_stage(context, clips, names, labels, reference)
+    _gpu_stage(workspace, clips, names, labels, reference)
     for size in SIZES:
         device = (reference + error * random.standard_normal(reference.shape)).astype(np.float32)
         if flip is not None and size == 4:
             device[flip, (labels[flip] + 1) % CLASSES] = 40
-        _npu_stages(context, size, names, device, slower)
-    return context
+        _npu_stages(workspace, size, names, device, slower)
+    return workspace
 
 
 def inventory(folder: Path) -> Inventory:
@@ -76,12 +80,22 @@ def inventory(folder: Path) -> Inventory:
     )
 
 
-def copy(context: Context, folder: Path) -> Context:
+def copy(workspace: Workspace, folder: Path) -> Workspace:
     """The same workspace elsewhere, to be damaged."""
-    source = context.workspace.parent
+    source = workspace.folder.parent
     shutil.copytree(source, folder, dirs_exist_ok=True)
     (folder / "work/.hashes.json").unlink(missing_ok=True)
-    return Context(inventory(folder))
+    return Workspace(inventory(folder))
+
+
+def score(workspace: Workspace) -> None:
+    """As `make score` does."""
+    score_stage.run(workspace, Options(), Connections(workspace, Options()).read_row)
+
+
+def report(workspace: Workspace) -> None:
+    """As `make report` does."""
+    report_stage.run(workspace, Options(), Connections(workspace, Options()).read_row)
 
 
 def _walkers(random: np.random.Generator) -> np.ndarray:
@@ -99,11 +113,14 @@ def _walkers(random: np.random.Generator) -> np.ndarray:
     return clips
 
 
-def _gpu_stage(context: Context, clips: np.ndarray, names: list[str], labels: list[int], reference: np.ndarray) -> None:
-    folder = context.artefact("gpu")
+def _gpu_stage(
+    workspace: Workspace, clips: np.ndarray, names: list[str], labels: list[int], reference: np.ndarray
+) -> None:
+    folder = workspace.artefact("gpu")
     folder.mkdir()
-    digest = {name: context.input_sha256(getattr(context, name)) for name in ("data", "labels", "checkpoint")}
-    checkpoint = {"name": context.checkpoint.name, "sha256": digest["checkpoint"]}
+    files = workspace.local_files()
+    digest = {name: workspace.manifest.input_sha256(path) for name, path in files.items()}
+    checkpoint = {"name": files["checkpoint"].name, "sha256": digest["checkpoint"]}
     tools = {"python": "3.11.2", "numpy": "2.4.6", "torch": "2.13.0"}
 
     def preprocess() -> dict[str, Any]:
@@ -126,19 +143,19 @@ def _gpu_stage(context: Context, clips: np.ndarray, names: list[str], labels: li
     data = {"data": digest["data"], "labels": digest["labels"]}
     run = [["python", "-m", "stgcn.index"]]
     paths = [folder / "labels.npy", folder / "dataset.json"]
-    context.perform(Step("preprocess", "gpu", data, paths, preprocess, run))
+    workspace.manifest.run_step(Step("preprocess", "gpu", data, paths, preprocess, run))
     inputs = {"checkpoint": checkpoint, "variant": "reference", "tools": tools}
     exported = [folder / "st_gcn.onnx", folder / "model.json"]
-    context.perform(Step("export", "gpu", inputs, exported, export, run))
+    workspace.manifest.run_step(Step("export", "gpu", inputs, exported, export, run))
     inputs = {"checkpoint": checkpoint, "data": digest["data"], "tools": tools}
-    context.perform(Step("reference", "gpu", inputs, [folder / "reference.npy"], reference_logits, run))
+    workspace.manifest.run_step(Step("reference", "gpu", inputs, [folder / "reference.npy"], reference_logits, run))
 
 
-def _npu_stages(context: Context, size: int, names: list[str], logits: np.ndarray, slower: float) -> None:
-    folder = context.batch_folder(size)
+def _npu_stages(workspace: Workspace, size: int, names: list[str], logits: np.ndarray, slower: float) -> None:
+    folder = workspace.batch_folder(size)
     folder.mkdir(parents=True)
     om = folder / f"st_gcn_bs{size}.om"
-    steps = context.manifest.steps
+    steps = workspace.manifest.steps
 
     def convert() -> dict[str, Any]:
         om.write_bytes(b"om" * size)
@@ -172,7 +189,7 @@ def _npu_stages(context: Context, size: int, names: list[str], logits: np.ndarra
         "batch_size": size,
     }
     command = [["atc", "--model=st_gcn.onnx", f"--output=st_gcn_bs{size}"]]
-    context.perform(Step(f"convert/bs{size}", "npu-a", inputs, [om, folder / "atc.log"], convert, command))
+    workspace.manifest.run_step(Step(f"convert/bs{size}", "npu-a", inputs, [om, folder / "atc.log"], convert, command))
     inputs = {
         "om": steps[f"convert/bs{size}"]["outputs"][f"npu/bs{size}/{om.name}"]["sha256"],
         "onnx": steps["export"]["outputs"]["gpu/st_gcn.onnx"]["sha256"],
@@ -182,10 +199,12 @@ def _npu_stages(context: Context, size: int, names: list[str], logits: np.ndarra
     }
     command = [["python3", "-m", "ais_bench", "--model", om.name]]
     outputs = [folder / LOGITS, folder / DIGESTS]
-    context.perform(Step(f"accuracy/bs{size}", "npu-a:0", inputs, outputs, accuracy, command))
+    workspace.manifest.run_step(Step(f"accuracy/bs{size}", "npu-a:0", inputs, outputs, accuracy, command))
     del inputs["dataset"]
     inputs |= {"loop": 1, "host": "npu-a", "device": 0}
-    context.perform(Step(f"throughput/bs{size}", "npu-a:0", inputs, [folder / "benchmark.json"], benchmark, command))
+    workspace.manifest.run_step(
+        Step(f"throughput/bs{size}", "npu-a:0", inputs, [folder / "benchmark.json"], benchmark, command)
+    )
 
 
 def read(path: Path) -> Any:

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from deploy.audit import differences, print_audit
-from deploy.context import Context
 from deploy.errors import KitError
 from deploy.evidence.runs import find, run_id
 from deploy.pipeline.manifest import key_of
+from deploy.workspace import Workspace
 
 
 def edit(path: Path, change: Callable[[Any], None]) -> None:
@@ -200,24 +200,24 @@ DAMAGE |= {
 }
 
 
-def test_a_whole_run_holds(workspace: Context, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_whole_run_holds(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     print_audit(workspace, "")
     assert f"{run_id(workspace.manifest)} holds: 13 samples" in capsys.readouterr().out
 
 
-def test_a_kept_run_holds_when_the_workspace_has_moved_on(workspace: Context) -> None:
-    flip_byte(workspace.workspace / "gpu/st_gcn.onnx", 0)
+def test_a_kept_run_holds_when_the_workspace_has_moved_on(workspace: Workspace) -> None:
+    flip_byte(workspace.folder / "gpu/st_gcn.onnx", 0)
     with pytest.raises(KitError, match="not the file that export made"):
         print_audit(workspace, "")
     print_audit(workspace, "latest")
 
 
 @pytest.mark.parametrize("what", DAMAGE)
-def test_the_first_thing_that_does_not_hold_is_named(workspace: Context, what: str) -> None:
+def test_the_first_thing_that_does_not_hold_is_named(workspace: Workspace, what: str) -> None:
     damage, sentence = DAMAGE[what]
-    damage(workspace.workspace)
+    damage(workspace.folder)
     with pytest.raises(KitError, match=sentence):
-        print_audit(Context(workspace.inventory), "")
+        print_audit(Workspace(workspace.inventory), "")
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -228,9 +228,9 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("change", ["replaced", "removed"])
-def test_no_value_of_a_record_can_change_unseen(workspace: Context, change: str) -> None:
+def test_no_value_of_a_record_can_change_unseen(workspace: Workspace, change: str) -> None:
     """Every value of every entry, but for the report's own, on which nothing rests."""
-    path = workspace.workspace / "manifest.json"
+    path = workspace.folder / "manifest.json"
     whole = path.read_text()
     places = [leaf for leaf in leaves(json.loads(whole)["steps"]) if leaf[0] != "report"]
     assert len(places) > 200
@@ -245,17 +245,17 @@ def test_no_value_of_a_record_can_change_unseen(workspace: Context, change: str)
             inner[last] = 7 if inner[last] != 7 else 8
         path.write_text(json.dumps(manifest))
         with pytest.raises(KitError):
-            print_audit(Context(workspace.inventory), "")
+            print_audit(Workspace(workspace.inventory), "")
 
 
-def test_a_verdict_short_of_the_inventory_is_partial(workspace: Context) -> None:
+def test_a_verdict_short_of_the_inventory_is_partial(workspace: Workspace) -> None:
     inventory = workspace.inventory.model_copy(update={"batch_sizes": [1, 4, 8]})
     with pytest.raises(KitError, match="batch size 8: in the inventory and not in the verdict"):
-        print_audit(Context(inventory), "")
+        print_audit(Workspace(inventory), "")
 
 
-def test_a_run_folder_renamed_is_found(workspace: Context) -> None:
-    run = find(workspace.workspace, "latest")
+def test_a_run_folder_renamed_is_found(workspace: Workspace) -> None:
+    run = find(workspace.folder, "latest")
     run.folder.rename(run.folder.with_name("20200101T000000-00000000"))
     with pytest.raises(KitError, match="its name seals another verdict"):
         print_audit(workspace, "2020")

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from deploy.containers.runtime import Native
-from deploy.context import Context
 from deploy.evidence.status import why_stale
 from deploy.hosts.local import LocalHost
 from deploy.inventory import Inventory
 from deploy.pipeline import reproduce
+from deploy.workspace import Workspace
 
 SECRET = "hunter2-and-more"
 
@@ -25,7 +25,7 @@ def changed(inventory: Inventory, **tools: Any) -> Inventory:
 
 
 @pytest.mark.parametrize("kind", ["convert", "accuracy"])
-def test_a_step_is_stale_once_a_variable_is_another(kind: str, workspace: Context) -> None:
+def test_a_step_is_stale_once_a_variable_is_another(kind: str, workspace: Workspace) -> None:
     name = f"{kind}/bs4"
     entry = workspace.manifest.steps[name]
     assert why_stale(workspace, name, entry, {}) is None
@@ -38,16 +38,16 @@ def test_a_step_is_stale_once_a_variable_is_another(kind: str, workspace: Contex
     assert SECRET not in str(of_it)
 
 
-def test_a_conversion_is_stale_once_aoe_is_wanted(workspace: Context) -> None:
+def test_a_conversion_is_stale_once_aoe_is_wanted(workspace: Workspace) -> None:
     values = workspace.inventory.model_dump()
     tuned = replace_inventory(workspace, Inventory.model_validate({**values, "aoe": 2}))
     entry = workspace.manifest.steps["convert/bs4"]
     assert why_stale(tuned, "convert/bs4", entry, {}) == "aoe_job_type changed"
 
 
-def replace_inventory(context: Context, inventory: Inventory) -> Context:
-    given = replace(context, inventory=inventory)
-    given.manifest = context.manifest
+def replace_inventory(workspace: Workspace, inventory: Inventory) -> Workspace:
+    given = replace(workspace, inventory=inventory)
+    given.manifest = workspace.manifest
     return given
 
 
@@ -65,7 +65,7 @@ def test_a_program_has_it_and_no_file_or_argument_does(job: str | None, tmp_path
     assert SECRET not in str(native.argv(command))
 
 
-def test_a_script_asks_for_the_variables_by_name(workspace: Context) -> None:
+def test_a_script_asks_for_the_variables_by_name(workspace: Workspace) -> None:
     entry = workspace.manifest.steps["convert/bs4"]
     inputs = {**entry["inputs"], "env": {"names": ["TOKEN", "x; rm -rf /"], "sha256": "0" * 64}}
     script = reproduce.script({"convert/bs4": {**entry, "inputs": inputs}}, ["convert/bs4"])

@@ -37,19 +37,19 @@ def counter(tmp_path: Path) -> Counter:
 
 
 def test_the_same_inputs_and_whole_outputs_are_cached(tmp_path: Path, counter: Counter) -> None:
-    assert Manifest(tmp_path).perform(counter.step(flag=1))["state"] == "OK"
-    assert Manifest(tmp_path).perform(counter.step(flag=1))["state"] == "CACHED"
+    assert Manifest(tmp_path).run_step(counter.step(flag=1))["state"] == "OK"
+    assert Manifest(tmp_path).run_step(counter.step(flag=1))["state"] == "CACHED"
     assert counter.runs == 1
 
 
 @pytest.mark.parametrize("damage", ["change", "remove", "inputs", "fresh"])
 def test_a_changed_input_or_output_runs_again(tmp_path: Path, counter: Counter, damage: str) -> None:
-    Manifest(tmp_path).perform(counter.step(flag=1))
+    Manifest(tmp_path).run_step(counter.step(flag=1))
     if damage == "change":
         counter.out.write_text("whose?")
     elif damage == "remove":
         counter.out.unlink()
-    Manifest(tmp_path).perform(counter.step(flag=2 if damage == "inputs" else 1), fresh=damage == "fresh")
+    Manifest(tmp_path).run_step(counter.step(flag=2 if damage == "inputs" else 1), fresh=damage == "fresh")
     assert counter.runs == 2
     assert counter.out.read_text() == "whole"
 
@@ -59,20 +59,20 @@ def test_a_failed_step_is_recorded_and_runs_again(tmp_path: Path, counter: Count
         raise KitError("device lost")
 
     with pytest.raises(KitError):
-        Manifest(tmp_path).perform(Step("work", "here", {"flag": 1}, [counter.out], fail))
+        Manifest(tmp_path).run_step(Step("work", "here", {"flag": 1}, [counter.out], fail))
     entry = Manifest(tmp_path).steps["work"]
     assert (entry["state"], entry["error"], entry["outputs"]) == ("FAILED", "device lost", {})
-    assert Manifest(tmp_path).perform(counter.step(flag=1))["state"] == "OK"
+    assert Manifest(tmp_path).run_step(counter.step(flag=1))["state"] == "OK"
 
 
 def test_an_action_that_claims_success_without_its_file_fails(tmp_path: Path) -> None:
     with pytest.raises(KitError, match="did not make it"):
-        Manifest(tmp_path).perform(Step("work", "here", {}, [tmp_path / "out"], dict))
+        Manifest(tmp_path).run_step(Step("work", "here", {}, [tmp_path / "out"], dict))
     assert Manifest(tmp_path).steps["work"]["state"] == "FAILED"
 
 
 def test_dry_runs_nothing_and_records_nothing(tmp_path: Path, counter: Counter, capsys: Any) -> None:
-    assert Manifest(tmp_path).perform(counter.step(), dry=True)["state"] == "SKIPPED"
+    assert Manifest(tmp_path).run_step(counter.step(), dry=True)["state"] == "SKIPPED"
     assert counter.runs == 0
     assert not (tmp_path / "manifest.json").exists()
     assert "make out" in capsys.readouterr().out
@@ -82,7 +82,7 @@ def test_an_output_is_asked_for_by_step_and_refused_when_changed(tmp_path: Path,
     with pytest.raises(KitError, match="run `make it` first"):
         Manifest(tmp_path).output("work", counter.out, "make it")
     manifest = Manifest(tmp_path)
-    manifest.perform(counter.step())
+    manifest.run_step(counter.step())
     assert manifest.output("work", counter.out, "make it") == counter.out
     counter.out.write_text("whose?")
     with pytest.raises(KitError, match="not the file that work made"):
@@ -121,20 +121,20 @@ def test_what_a_killed_commands_run_made_counts_for_the_next_command(tmp_path: P
     with suppress(SystemExit):
         manifest = Manifest(tmp_path)
         manifest.record = lambda *_: None  # type: ignore[method-assign]
-        manifest.perform(step)
+        manifest.run_step(step)
     output.write_bytes(b"made by the job, which went on")
-    entry = Manifest(tmp_path).perform(replace(step, action=dict))
+    entry = Manifest(tmp_path).run_step(replace(step, action=dict))
     assert entry["state"] == "OK"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     with pytest.raises(KitError, match="did not make it"):  # that was all that there was to count
-        Manifest(tmp_path).perform(replace(step, inputs={"checkpoint": 2}, action=dict))
+        Manifest(tmp_path).run_step(replace(step, inputs={"checkpoint": 2}, action=dict))
 
 
 def test_a_lost_hold_records_nothing(tmp_path: Path) -> None:
     host, output = LocalHost("control", tmp_path), tmp_path / "model.onnx"
     host.hold()
     manifest = Manifest(tmp_path)
-    manifest.verify_hold = host.verify_hold
+    manifest.holds.append(host.verify_hold)
 
     def action() -> dict[str, Any]:
         output.write_bytes(b"made")
@@ -142,5 +142,5 @@ def test_a_lost_hold_records_nothing(tmp_path: Path) -> None:
         return {}
 
     with pytest.raises(KitError, match="is not held by this command any more"):
-        manifest.perform(Step("export", "gpu", {}, [output], action))
+        manifest.run_step(Step("export", "gpu", {}, [output], action))
     assert not manifest.path.exists()

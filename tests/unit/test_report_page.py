@@ -10,12 +10,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from deploy.context import Context
 from deploy.errors import KitError
 from deploy.hosts import transfer
 from deploy.report import charts, page
 from deploy.report.drawings import Drawings
-from deploy.stages import report, score
+from deploy.workspace import Workspace
 from tests.unit import made_up
 
 
@@ -48,8 +47,8 @@ class Read(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def text(scored: Context) -> str:
-    return (scored.workspace / "report/report.html").read_text()
+def text(scored: Workspace) -> str:
+    return (scored.folder / "report/report.html").read_text()
 
 
 def at(summary: Any, path: str) -> Any:
@@ -58,8 +57,8 @@ def at(summary: Any, path: str) -> Any:
     return summary
 
 
-def test_every_number_is_the_summary_s_and_is_written_as_it_is(scored: Context, text: str) -> None:
-    summary = made_up.read(scored.workspace / "report/summary.json")
+def test_every_number_is_the_summary_s_and_is_written_as_it_is(scored: Workspace, text: str) -> None:
+    summary = made_up.read(scored.folder / "report/summary.json")
     numbers = Read(text).numbers
     assert len(numbers) > 60
     for path, value, shown in numbers:
@@ -80,8 +79,8 @@ def test_every_figure_of_the_summary_is_on_the_page(text: str) -> None:
     assert {"reference.top1", "verdict.gate", "samples"} <= paths
 
 
-def test_the_charts_label_the_summary_s_medians(scored: Context, text: str) -> None:
-    summary = made_up.read(scored.workspace / "report/summary.json")
+def test_the_charts_label_the_summary_s_medians(scored: Workspace, text: str) -> None:
+    summary = made_up.read(scored.folder / "report/summary.json")
     shown = set(re.findall(r"<text[^>]*>([^<]*)</text>", text))
     expected = {str(batch["batch_size"]) for batch in summary["batches"]}
     for name in ("throughput", "latency_ms"):
@@ -138,8 +137,8 @@ def test_ids_are_unique(text: str) -> None:
     assert len(ids) == len(set(ids))
 
 
-def test_a_real_device_does_not_look_simulated(scored: Context, text: str) -> None:
-    summary = made_up.read(scored.workspace / "report/summary.json")
+def test_a_real_device_does_not_look_simulated(scored: Workspace, text: str) -> None:
+    summary = made_up.read(scored.folder / "report/summary.json")
     summary["device"]["simulated"] = False
     html = page.render(summary, scored.manifest.steps, ["export"], "20260101T000000-00000000", Drawings())
     shown = html[html.index("</style>") : html.index('<script type="application/json"')]
@@ -151,8 +150,8 @@ def test_a_real_device_does_not_look_simulated(scored: Context, text: str) -> No
     assert "guide.throughput.1" not in {path for path, _, _ in Read(text).numbers}
 
 
-def test_what_a_host_or_dataset_calls_itself_stays_text(scored: Context) -> None:
-    summary = made_up.read(scored.workspace / "report/summary.json")
+def test_what_a_host_or_dataset_calls_itself_stays_text(scored: Workspace) -> None:
+    summary = made_up.read(scored.folder / "report/summary.json")
     evil = "</script><script>alert(1)</script>"
     summary["noted"][0]["name"] = summary["device"]["cann"] = evil
     entry = scored.manifest.steps["export"] | {"host": evil, "commands": [[evil]]}
@@ -162,12 +161,12 @@ def test_what_a_host_or_dataset_calls_itself_stays_text(scored: Context) -> None
 
 
 def test_a_failed_verdict_shows_what_flipped(tmp_path: Path) -> None:
-    context = made_up.make(tmp_path, flip=2)
+    workspace = made_up.make(tmp_path, flip=2)
     with pytest.raises(Exception, match="batch size 4"):
-        score.run(context)
-    html = (context.workspace / "report/report.html").read_text()
+        made_up.score(workspace)
+    html = (workspace.folder / "report/report.html").read_text()
     assert 'id="verdict" class="failed"' in html
-    summary = made_up.read(context.workspace / "report/summary.json")
+    summary = made_up.read(workspace.folder / "report/summary.json")
     assert ("batches.1.relative_error", json.dumps(summary["batches"][1]["relative_error"])) in {
         (path, value) for path, value, _ in Read(html).numbers
     }
@@ -182,14 +181,14 @@ def test_a_page_that_lacks_a_drawing_is_made_again_once_its_clip_is_there(
     def refuse(*_: object) -> None:
         raise KitError("the host is gone")
 
-    context = made_up.make(tmp_path)
+    workspace = made_up.make(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(transfer, "read_row", refuse)
-        score.run(context)
-    steps = context.manifest.steps
+        made_up.score(workspace)
+    steps = workspace.manifest.steps
     assert steps["report"]["facts"]["drawn"] == []
-    report.run(context)
+    made_up.report(workspace)
     assert len(steps["report"]["facts"]["drawn"]) == 3
-    written = (context.artefact("report") / "report.html").stat()
-    report.run(context)
-    assert (context.artefact("report") / "report.html").stat() == written
+    written = (workspace.artefact("report") / "report.html").stat()
+    made_up.report(workspace)
+    assert (workspace.artefact("report") / "report.html").stat() == written

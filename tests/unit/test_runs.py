@@ -7,20 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from deploy.context import Context
 from deploy.errors import KitError
 from deploy.evidence import compare, runs
 from deploy.pipeline import reproduce
-from deploy.stages import score
+from deploy.workspace import Workspace
 from tests.unit import made_up
 
 Rates = tuple[float, float, float]  # median, min, max
 
 
-def test_a_verdict_is_kept_once_with_all_its_artefacts(workspace: Context) -> None:
-    (run,) = runs.all_runs(workspace.workspace)
-    score.run(Context(workspace.inventory))
-    assert [r.folder for r in runs.all_runs(workspace.workspace)] == [run.folder]
+def test_a_verdict_is_kept_once_with_all_its_artefacts(workspace: Workspace) -> None:
+    (run,) = runs.all_runs(workspace.folder)
+    made_up.score(Workspace(workspace.inventory))
+    assert [r.folder for r in runs.all_runs(workspace.folder)] == [run.folder]
     kept = {path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*") if path.is_file()}
     assert {
         "manifest.json", "gpu/labels.npy", "gpu/st_gcn.onnx", "gpu/reference.npy", "gpu/reproduce.sh",
@@ -31,67 +30,67 @@ def test_a_verdict_is_kept_once_with_all_its_artefacts(workspace: Context) -> No
         assert run.manifest.whole(entry)
 
 
-def test_another_verdict_is_another_run(workspace: Context) -> None:
-    score.run(Context(workspace.inventory.model_copy(update={"gate": 0.02})))
-    first, second = runs.all_runs(workspace.workspace)
+def test_another_verdict_is_another_run(workspace: Workspace) -> None:
+    made_up.score(Workspace(workspace.inventory.model_copy(update={"gate": 0.02})))
+    first, second = runs.all_runs(workspace.folder)
     assert (first.summary["verdict"]["gate"], second.summary["verdict"]["gate"]) in {(0.01, 0.02), (0.02, 0.01)}
 
 
-def test_a_log_written_in_place_does_not_reach_a_kept_run(workspace: Context) -> None:
-    (run,) = runs.all_runs(workspace.workspace)
+def test_a_log_written_in_place_does_not_reach_a_kept_run(workspace: Workspace) -> None:
+    (run,) = runs.all_runs(workspace.folder)
     before = (run.folder / "npu/bs1/atc.log").read_text()
-    (workspace.workspace / "npu/bs1/atc.log").write_text("later")
+    (workspace.folder / "npu/bs1/atc.log").write_text("later")
     assert (run.folder / "npu/bs1/atc.log").read_text() == before
 
 
 @pytest.mark.parametrize("name", ["latest", "20", "whole id", "a folder"])
-def test_a_run_is_found_by(workspace: Context, name: str) -> None:
-    (run,) = runs.all_runs(workspace.workspace)
-    asked = {"whole id": run.folder.name, "a folder": str(workspace.workspace)}.get(name, name)
-    assert runs.find(workspace.workspace, asked).id == run.id
+def test_a_run_is_found_by(workspace: Workspace, name: str) -> None:
+    (run,) = runs.all_runs(workspace.folder)
+    asked = {"whole id": run.folder.name, "a folder": str(workspace.folder)}.get(name, name)
+    assert runs.find(workspace.folder, asked).id == run.id
 
 
 @pytest.mark.parametrize(("name", "sentence"), [("1999", "names no run; those there: 20"), ("20", "more than one run")])
-def test_an_unknown_or_ambiguous_name_is_refused(workspace: Context, name: str, sentence: str) -> None:
-    score.run(Context(workspace.inventory.model_copy(update={"gate": 0.02})))
+def test_an_unknown_or_ambiguous_name_is_refused(workspace: Workspace, name: str, sentence: str) -> None:
+    made_up.score(Workspace(workspace.inventory.model_copy(update={"gate": 0.02})))
     with pytest.raises(KitError, match=sentence):
-        runs.find(workspace.workspace, name)
+        runs.find(workspace.folder, name)
 
 
-def test_pruning_keeps_the_newest(workspace: Context, capsys: pytest.CaptureFixture[str]) -> None:
-    top = workspace.workspace / "runs"
+def test_pruning_keeps_the_newest(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    top = workspace.folder / "runs"
     for old in ("20200101T000000-00000000", "20210101T000000-00000000"):
         (top / old).mkdir()
         (top / old / "manifest.json").touch()
-    newest = runs.all_runs(workspace.workspace)[-1].folder
-    runs.prune(workspace.workspace, 1, dry=True)
-    assert len(runs.all_runs(workspace.workspace)) == 3
+    newest = runs.all_runs(workspace.folder)[-1].folder
+    runs.prune(workspace.folder, 1, dry=True)
+    assert len(runs.all_runs(workspace.folder)) == 3
     assert capsys.readouterr().out.count("would remove") == 2
-    runs.prune(workspace.workspace, 1, dry=False)
-    assert [run.folder for run in runs.all_runs(workspace.workspace)] == [newest]
+    runs.prune(workspace.folder, 1, dry=False)
+    assert [run.folder for run in runs.all_runs(workspace.folder)] == [newest]
     with pytest.raises(KitError, match="--keep 0 would leave no run"):
-        runs.prune(workspace.workspace, 0, dry=False)
+        runs.prune(workspace.folder, 0, dry=False)
 
 
-def test_a_folder_of_somebody_elses_is_never_pruned(workspace: Context) -> None:
-    theirs = [workspace.workspace / "runs" / name for name in ("20000101T000000-00000000", "photographs")]
+def test_a_folder_of_somebody_elses_is_never_pruned(workspace: Workspace) -> None:
+    theirs = [workspace.folder / "runs" / name for name in ("20000101T000000-00000000", "photographs")]
     for folder in theirs:
         folder.mkdir(parents=True)
-    runs.prune(workspace.workspace, 1, dry=False)
+    runs.prune(workspace.folder, 1, dry=False)
     assert all(folder.is_dir() for folder in theirs)
 
 
-def test_the_list_names_every_run(scored: Context, capsys: pytest.CaptureFixture[str]) -> None:
-    runs.print_runs(scored.workspace)
+def test_the_list_names_every_run(scored: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    runs.print_runs(scored.folder)
     output = capsys.readouterr().out
-    assert runs.all_runs(scored.workspace)[0].folder.name in output
+    assert runs.all_runs(scored.folder)[0].folder.name in output
     assert "PASSED" in output
     assert "simulated" in output
 
 
 class TestCompare:
-    def test_a_run_with_itself_is_the_same(self, scored: Context) -> None:
-        run = runs.find(scored.workspace, "latest")
+    def test_a_run_with_itself_is_the_same(self, scored: Workspace) -> None:
+        run = runs.find(scored.folder, "latest")
         steps = run.manifest.steps
         assert not list(compare.inputs(steps, steps))
         assert not list(compare.results(run.summary, run.summary))
@@ -99,10 +98,12 @@ class TestCompare:
         assert len(lines) == len(made_up.SIZES)
         assert all(line.endswith("+0.0%: within the runs' spread") for line in lines)
 
-    def test_what_changed_is_listed(self, scored: Context, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_what_changed_is_listed(
+        self, scored: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         other = made_up.make(tmp_path, seed=5, slower=1.5)
-        score.run(other)
-        a, b = (runs.find(context.workspace, "latest") for context in (scored, other))
+        made_up.score(other)
+        a, b = (runs.find(workspace.folder, "latest") for workspace in (scored, other))
         assert ("preprocess", "data") in {row[:2] for row in compare.inputs(a.manifest.steps, b.manifest.steps)}
         lines = list(compare.speeds(a.summary, b.summary))
         assert all(line.endswith("samples/s (simulated), -33.3%: slower, beyond both runs' spread") for line in lines)
@@ -129,20 +130,20 @@ class TestCompare:
         assert compare.meaning(first, second | {"idle": False}).startswith("a busy device")
 
 
-def test_reproduce_scripts_hold_the_commands_of_their_steps(scored: Context) -> None:
-    steps = json.loads((scored.workspace / "manifest.json").read_bytes())["steps"]
+def test_reproduce_scripts_hold_the_commands_of_their_steps(scored: Workspace) -> None:
+    steps = json.loads((scored.folder / "manifest.json").read_bytes())["steps"]
     for folder, names in (("gpu", ("preprocess", "export", "reference")), ("report", ("score", "report"))):
-        path = scored.workspace / folder / "reproduce.sh"
+        path = scored.folder / folder / "reproduce.sh"
         text = path.read_text()
         assert path.stat().st_mode & 0o111
         for name in names:
             assert f"# {name} on " in text
             assert steps[name]["key"] in text
             assert all(output["sha256"] in text for output in steps[name]["outputs"].values())
-    assert "atc --model=st_gcn.onnx --output=st_gcn_bs4" in (scored.workspace / "npu/bs4/reproduce.sh").read_text()
+    assert "atc --model=st_gcn.onnx --output=st_gcn_bs4" in (scored.folder / "npu/bs4/reproduce.sh").read_text()
 
 
-def test_nothing_in_a_record_leaves_its_comment(workspace: Context) -> None:
+def test_nothing_in_a_record_leaves_its_comment(workspace: Workspace) -> None:
     evil = "\x1b[2J\ntouch owned\r\n"
     entry = {**workspace.manifest.steps["convert/bs4"], "by": evil, "host": evil, "key": evil, "revision": evil}
     entry["outputs"] = {evil: {"sha256": evil}}

@@ -10,32 +10,31 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploy.context import Context
 from deploy.errors import KitError
 from deploy.evidence.logits import DeviceLogits, write_logits
 from deploy.pipeline.manifest import describe, key_of
-from deploy.stages import score
+from deploy.workspace import Workspace
 from tests.unit import made_up
 
 
-def change_entry(context: Context, step: str, change: Callable[[dict], None]) -> None:  # type: ignore[type-arg]
-    path = context.workspace / "manifest.json"
+def change_entry(workspace: Workspace, step: str, change: Callable[[dict], None]) -> None:  # type: ignore[type-arg]
+    path = workspace.folder / "manifest.json"
     data = json.loads(path.read_bytes())
     change(data["steps"][step])
     data["steps"][step]["key"] = key_of(data["steps"][step]["inputs"])
     path.write_text(json.dumps(data))
 
 
-def relogit(context: Context, change: Callable[[np.ndarray], np.ndarray]) -> None:
+def relogit(workspace: Workspace, change: Callable[[np.ndarray], np.ndarray]) -> None:
     """Other results of bs4, recorded as if the device had given them."""
-    folder = context.workspace / "npu/bs4"
+    folder = workspace.folder / "npu/bs4"
     names = [f"clip-{i:03}" for i in range(made_up.SAMPLES)]
     logits = change(np.load(folder / "logits.npy"))
     write_logits(DeviceLogits(names[: len(logits)], [logits]), folder, made_up.CARD)
     for name in ("logits.npy", "results.tsv"):
         digest = describe(folder / name)
         change_entry(
-            context, "accuracy/bs4", lambda entry, n=name, d=digest: entry["outputs"].update({f"npu/bs4/{n}": d})
+            workspace, "accuracy/bs4", lambda entry, n=name, d=digest: entry["outputs"].update({f"npu/bs4/{n}": d})
         )
 
 
@@ -44,20 +43,20 @@ def nan_in_row_3(logits: np.ndarray) -> np.ndarray:
     return logits
 
 
-def nan_in_the_reference(context: Context) -> None:
-    path = context.artefact("gpu/reference.npy")
+def nan_in_the_reference(workspace: Workspace) -> None:
+    path = workspace.artefact("gpu/reference.npy")
     logits = np.load(path)
     logits[5, 0] = np.nan
     np.save(path, logits)
     digest = describe(path)
-    change_entry(context, "reference", lambda entry: entry["outputs"].update({"gpu/reference.npy": digest}))
+    change_entry(workspace, "reference", lambda entry: entry["outputs"].update({"gpu/reference.npy": digest}))
 
 
-def other_file(name: str) -> Callable[[Context], None]:
-    return lambda context: (context.workspace.parent / "sample" / name).write_bytes(b"another")
+def other_file(name: str) -> Callable[[Workspace], None]:
+    return lambda workspace: (workspace.folder.parent / "sample" / name).write_bytes(b"another")
 
 
-REFUSED: dict[str, tuple[Callable[[Context], object], str]] = {
+REFUSED: dict[str, tuple[Callable[[Workspace], object], str]] = {
     "short": (lambda c: relogit(c, lambda logits: logits[:-1]), r"line 13 is not that of sample 12 \(clip-012\)"),
     "NaN": (lambda c: relogit(c, nan_in_row_3), r"sample 3 \(clip-003\) has NaN or infinite logits"),
     "NaN in the reference": (nan_in_the_reference, r"gpu/reference.npy: sample 5 "),
@@ -83,45 +82,47 @@ REFUSED: dict[str, tuple[Callable[[Context], object], str]] = {
         lambda c: change_entry(c, "export", lambda entry: entry["inputs"].update(checkpoint=None)),
         r"manifest\.json: not of the form that the kit writes",
     ),
-    "no manifest": (lambda c: (c.workspace / "manifest.json").unlink(), "run `make gpu-stage` first"),
+    "no manifest": (lambda c: (c.folder / "manifest.json").unlink(), "run `make gpu-stage` first"),
 }
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_does_not_belong_together_is_refused(workspace: Context, what: str) -> None:
+def test_what_does_not_belong_together_is_refused(workspace: Workspace, what: str) -> None:
     damage, sentence = REFUSED[what]
     damage(workspace)
     with pytest.raises(KitError, match=sentence):
-        score.run(Context(workspace.inventory))
+        made_up.score(Workspace(workspace.inventory))
 
 
 @pytest.mark.parametrize("change", [{"device": "x"}, {"batches": ["x"]}, {"verdict": None}, {"device": {"a": 1}}])
-def test_a_verdict_forged_with_its_manifest_is_refused(change: dict[str, Any], scored: Context, tmp_path: Path) -> None:
+def test_a_verdict_forged_with_its_manifest_is_refused(
+    change: dict[str, Any], scored: Workspace, tmp_path: Path
+) -> None:
     forged = made_up.copy(scored, tmp_path)
-    path = forged.workspace / "report/summary.json"
+    path = forged.folder / "report/summary.json"
     path.write_text(json.dumps({**made_up.read(path), **change}))
     change_entry(forged, "score", lambda entry: entry["outputs"].update({"report/summary.json": describe(path)}))
     with pytest.raises(KitError, match=r"summary\.json: not of the form that the kit writes"):
-        score.run(Context(forged.inventory))
+        made_up.score(Workspace(forged.inventory))
 
 
 def test_a_missed_gate_is_an_error_after_everything_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    context = made_up.make(tmp_path, flip=2)
+    workspace = made_up.make(tmp_path, flip=2)
     with pytest.raises(KitError, match=r"batch size 4: accuracy is more than 1% .* `fab locate` says"):
-        score.run(context)
-    summary = made_up.read(context.workspace / "report/summary.json")
+        made_up.score(workspace)
+    summary = made_up.read(workspace.folder / "report/summary.json")
     assert summary["verdict"]["passed"] is False
     assert summary["batches"][1]["flipped"] == [2]
-    assert (context.workspace / "report/report.html").is_file()
+    assert (workspace.folder / "report/report.html").is_file()
     output = capsys.readouterr().out
     assert "verdict (simulated): FAILED" in output
     assert "10.00% off" in output
 
 
-def test_the_table_has_hits_and_nearness(scored: Context, capsys: pytest.CaptureFixture[str]) -> None:
-    score.run(Context(scored.inventory))
+def test_the_table_has_hits_and_nearness(scored: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    made_up.score(Workspace(scored.inventory))
     output = capsys.readouterr().out
     assert "CACHED  score" in output
     assert "│ 76.92% (10/13) │" in output
@@ -129,12 +130,12 @@ def test_the_table_has_hits_and_nearness(scored: Context, capsys: pytest.Capture
     assert "┃ agreement with fp32 ┃ samples/s (simulated) ┃" in output
 
 
-def test_a_batch_size_without_a_figure_is_scored_all_the_same(workspace: Context) -> None:
-    path = workspace.workspace / "manifest.json"
+def test_a_batch_size_without_a_figure_is_scored_all_the_same(workspace: Workspace) -> None:
+    path = workspace.folder / "manifest.json"
     data = json.loads(path.read_bytes())
     data["steps"]["throughput/bs4"]["state"] = "FAILED"
     path.write_text(json.dumps(data))
-    score.run(Context(workspace.inventory))
-    batches = made_up.read(workspace.workspace / "report/summary.json")["batches"]
+    made_up.score(Workspace(workspace.inventory))
+    batches = made_up.read(workspace.folder / "report/summary.json")["batches"]
     assert [batch["throughput"] is None for batch in batches] == [False, True]
     assert [batch["passed"] for batch in batches] == [True, True]

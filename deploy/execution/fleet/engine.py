@@ -33,7 +33,7 @@ from ray.exceptions import (
 from deploy.console import say
 from deploy.errors import KitError
 from deploy.execution.fleet.cluster import RayHost, pinned
-from deploy.execution.fleet.node import Member, Outcome, perform
+from deploy.execution.fleet.node import Member, Outcome, run_task
 from deploy.execution.worker import Copy, NpuHost, Place, Result, Work
 from deploy.hosts.transfer import STREAMS
 from deploy.interrupt import ended_by_interrupt
@@ -88,7 +88,7 @@ class Fleet:
             host.node_id: Member(inventory, host.name, npu.facts, host.keeper)
             for npu, host in zip(npus, self._hosts, strict=True)
         }
-        self._members, self._task = ray.put(members), ray.remote(perform)
+        self._members, self._task = ray.put(members), ray.remote(run_task)
         self._objects: dict[Copy | Shard, Any] = {}  # by content, what tasks may need: in the object store
         self._left_out: dict[str, str] = {}  # host -> why
         self._jobs: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)

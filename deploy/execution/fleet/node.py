@@ -147,7 +147,7 @@ class Outcome:
     files: Mapping[str, bytes]
 
 
-def perform(members: Mapping[str, Member], work: Work[Any], refs: Mapping[Copy | Shard, Any]) -> Outcome:
+def run_task(members: Mapping[str, Member], work: Work[Any], refs: Mapping[Copy | Shard, Any]) -> Outcome:
     """The task: do `work` on this node, on the device that Ray assigned. `refs` are objects of what it needs."""
     os.environ.pop(VISIBLE, None)
     context = ray.get_runtime_context()

@@ -1,0 +1,189 @@
+"""The hosts of an inventory as one command reaches them, each connected when it is first asked for."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from deploy.containers import runtime
+from deploy.containers.engine import ARRAYS
+from deploy.errors import KitError
+from deploy.execution.engine import Engine, Ssh
+from deploy.execution.worker import NpuHost, rows_of
+from deploy.hosts import transfer
+from deploy.hosts.host import Host
+from deploy.hosts.local import LocalHost
+from deploy.hosts.over_ssh import SSHHost
+from deploy.inventory import Gpu, Npu, local_path
+from deploy.npu.device import Facts, Idle, Smi
+from deploy.options import Options
+from deploy.pipeline.index import Array, Index, Shard
+from deploy.pipeline.manifest import Step
+from deploy.pipeline.model import BUNDLED
+from deploy.pipeline.sources import source_files
+from deploy.workspace import Workspace
+
+if TYPE_CHECKING:
+    from deploy.execution.fleet.cluster import Cluster
+
+
+class Connections:
+    """The GPU host, the NPU hosts, and what shares work out among them."""
+
+    def __init__(self, workspace: Workspace, options: Options) -> None:
+        self.workspace, self.options = workspace, options
+        self.inventory = workspace.inventory
+        self.idle = Idle()  # what the figures so far know of their device
+        self._sent: set[tuple[str, str, Any]] = set()
+        self._hosts: list[Host] = []
+        self._holding = False
+
+    def __enter__(self) -> Connections:
+        """Hold, from now on, the workspace of every host that is connected; a dry run holds none."""
+        self._holding = not self.options.dry
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Let go of every host; an interrupt also stops what runs there."""
+        with ExitStack() as stack:
+            if "cluster" in vars(self):
+                stack.callback(self.cluster.close)
+            for host in self._hosts:
+                stack.callback(host.close, interrupted=kind is KeyboardInterrupt)
+
+    def run_step(self, step: Step, *, fresh: bool = False) -> dict[str, Any]:
+        """Run a step in the workspace as the options say."""
+        return self.workspace.run_step(step, self.options, fresh=fresh)
+
+    def connect(self, section: Gpu | Npu) -> Host:
+        """The host that a section names. A GPU host on this machine works in the control's own workspace.
+
+        Raises:
+            KitError: it cannot be reached, or another operator holds its workspace, named.
+        """
+        host = self._host_of(section)
+        self._hosts.append(host)
+        if self._holding:
+            host.hold()
+            self.workspace.manifest.holds.append(host.verify_hold)
+        return host
+
+    def _host_of(self, section: Gpu | Npu) -> Host:
+        if isinstance(section, Npu) and self.inventory.engine.kind == "ray":
+            return self.cluster.connect(section)
+        if section.connection == "ssh":
+            known_hosts = local_path(self.inventory.known_hosts) if self.inventory.known_hosts else None
+            inputs = self.inventory.inputs if isinstance(section, Gpu) else {}
+            return SSHHost(section, known_hosts, self.inventory.link_timeout_s, inputs)
+        return LocalHost(
+            section.name, self.workspace.folder if isinstance(section, Gpu) else local_path(section.workspace)
+        )
+
+    @cached_property
+    def gpu(self) -> runtime.Runtime:
+        section, model = self.inventory.gpu, self.workspace.model
+        host, files = self.connect(section), list(self.workspace.files.model_dump().values())
+        if model.package == BUNDLED and section.runtime == "docker":
+            return runtime.for_gpu(section, host, files)
+        sources = PurePosixPath(model.path)
+        if section.connection == "ssh":
+            sources = host.kit / f"{model.package.name}-{model.sha256[:16]}"
+            transfer.plant(host, source_files(model.package), sources / model.package.name)
+        return runtime.for_gpu(section, host, files, sources)
+
+    @property
+    def data(self) -> PurePosixPath:
+        """On the GPU host, like `labels` and `checkpoint`."""
+        return self.gpu.host.path(self.workspace.files.data)
+
+    @property
+    def labels(self) -> PurePosixPath:
+        return self.gpu.host.path(self.workspace.files.labels)
+
+    @property
+    def checkpoint(self) -> PurePosixPath:
+        return self.gpu.host.path(self.workspace.files.checkpoint)
+
+    @property
+    def array_folder(self) -> PurePosixPath:
+        """Where the GPU host keeps the inputs' rows that are not the dataset's own array."""
+        return self.gpu.host.kit / ARRAYS
+
+    def array_file(self, array: Array) -> PurePosixPath:
+        """The .npy of an input's rows on the GPU host."""
+        return self.data if array.file is None else self.array_folder / array.file
+
+    def read_row(self, array: Array, row: int) -> np.ndarray:
+        """One row of an input. Raises KitError where the GPU host does not give it up."""
+        return transfer.read_row(self.gpu.host, self.array_file(array), array, row)
+
+    def input_sha256(self, path: PurePosixPath) -> str:
+        """sha256 of a file of the GPU host, remembered while it stays the same.
+
+        Raises:
+            KitError: it is not there.
+        """
+        host = self.gpu.host
+        if isinstance(host, LocalHost):
+            return self.workspace.manifest.input_sha256(Path(path))
+        memo = str(host.kit / "hashes.json")
+        found = host.call("digest", {"paths": [str(path)], "memo": memo}).get(str(path))
+        if found is None:
+            raise KitError(f"{host.name}: {path} is not there; correct its path in the inventory")
+        return str(found["sha256"])
+
+    @cached_property
+    def npus(self) -> list[NpuHost]:
+        """Every NPU host, its facts read.
+
+        Raises:
+            KitError: a host is unfit, or two hosts would not make one verdict (another SoC or CANN).
+        """
+        found = []
+        for section in self.inventory.npu:
+            host = self.connect(section)
+            its_runtime = runtime.for_npu(section, host)
+            smi = Smi.of(section, its_runtime)
+            found.append(NpuHost(section, host, its_runtime, smi, Facts.read(section, its_runtime, smi)))
+        first = found[0]
+        for other in found[1:]:
+            if other.facts.target != first.facts.target:
+                raise KitError(
+                    f"{first.section.name} is {first.facts.target} and {other.section.name} {other.facts.target}: "
+                    "one verdict is about one kind of device; give each kind an inventory of its own"
+                )
+        return found
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        """The Ray cluster of `engine: {kind: ray}`. Raises KitError where it cannot be joined."""
+        try:
+            from deploy.execution.fleet.cluster import Cluster  # Ray is an extra: nothing else may import it
+        except ImportError as error:
+            raise KitError(f"engine.kind: ray needs Ray, which is not installed ({error}); run `make ray`") from None
+        assert self.inventory.engine.address is not None
+        return Cluster(self.inventory.engine.address)
+
+    @cached_property
+    def engine(self) -> Engine:
+        if self.inventory.engine.kind == "ssh":
+            return Ssh(self.npus, self.send_rows)
+        from deploy.execution.fleet.engine import Fleet
+
+        return Fleet(self.inventory, self.npus, self._pack)
+
+    def send_rows(self, npu: NpuHost, index: Index) -> None:
+        """Bring an index's rows to a host, once a command: to check them there is to read them all."""
+        for array, rows in zip(index.inputs, rows_of(index, self.workspace.index_sha256(index)), strict=True):
+            there = (str(npu), rows.name, tuple(shard.sha256 for shard in array.shards))
+            if there not in self._sent:
+                folder = rows.folder(npu.host)
+                transfer.push_rows(self.gpu.host, self.array_file(array), array, npu.host, folder)
+                self._sent.add(there)
+
+    def _pack(self, array: Array, shard: Shard) -> bytes:
+        return transfer.pack_shard(self.gpu.host, self.array_file(array), array, shard)

@@ -1,0 +1,141 @@
+"""The control's folder of artefacts: what lies where, what the manifest says of it, whose command works in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from deploy.errors import KitError
+from deploy.hosts.local import LocalHost
+from deploy.hosts.remote.folders import make_folders
+from deploy.inventory import Inventory, local_path
+from deploy.options import Options
+from deploy.pipeline import graph
+from deploy.pipeline.build import Build
+from deploy.pipeline.index import FILES, Index, read_index
+from deploy.pipeline.manifest import Manifest, Step
+from deploy.pipeline.model import CARD, Card, Files, Model, find, input_files, read_card
+from stgcn.files import sweep
+
+
+@dataclass
+class Workspace:
+    """The workspace of an inventory, as the inventory has it now. No host is asked of anything.
+
+    Raises:
+        KitError: it cannot be made.
+    """
+
+    inventory: Inventory
+    folder: Path = field(init=False)
+    manifest: Manifest = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.folder = local_path(self.inventory.workspace)
+        try:
+            make_folders(str(self.folder))
+        except OSError as error:
+            raise KitError(
+                f"{self.folder}: the workspace cannot be made ({error.strerror}); correct `workspace` in the inventory"
+            ) from None
+        self.manifest = Manifest(self.folder)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the workspace: no other command works in it meanwhile. An interrupt also stops what runs there.
+
+        Raises:
+            KitError: another operator holds it, named.
+        """
+        lock, interrupted = LocalHost("control", self.folder), False
+        try:
+            lock.hold()
+            sweep(self.folder, depth=3)
+            self.manifest = Manifest(self.folder)  # as the last holder left it
+            self.manifest.holds.append(lock.verify_hold)
+            yield
+        except KeyboardInterrupt:
+            interrupted = True
+            raise
+        finally:
+            lock.close(interrupted)
+
+    def run_step(self, step: Step, options: Options, *, fresh: bool = False) -> dict[str, Any]:
+        """Run a step, or find it CACHED; see `Manifest.run_step`."""
+        return self.manifest.run_step(step, fresh=options.fresh or fresh, dry=options.dry)
+
+    @cached_property
+    def model(self) -> Model:
+        """The model that the inventory names. Raises KitError where there is none."""
+        return find(self.inventory.model, local_path(self.inventory.model))
+
+    @cached_property
+    def files(self) -> Files:
+        """What the model reads: as the inventory names it, else as the card does."""
+        return input_files(self.inventory, self.model.card)
+
+    def local_files(self) -> dict[str, Path]:
+        """data, labels and checkpoint, where they lie on this machine."""
+        if self.inventory.gpu.connection == "ssh":
+            return {}
+        return {name: local_path(file) for name, file in self.files.model_dump().items()}
+
+    def artefact(self, name: str) -> Path:
+        return self.folder / name
+
+    def batch_folder(self, batch_size: int) -> Path:
+        return self.artefact(f"npu/bs{batch_size}")
+
+    def index(self) -> Index:
+        """The dataset's index, as the GPU stage left it."""
+        return self.samples("both")
+
+    def samples(self, persons: str) -> Index:
+        """The index of what a device is given: the samples' own rows, or the single persons of `nonempty`."""
+        path = self.artefact(f"gpu/{FILES[persons]}")
+        return read_index(self.manifest.output("preprocess", path, "make gpu-stage"))
+
+    def index_sha256(self, index: Index) -> str:
+        """Of the file that an index was read from."""
+        return str(self.manifest.steps["preprocess"]["outputs"][f"gpu/{index.file}"]["sha256"])
+
+    def card(self) -> Card:
+        """The card of the graph that was exported.
+
+        Raises:
+            KitError: it was not, or it is another model's than the inventory's.
+        """
+        path = self.manifest.output("export", self.artefact(f"gpu/{CARD}"), "make gpu-stage")
+        card = read_card(path)
+        if card.name != self.model.card.name:
+            raise KitError(
+                f"{path}: of {card.name}, and the inventory says {self.inventory.model}; run `make gpu-stage`"
+            )
+        return card
+
+    def onnx(self) -> Path:
+        """The ONNX. Raises KitError where it is not made yet, or of other persons than the inventory's."""
+        name = f"gpu/{self.model.card.stem}.onnx"
+        path = self.manifest.output("export", self.artefact(name), "make gpu-stage")
+        exported = self.manifest.steps["export"]["inputs"].get("persons", "both")
+        if exported != self.inventory.persons:
+            raise KitError(
+                f"{path}: exported for persons: {exported}, and the inventory says {self.inventory.persons}; "
+                "run `make gpu-stage`"
+            )
+        return path
+
+    def build(self, batch_size: int) -> Build:
+        """The OM of a batch size, as the inventory has it. Raises KitError where the ONNX is not made yet."""
+        folder = self.batch_folder(batch_size)
+        flags, aoe = self.inventory.atc, self.inventory.aoe
+        name, onnx, card = f"bs{batch_size}", self.onnx(), self.card()
+        return Build(name, folder, onnx, "export", batch_size, flags, card, self.inventory.persons, aoe)
+
+    def om(self, build: Build) -> Path:
+        """A build's OM. Raises KitError where it is not made yet or was changed."""
+        return self.manifest.output(f"convert/{build.name}", build.om, graph.command_of("convert"))
