@@ -5,11 +5,6 @@ A task imports what it runs when it runs, so that `fab --list`, `--help` and the
 
 from __future__ import annotations
 
-# ruff: noqa: E402
-from deploy import interrupt
-
-interrupt.end_at_once()  # until a task begins
-
 import functools
 import inspect
 import os

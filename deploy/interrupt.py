@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 
 _lock = threading.RLock()  # the handler may run in the midst of `ended_by_interrupt`, on the same thread
 _ends: dict[object, Callable[[], None]] = {}
 _interrupted = threading.Event()
-
-
-def end_at_once() -> None:
-    """Until `install`, while the kit is still being loaded and nothing has begun, an interrupt ends this process."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _end)
 
 
 def install() -> None:
@@ -45,12 +38,6 @@ def ended_by_interrupt(end: Callable[[], None]) -> Iterator[None]:
             del _ends[ticket]
     if _interrupted.is_set():
         raise KeyboardInterrupt  # what it waited for was ended, not done
-
-
-def _end(_number: int, _frame: FrameType | None) -> None:
-    with suppress(OSError):
-        os.write(2, b"interrupted before anything had begun; run the command again\n")
-    os._exit(130)
 
 
 def _handle(_number: int, _frame: FrameType | None) -> None:

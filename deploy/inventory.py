@@ -5,7 +5,6 @@ Every error names the file, the key, its value and what is allowed. Relative pat
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
@@ -17,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from deploy.errors import KitError
-from deploy.hosts.remote.workspace import refuse_place
+from deploy.hosts.remote.places import refuse_place
 from stgcn.cards import DEFAULT
 from stgcn.errors import shown
 from stgcn.files import open_regular
@@ -301,6 +300,8 @@ def _sentence(error: dict[str, Any]) -> str:
 
 
 def _unknown_key(location: tuple[str | int, ...], where: str) -> str:
+    import difflib  # when it is needed: every command waits for what is imported here
+
     section: Any = Inventory
     for part in location[:-1]:
         if isinstance(part, str) and part in section.model_fields:

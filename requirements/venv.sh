@@ -23,6 +23,14 @@ pip=("$venv/bin/python" -m pip install "${quiet[@]}" --disable-pip-version-check
 echo "installing the kit's packages into $venv (1.3 GB, a minute or two)" >&2
 "${pip[@]}" --require-hashes -r "$lock" ||
     fail "the packages of $lock could not be installed; look above for the first that failed (is the package index reached?)"
+# Fabric's program, where an older kit had installed it, is replaced by the kit's own.
+cat >"$venv/bin/fab" <<'END'
+#!/bin/sh
+# fab: the tasks of the folder that this environment lies in.
+trap '' INT # until the program answers it: Python's own answer while it starts is a traceback
+exec "${0%fab}python" -S "${0%.venv/bin/fab}deploy/program.py" "$@"
+END
+chmod 755 "$venv/bin/fab"
 # torch after its dependencies: a wheel at hand (PIP_FIND_LINKS, as on an air-gapped site), else from an index of CPU builds,
 # for the default index offers a CUDA build of several GB and the kit needs none.
 echo "installing torch" >&2

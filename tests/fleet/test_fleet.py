@@ -130,7 +130,7 @@ def test_an_interrupt_leaves_nothing_running_and_the_next_run_goes_on(cluster: C
         infer_slowly(job, name)
     with job.connections() as connections:
         convert.run(connections)
-    command = [str(FAB), "-r", str(ROOT), "npu-bench"]
+    command = [str(FAB), "npu-bench"]
     environment = {**os.environ, "INVENTORY": str(job.folder / "inventory.yaml")}
     kit = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     once_inferring(job, "npu-b", lambda: kit.send_signal(signal.SIGINT)).join()

@@ -117,7 +117,7 @@ def test_onnx_model(form: str, folder: Path) -> None:
 )
 def test_an_inventory(form: str, folder: Path) -> None:
     FORMS[form](folder / "bad")
-    assert "bad" in refused([FAB, "-r", ROOT, "status"], folder, INVENTORY=str(folder / "bad"))
+    assert "bad" in refused([FAB, "status"], folder, INVENTORY=str(folder / "bad"))
 
 
 @pytest.mark.parametrize("task", forms(["audit"], ["status", "runs"]))
@@ -127,13 +127,11 @@ def test_a_manifest(form: str, task: str, folder: Path) -> None:
     workspace.mkdir(parents=True)
     FORMS[form](workspace / "manifest.json")
     (folder / "inventory.yaml").write_text(f"workspace: {folder}/work\nnpu: [{{name: npu-a}}]\n")
-    assert str(workspace) in refused([FAB, "-r", ROOT, task], folder, INVENTORY=str(folder / "inventory.yaml"))
+    assert str(workspace) in refused([FAB, task], folder, INVENTORY=str(folder / "inventory.yaml"))
 
 
 def test_a_home_of_nobody(folder: Path) -> None:
-    assert "no such user" in refused(
-        [FAB, "-r", ROOT, "status"], folder, INVENTORY="~nobody-of-this-name/inventory.yaml"
-    )
+    assert "no such user" in refused([FAB, "status"], folder, INVENTORY="~nobody-of-this-name/inventory.yaml")
 
 
 @pytest.mark.parametrize(
@@ -148,4 +146,4 @@ def test_a_home_of_nobody(folder: Path) -> None:
 def test_arguments(arguments: list[str], sentence: str, folder: Path) -> None:
     npu = f"{{name: npu-a, connection: ssh, host: {'x' * 70}, port: 1}}"  # no name in DNS has 70 letters in a row
     (folder / "inventory.yaml").write_text(f"workspace: {folder}\nknown_hosts: {folder}/none\nnpu: [{npu}]\n")
-    assert sentence in refused([FAB, "-r", ROOT, *arguments], folder, INVENTORY=str(folder / "inventory.yaml"))
+    assert sentence in refused([FAB, *arguments], folder, INVENTORY=str(folder / "inventory.yaml"))

@@ -81,13 +81,32 @@ def test_an_environment_that_moved_is_none(tmp_path: Path) -> None:
     assert not whole(made)
 
 
-@pytest.mark.parametrize("argv", ["dmo", "compare a", "audit --run", "-l"])
-def test_a_wrong_command_line_is_told_without_a_traceback(tmp_path: Path, argv: str) -> None:
-    folder = tmp_path if argv == "-l" else ROOT
-    done = subprocess.run([str(FAB), *argv.split()], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        ("gpu-stge", "gpu-stage"),
+        ("npu_convert", "npu-convert"),
+        ("--help scoer", "score"),
+        ("npu-bench --farce", "--force"),
+        ("compare a", "RUN_B"),
+        ("audit --run", "--run"),
+        ("-t x", "-t"),
+    ],
+)
+def test_a_wrong_command_line_is_a_sentence_that_names_the_right_one(tmp_path: Path, argv: str, named: str) -> None:
+    done = subprocess.run([str(FAB), *argv.split()], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(rf"error: .*{named}.*\n", done.stderr)
+
+
+@pytest.mark.parametrize("argv", [["--list"], ["--help"], ["score", "--help"]])
+def test_help_loads_nothing_that_it_does_not_need(argv: list[str]) -> None:
+    """What a command loads is most of what it costs."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", ROOT / "deploy/program.py", *argv], capture_output=True, text=True
+    )
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert (done.returncode, loaded & {"docker", "fabric", "numpy", "pydantic", "rich"}) == (0, set())
 
 
 @pytest.fixture

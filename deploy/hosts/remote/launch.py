@@ -17,7 +17,7 @@ from .protocol import MAGIC
 ARGUMENTS = ("-I", "-c", "import sys; exec(sys.stdin.buffer.readline())")
 MODULES = (
     *("compression", "files", "folders", "jobs", "launch", "machine"),
-    *("old_layout", "operations", "protocol", "shards", "workspace"),
+    *("old_layout", "operations", "places", "protocol", "shards", "workspace"),
 )
 _PACKAGE = "remote"
 
