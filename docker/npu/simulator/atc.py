@@ -3,12 +3,14 @@
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import precision
 import scenario
 from scenario import Scenario
 
@@ -27,16 +29,15 @@ FLAGS = _words("""
     check_report core_type debug_dir device_id disable_reuse_memory display_model_info
     enable_scope_fusion_passes enable_single_stream enable_small_channel fusion_switch_file host_env_cpu
     host_env_os jit_compile mdl_bank_path op_bank_path op_compiler_cache_dir op_compiler_cache_mode
-    op_debug_level op_debug_config save_original_model status_check external_weight deterministic
+    op_debug_level op_debug_config save_original_model status_check external_weight deterministic keep_dtype
+    modify_mixlist precision_mode_v2
 """)
 NOT_PLAYED = _words("""
     cal_conf compress_weight_conf compression_optimize_conf customize_dtypes dump_mode dynamic_dims
     dynamic_image_size enable_compress_weight input_fp16_nodes input_hint_shape input_shape_range insert_op_conf
-    is_input_adjust_hw_layout is_output_adjust_hw_layout json keep_dtype modify_mixlist om op_name_map
-    op_precision_mode out_nodes precision_mode_v2 singleop sparsity target virtual_type weight
+    is_input_adjust_hw_layout is_output_adjust_hw_layout json om op_name_map op_precision_mode out_nodes singleop
+    sparsity target virtual_type weight
 """)
-PRECISION_MODES = ("force_fp32", "must_keep_origin_dtype", "allow_fp32_to_fp16", "allow_mix_precision", "force_fp16")
-WIDE_MODES = PRECISION_MODES[:2]  # these keep float32
 IMPLEMENTATION_MODES = ("high_precision", "high_performance", "high_precision_for_all", "high_performance_for_all")
 MODEL_BYTES = (1 << 31) - 1
 SOC = r"Ascend(310|310P[1-7]|310B[1-4]|910|910A|910B|910(Pro|Premium)[AB]|910B[1-4](-1)?)"
@@ -60,7 +61,7 @@ MESSAGES = {
         {
             "value": "half",
             "parameter": "--precision_mode",
-            "reason": f"it must be one of {', '.join(PRECISION_MODES)}.",
+            "reason": f"it must be one of {', '.join(precision.MODES)}.",
         },
     ),
     "E10002": Message(
@@ -69,6 +70,15 @@ MESSAGES = {
         + ".",
         "Write every input's name and its integer dimensions.",
         {"value": "input1", "reason": "it has no colon"},
+    ),
+    "E10003": Message(
+        "Value [{value}] for parameter [--{parameter}] is invalid. Reason: {reason}",
+        "Name operators of the model.",
+        {
+            "value": "keep.cfg",
+            "parameter": "keep_dtype",
+            "reason": "config file contains 1 operator not in the graph, op name:Conv_0",
+        },
     ),
     "E10004": Message("Value for [--{parameter}] is empty.", "Set the parameter.", {"parameter": "output"}),
     "E10007": Message(
@@ -114,6 +124,11 @@ MESSAGES = {
         'parameter is not enclosed by quotation marks ("").',
         "Set the parameter.",
         {"parameter": "soc_version"},
+    ),
+    "E10056": Message(
+        "Cannot configure both parameters [{first}] and [{second}] simultaneously.",
+        "Set one of the two.",
+        {"first": "--precision_mode", "second": "--precision_mode_v2"},
     ),
     "E19010": Message(
         "No parser is registered for Op [{name}, optype [{domain}::{opset}::{kind}]].",
@@ -253,7 +268,6 @@ def check_flags(flags: Mapping[str, str], cann: str) -> None:
     if flags.get("log", "null") not in ("debug", "info", "warning", "error", "null"):
         raise AtcError("E10010", value=flags["log"])
     choices = {
-        "precision_mode": PRECISION_MODES,
         "op_select_implmode": IMPLEMENTATION_MODES,
         "input_format": ("NCHW", "NHWC", "ND", "NCDHW", "NDHWC"),
         "output_type": ("FP32", "FP16"),
@@ -263,6 +277,16 @@ def check_flags(flags: Mapping[str, str], cann: str) -> None:
         if flags.get(name, allowed[0]) not in allowed:
             reason = f"it must be one of {', '.join(allowed)}."
             raise AtcError("E10001", value=flags[name], parameter=f"--{name}", reason=reason)
+    with _refused():
+        precision.check(flags, _release(cann))
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    try:
+        yield
+    except precision.PrecisionError as error:
+        raise AtcError(error.code, **error.fields) from None
 
 
 def input_shapes(model: "onnx.ModelProto", given: Mapping[str, Sequence[int]], gears: str) -> dict[str, list[int]]:
@@ -339,19 +363,20 @@ def convert(flags: Mapping[str, str], played: Scenario, cann: str) -> None:
     check_operators(model, newest=18 if _release(cann) >= (7, 0) else 13)
     gears = flags.get("dynamic_batch_size", "")
     shapes = input_shapes(model, given, gears)
-    precision = flags.get("precision_mode", "force_fp16")
     try:
         model = om.fix_shape(model, shapes)
+        precision.name_nodes(model.graph)
         if played.bad_block is not None:
             om.spoil_block(model, played.bad_block)
-        if precision not in WIDE_MODES:
-            om.to_half(model)
+        with _refused():
+            precisions = precision.precisions(model.graph, flags, _release(cann), om.VIEWS)
+        om.lower(model, precisions)
     except om.OmError as error:
         raise AtcError("E19999", reason=str(error)) from error
     if flags.get("output_type") == "FP16":
         om.halve_outputs(model)
     output = Path(f"{flags['output']}.om")
-    metadata = {"soc_version": flags["soc_version"], "cann": cann, "precision_mode": precision}
+    metadata = {"soc_version": flags["soc_version"], "cann": cann, "precision_mode": precision.mode_of(flags)}
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         om.save(model, output, metadata | ({"dynamic_batch_size": gears} if gears else {}))
@@ -399,6 +424,8 @@ def run(arguments: Sequence[str], name: str = "ATC") -> int:
         if played.atc_error and played.atc_error.code not in MESSAGES:
             raise scenario.ScenarioError(f"NPU_SIM_ATC_ERROR: no such code; there are {', '.join(MESSAGES)}")
         cann = cann_version()
+        if "precision_mode_v2" in flags and _release(cann) < precision.NEW_SINCE:
+            raise FlagError("ERROR: unknown command line flag 'precision_mode_v2'")
         convert(flags, played, cann)
     except (FlagError, scenario.ScenarioError) as error:
         print(_printable(str(error)), file=sys.stderr)

@@ -3,16 +3,20 @@
 An OM of the simulator is a valid ONNX file with float32 inputs and outputs, a fixed batch (or a list of batch sizes in
 its metadata) and `soc_version`, `cann` and `precision_mode` in its metadata, so that any ONNX Runtime runs it. A device
 computes in float16 and accumulates in float32; that is played by rounding the weights once and by Cast pairs (float32
--> float16 -> float32) where a device writes a tensor back to memory. The arithmetic between stays float32 and fast.
+-> float16 -> float32) where a device writes a tensor back to memory. The arithmetic between stays float32 and fast. A
+node that is kept in float32 (precision.py) takes what it is given as it is, and its result is rounded by the next node
+that is not kept: there a value beyond 65504 becomes infinite, and one below 2^-25 zero.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+import precision
 
 
 def _words(text: str) -> frozenset[str]:
@@ -32,13 +36,13 @@ OPERATORS = _words("""
     Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh
     ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Upsample Where Xor
 """)
-# They move data or make none; what they hand on was rounded before.
+# They name or view what is in memory, or make numbers that are no tensor of the network.
+VIEWS = _words("Cast Constant ConstantOfShape Dropout Flatten Identity Reshape Shape Size Squeeze Unsqueeze")
+# They move values, and round none that was rounded before.
 MOVES = _words("""
-    Cast Compress Concat Constant ConstantOfShape DepthToSpace Dropout Expand Flatten Gather GatherElements
-    GatherND Identity Pad Reshape ReverseSequence Shape Slice SpaceToDepth Split Squeeze Tile Transpose
-    Unsqueeze
+    Compress Concat DepthToSpace Expand Gather GatherElements GatherND Pad ReverseSequence Slice SpaceToDepth Split
+    Tile Transpose
 """)
-FUSED = frozenset(["BatchNormalization", "Relu"])  # a device runs them with the operator before, in one kernel
 BLOCK = frozenset(
     ["Add", "BatchNormalization", "Cast", "Dropout", "Identity", "Sum"]
 )  # between 9x1 convolution and ReLU
@@ -69,39 +73,88 @@ def fix_shape(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> on
         raise OmError(str(error)) from error
 
 
-def to_half(model: onnx.ModelProto) -> None:
-    """Round weights and activations of the model through float16, in place; inputs and outputs stay float32."""
+def lower(model: onnx.ModelProto, precisions: Sequence[str]) -> None:
+    """Round weights and activations of the nodes that are not precision.KEPT through float16, in place.
+
+    `precisions` is one of each node. Inputs and outputs stay float32.
+    """
     graph = model.graph
-    for weight in _weights(model):
-        if weight.data_type == TensorProto.FLOAT:
-            with np.errstate(over="ignore"):  # beyond 65504 a device has infinity too
-                half = numpy_helper.to_array(weight).astype(np.float16)
-            weight.CopyFrom(numpy_helper.from_array(half.astype(np.float32), weight.name))
-    floats = {
-        value.name
-        for value in (*graph.value_info, *graph.output)
-        if value.type.tensor_type.elem_type == TensorProto.FLOAT
-    }
-    outputs = {value.name for value in graph.output}
-    consumers = _consumers(graph)
-    nodes: list[onnx.NodeProto] = []
-    for value in graph.input:
-        if value.type.tensor_type.elem_type == TensorProto.FLOAT:
-            nodes += _casts(value.name, f"{value.name}/half")
-            for node in consumers.get(value.name, []):
-                node.input[:] = [f"{value.name}/half" if name == value.name else name for name in node.input]
-    for node in graph.node:
-        nodes.append(node)
-        if node.op_type in MOVES:
-            continue
-        for index, name in enumerate(node.output):
-            users = consumers.get(name, [])
-            fused = len(users) == 1 and users[0].op_type in FUSED and name not in outputs
-            if name in floats and not fused:
-                node.output[index] = f"{name}/wide"
-                nodes += _casts(f"{name}/wide", name)
+    nodes = _Lowering(graph, precisions).nodes()
     del graph.node[:]
     graph.node.extend(nodes)
+    used = {name for node in nodes for name in node.input} | {value.name for value in graph.output}
+    weights = [weight for weight in graph.initializer if weight.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(weights)
+
+
+class _Lowering:
+    """A graph's nodes with what rounds their tensors.
+
+    A batch-norm behind a convolution is folded into it, and a ReLU of rounded values gives the rounded ReLU, so neither
+    is handed a rounded tensor.
+    """
+
+    def __init__(self, graph: onnx.GraphProto, precisions: Sequence[str]) -> None:
+        self._graph, self._precisions = graph, precisions
+        self._folded = precision.folded(graph)
+        self._weights = {weight.name: weight for weight in graph.initializer}
+        values = (*graph.input, *graph.value_info, *graph.output)
+        self._floats = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
+        self._floats |= {name for name, weight in self._weights.items() if weight.data_type == TensorProto.FLOAT}
+        self._consumers: dict[str, list[int]] = {}
+        for index, node in enumerate(graph.node):
+            for name in node.input:
+                self._consumers.setdefault(name, []).append(index)
+        self._outputs = {value.name for value in graph.output}
+        self._rounded: set[str] = set()  # tensors of float16's values, or that will be behind the next node
+        self._twins: set[str] = set()
+        self._nodes: list[onnx.NodeProto] = []
+
+    def nodes(self) -> list[onnx.NodeProto]:
+        for index, node in enumerate(self._graph.node):
+            lowered = self._precisions[index] != precision.KEPT and node.op_type not in VIEWS
+            if lowered and not self._takes_any(index):
+                # A batch-norm's statistics stay float32.
+                for place in range(1 if node.op_type == "BatchNormalization" else len(node.input)):
+                    node.input[place] = self._half(node.input[place])
+            self._nodes.append(node)
+            if lowered and self._precisions[index] != precision.CUBE_OUT:
+                for place in range(len(node.output)):
+                    self._round_output(node, place)
+            elif node.op_type in VIEWS and node.input and node.input[0] in self._rounded:
+                self._rounded.update(node.output)
+        return self._nodes
+
+    def _takes_any(self, index: int) -> bool:
+        return index in self._folded or self._graph.node[index].op_type == "Relu"
+
+    def _half(self, name: str) -> str:
+        """The name of a tensor's rounded twin, made once; of what is rounded, or no float32, its own."""
+        if name in self._rounded or name not in self._floats:
+            return name
+        twin = f"{name}/half"
+        if twin not in self._twins:
+            self._twins.add(twin)
+            if name in self._weights:
+                with np.errstate(over="ignore"):  # beyond 65504 a device has infinity too
+                    values = numpy_helper.to_array(self._weights[name]).astype(np.float16).astype(np.float32)
+                self._graph.initializer.append(numpy_helper.from_array(values, twin))
+            else:
+                self._nodes += _casts(name, twin)
+        return twin
+
+    def _round_output(self, node: onnx.NodeProto, place: int) -> None:
+        name = node.output[place]
+        if name not in self._floats:
+            return
+        self._rounded.add(name)
+        users = self._consumers.get(name, [])
+        alone = len(users) == 1 and name not in self._outputs
+        later = alone and self._takes_any(users[0]) and self._precisions[users[0]] == precision.HALF
+        if not later and node.op_type not in MOVES:
+            node.output[place] = f"{name}/wide"
+            self._nodes += _casts(f"{name}/wide", name)
 
 
 def spoil_block(model: onnx.ModelProto, number: int) -> None:
@@ -132,8 +185,8 @@ def spoil_block(model: onnx.ModelProto, number: int) -> None:
     node.output[0] = good
     bad = [
         helper.make_node("GlobalMaxPool", [good], [f"{good}/largest"]),
-        helper.make_node("Mul", [f"{good}/largest", step], [f"{step}/half"]),
-        helper.make_node("Max", [f"{step}/half", tiny], [f"{step}/safe"]),
+        helper.make_node("Mul", [f"{good}/largest", step], [f"{step}/part"]),
+        helper.make_node("Max", [f"{step}/part", tiny], [f"{step}/safe"]),
         helper.make_node("Div", [good, f"{step}/safe"], [f"{good}/steps"]),
         helper.make_node("Floor", [f"{good}/steps"], [f"{good}/whole"]),
         helper.make_node("Mul", [f"{good}/whole", f"{step}/safe"], [name]),
@@ -165,15 +218,6 @@ def save(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> Non
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
-
-
-def _weights(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Initializers and Constants, without the statistics of batch-norms: those a device folds before it rounds."""
-    kept = {name for node in model.graph.node if node.op_type == "BatchNormalization" for name in node.input[1:]}
-    yield from (weight for weight in model.graph.initializer if weight.name not in kept)
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.output[0] not in kept:
-            yield from (attribute.t for attribute in node.attribute if attribute.name == "value")
 
 
 def _consumers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
