@@ -17,6 +17,7 @@ from stgcn.errors import InputError
 PathLike = Union[str, "os.PathLike[str]"]
 READ_BYTES = 1 << 20
 RECORD_BYTES = 256 << 20  # of a file that is read at once: ten times the longest that the kit writes
+ASIDE = ".*." + "[0-9a-f]" * 8 + ".tmp"  # the names that aside_of gives, so that no user's file has one
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -61,7 +62,7 @@ def aside_of(target: Path) -> Path:
 def sweep(folder: PathLike, depth: int = 0) -> None:
     """Remove what killed processes left aside in `folder` and `depth` levels below; what is being written is locked."""
     for level in range(depth + 1):
-        for aside in Path(folder).glob("*/" * level + ".*.tmp"):
+        for aside in Path(folder).glob("*/" * level + ASIDE):
             with suppress(OSError):
                 descriptor = os.open(str(aside), os.O_RDONLY)
                 try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,9 +20,10 @@ from deploy.pipeline import graph
 from deploy.pipeline.manifest import FORMAT, Manifest, digest_of, write_json
 from deploy.report.table import shown
 from stgcn import plain_json
-from stgcn.files import sync_folder
+from stgcn.files import aside_of, sync_folder
 
 FOLDER = "runs"
+_ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{8}")
 COPIED_BYTES = 1 << 20  # smaller files are copied, larger ones hard-linked: the kit only ever replaces those whole
 
 
@@ -72,8 +74,7 @@ def keep(manifest: Manifest) -> Run:
         return Run(target)
     names = [*graph.steps(manifest.steps["score"]["inputs"]["batch_sizes"]), *graph.VERDICT]
     entries = {name: manifest.steps[name] for name in names if name in manifest.steps}
-    aside = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
+    aside = aside_of(target)
     for relative in sorted(_files(manifest.workspace, entries)):
         _place(manifest.workspace / relative, aside / relative)
     write_json(aside / "manifest.json", {"format": FORMAT, "steps": dict(sorted(entries.items()))})
@@ -104,8 +105,10 @@ def _place(source: Path, target: Path) -> None:
 
 
 def all_runs(workspace: Path) -> list[Run]:
-    """The kept runs, oldest first; a folder without a manifest is somebody else's, and not to be pruned."""
-    return [Run(path.parent) for path in sorted((workspace / FOLDER).glob("[!.]*/manifest.json"))]
+    """The kept runs, oldest first; a folder of another name or without a manifest is somebody else's, and not to be
+    pruned."""
+    found = (path.parent for path in sorted((workspace / FOLDER).glob("*/manifest.json")))
+    return [Run(folder) for folder in found if _ID.fullmatch(folder.name)]
 
 
 def find(workspace: Path, name: str) -> Run:

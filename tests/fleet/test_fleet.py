@@ -107,17 +107,26 @@ def once_inferring(job: NpuJob, name: str, does: Callable[[], object]) -> thread
     return thread
 
 
-@pytest.mark.parametrize("loss", ["node", "worker"])
+def kill_hold(workspace: Path) -> None:
+    """End the process that holds a host's workspace."""
+    lock = json.loads((workspace / ".stgcn-kit" / "lock").read_text())
+    os.kill(lock["pid"], signal.SIGKILL)
+
+
+@pytest.mark.parametrize("loss", ["node", "worker", "hold"])
 def test_what_is_lost_in_mid_run_is_done_elsewhere(
     cluster: Cluster, over_ssh: NpuJob, tmp_path: Path, loss: str, capsys: Any
 ) -> None:
     job = job_of(tmp_path / "job", cluster.address, batch_sizes=[8])
     infer_slowly(job, "npu-b")
+    lose = {
+        "node": lambda: cluster.kill("npu-b"),
+        "worker": lambda: cluster.kill_worker("npu-b"),
+        "hold": lambda: kill_hold(job.folder / "npu-b"),
+    }
     with job.connections() as connections:
         convert.run(connections)
-        thread = once_inferring(
-            job, "npu-b", lambda: (cluster.kill if loss == "node" else cluster.kill_worker)("npu-b")
-        )
+        thread = once_inferring(job, "npu-b", lose[loss])
         accuracy.run(connections, connections.workspace.build(8), connections.workspace.index())
         thread.join()
     assert job.path(8, "logits.npy").read_bytes() == over_ssh.path(8, "logits.npy").read_bytes()

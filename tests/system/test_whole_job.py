@@ -18,6 +18,7 @@ import pytest
 from stgcn.files import sha256_file
 from tests.system.conftest import Kit, clips_of, inventory
 from tests.system.network import Network
+from tests.theirs import harmed, plant
 
 STAGES = ("gpu-stage", "npu-convert", "npu-bench", "score")
 
@@ -114,6 +115,31 @@ def test_a_laptop_controls_both_hosts(undisturbed: Kit, network: Network, sample
     kit.run("clean")
     assert not remote(kit).exists()
     assert not (network.gpu.home / "gpu work").exists()
+
+
+def test_a_users_folders_keep_their_bytes(network: Network, sample: Path, tmp_path: Path) -> None:
+    """In and around the workspaces of control and both hosts, in every stage there is."""
+    kit = Kit(network, tmp_path, inventory(network, tmp_path, sample, batch_sizes=[2]))
+    gpu = kit.inventory["npu"][0] | {
+        "name": "gpu",
+        "host": network.gpu.address,
+        "workspace": str(tmp_path / "gpu/work"),
+    }
+    kit.inventory["gpu"] = {**{key: gpu[key] for key in gpu.keys() - {"tools"}}, "python": sys.executable}
+    kit.inventory["tune"] = {
+        "variants": ["reference"],
+        "precision_modes": ["force_fp16"],
+        "persons": ["both"],
+        "aoe": [],
+    }
+    kit.write()
+    places = (kit.workspace, remote(kit), tmp_path / "gpu/work", tmp_path / "gpu", tmp_path)
+    before = {place: plant(place) for place in places}
+    kit.run("doctor", *STAGES, "report", "audit", "status", "npu-tune")
+    kit.run("gpu-stage", "--fresh", "npu-convert", "--fresh", "npu-bench", "--fresh", "score", "prune", "--keep=1")
+    kit.run("clean")
+    assert not list(tmp_path.glob("*/.stgcn-kit/clips"))
+    assert not {place: found for place, was in before.items() if (found := harmed(place, was))}
 
 
 def test_the_control_process_killed_in_each_stage(

@@ -17,31 +17,14 @@ from deploy.hosts.local import LocalHost
 from deploy.hosts.remote import folders, workspace
 from deploy.hosts.remote.folders import KIT, MARKER, MARKER_TEXT
 from deploy.inventory import ROOT, load
-
-NAMES = ("data", "files", ".kit", "runs", "jobs", "clips")
-
-
-def bytes_below(folder: Path) -> dict[str, bytes | str]:
-    """What is in a folder: file -> its bytes, link -> where it leads."""
-    return {
-        path.relative_to(folder).as_posix(): str(path.readlink()) if path.is_symlink() else path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_symlink() or path.is_file()
-    }
+from tests.theirs import bytes_below, plant
 
 
 @pytest.fixture
 def mine(tmp_path: Path) -> Path:
     """A workspace that a user has folders of the kit's names in."""
     folder = tmp_path / "workspace"
-    for name in NAMES:
-        for inner in (name, f"{name}/{'0' * 16}", f"{name}/{'0' * 16}/0", f"{name}/jobs/thesis"):
-            (folder / inner).mkdir(parents=True, exist_ok=True)
-        (folder / name / "thesis.tex").write_text("years of work")
-        (folder / name / ("0" * 16) / "model.onnx").write_text("weights of years")
-        (folder / name / ("0" * 16) / "0" / "0.bin.txt").write_text("notes")
-        (folder / name / "jobs/thesis/log").write_text("notes")
-    (folder / "elsewhere").symlink_to(tmp_path)
+    plant(folder)
     return folder
 
 

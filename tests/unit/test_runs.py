@@ -76,6 +76,7 @@ def test_a_folder_of_somebody_elses_is_never_pruned(workspace: Workspace) -> Non
     theirs = [workspace.folder / "runs" / name for name in ("20000101T000000-00000000", "photographs")]
     for folder in theirs:
         folder.mkdir(parents=True)
+    (theirs[1] / "manifest.json").write_text("{}")
     runs.prune(workspace.folder, 1, dry=False)
     assert all(folder.is_dir() for folder in theirs)
 

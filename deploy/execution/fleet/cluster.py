@@ -103,6 +103,17 @@ class RayHost(PipedHost):
         super().hold()
         self.call("remove", {"paths": [str(self.kit / TASKS)]})  # what killed tasks left
 
+    def verify_hold(self) -> None:
+        """Nothing: the engine takes no result of a host that is not held, so one that is lost later spoils nothing."""
+
+    def is_held(self) -> bool:
+        """Whether the workspace is still this command's: false where the node is gone, too."""
+        try:
+            super().verify_hold()
+        except KitError:
+            return False
+        return True
+
     def close(self, interrupted: bool = False) -> None:
         super().close(interrupted)
         ray.kill(self.keeper)

@@ -81,6 +81,7 @@ class Fleet:
     def __init__(self, inventory: Inventory, npus: Sequence[NpuHost], pack: Callable[[Array, Shard], bytes]) -> None:
         self.npus, self._pack = npus, pack
         self._hosts = [_host_of(npu) for npu in npus]
+        self._named = {host.name: host for host in self._hosts}
         self._soc = f"accelerator_type:{npus[0].facts.soc_version}"
         for npu in npus:
             self._refuse_other_devices(npu)
@@ -91,6 +92,7 @@ class Fleet:
         self._members, self._task = ray.put(members), ray.remote(run_task)
         self._objects: dict[Copy | Shard, Any] = {}  # by content, what tasks may need: in the object store
         self._left_out: dict[str, str] = {}  # host -> why
+        self._lost = set[str]()  # hosts that this command holds no more
         self._jobs: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._alive, self._asked, self._lock = set[str](), 0.0, threading.Lock()
 
@@ -147,7 +149,12 @@ class Fleet:
                 if isinstance(error, RayTaskError) and not isinstance(error.cause, RayError):
                     raise  # a defect
                 reason, self._asked = _reason(error), 0.0
+                self._lost |= {host.name for host in self._hosts if not host.is_held()}
                 self._end_everywhere(work.job)
+                continue
+            if not self._named[outcome.host].is_held():  # another command may have worked there meanwhile
+                reason = "its host was lost"
+                self._lost.add(outcome.host)
                 continue
             for name, data in outcome.files.items():
                 with atomic_write(folder / name) as stream:
@@ -186,7 +193,8 @@ class Fleet:
             if time.monotonic() - self._asked > POLL_S:
                 self._alive, self._asked = {node["NodeID"] for node in ray.nodes() if node["Alive"]}, time.monotonic()
         candidates = [host for host in self._hosts if need.node_id in (None, host.node_id)]
-        lost = {host.name: "lost" for host in candidates if host.node_id not in self._alive}
+        gone = {host.name for host in candidates if host.node_id not in self._alive} | self._lost
+        lost = {host.name: "lost" for host in candidates if host.name in gone}
         out = {**self._left_out, **lost} if need.npus and not need.node_id else lost
         found = [host.node_id for host in candidates if host.name not in out]
         if not found:
