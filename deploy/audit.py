@@ -19,7 +19,7 @@ from deploy.errors import KitError, as_written
 from deploy.evidence import runs
 from deploy.evidence.logits import read_logits
 from deploy.evidence.runs import Run
-from deploy.npu import ais_bench
+from deploy.npu import ais_bench, measure
 from deploy.outcome import Check, Outcome
 from deploy.pipeline import graph, reproduce
 from deploy.pipeline.manifest import Manifest, digest_of
@@ -27,7 +27,7 @@ from deploy.pipeline.model import Model, run_command
 from deploy.report import page
 from deploy.report.summary import summary
 from deploy.report.table import to_csv
-from deploy.stages import report, score, throughput
+from deploy.stages import report, score
 from deploy.workspace import Workspace
 from stgcn import npy, plain_json
 from stgcn.errors import InputError
@@ -189,7 +189,7 @@ def _figure(manifest: Manifest, folder: Path) -> None:
             raise KitError(f"{log}: changed since a figure was read from it")
         runs.append(ais_bench.parse_stdout(read_record(log).decode("utf-8", "replace"), figure["batch_size"]))
     persons = score.persons(manifest, [figure["batch_size"]]) or {}
-    expected = throughput.figures(figure["batch_size"], runs, persons.get("a_clip"))
+    expected = measure.figures(figure["batch_size"], runs, persons.get("a_clip"))
     _equal(path, expected, figure, "the logs of its repeats")
 
 

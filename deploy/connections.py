@@ -13,15 +13,15 @@ from deploy.containers import runtime
 from deploy.containers.engine import ARRAYS
 from deploy.errors import KitError
 from deploy.execution.engine import Engine, Ssh
-from deploy.execution.worker import NpuHost, rows_of
 from deploy.hosts import transfer
 from deploy.hosts.host import Host
 from deploy.hosts.local import LocalHost
 from deploy.hosts.over_ssh import SSHHost
 from deploy.inventory import Gpu, Npu, local_path
 from deploy.npu.device import Facts, Idle, Smi
+from deploy.npu.worker import NpuHost, Source, rows_of
 from deploy.options import Options
-from deploy.pipeline.index import Array, Index, Shard
+from deploy.pipeline.index import Array, Index
 from deploy.pipeline.manifest import Step
 from deploy.pipeline.model import BUNDLED
 from deploy.pipeline.sources import source_files
@@ -38,7 +38,6 @@ class Connections:
         self.workspace, self.options = workspace, options
         self.inventory = workspace.inventory
         self.idle = Idle()  # what the figures so far know of their device
-        self._sent: set[tuple[str, str, Any]] = set()
         self._hosts: list[Host] = []
         self._holding = False
 
@@ -121,6 +120,12 @@ class Connections:
         """One row of an input. Raises KitError where the GPU host does not give it up."""
         return transfer.read_row(self.gpu.host, self.array_file(array), array, row)
 
+    def sources(self, index: Index) -> list[Source]:
+        """Where the rows of a dataset's index come from."""
+        rows = rows_of(index, self.workspace.index_sha256(index))
+        host = self.gpu.host
+        return [Source(r, array, host, self.array_file(array)) for r, array in zip(rows, index.inputs, strict=True)]
+
     def input_sha256(self, path: PurePosixPath) -> str:
         """sha256 of a file of the GPU host, remembered while it stays the same.
 
@@ -171,19 +176,7 @@ class Connections:
     @cached_property
     def engine(self) -> Engine:
         if self.inventory.engine.kind == "ssh":
-            return Ssh(self.npus, self.send_rows)
+            return Ssh(self.npus)
         from deploy.execution.fleet.engine import Fleet
 
-        return Fleet(self.inventory, self.npus, self._pack)
-
-    def send_rows(self, npu: NpuHost, index: Index) -> None:
-        """Bring an index's rows to a host, once a command: to check them there is to read them all."""
-        for array, rows in zip(index.inputs, rows_of(index, self.workspace.index_sha256(index)), strict=True):
-            there = (str(npu), rows.name, tuple(shard.sha256 for shard in array.shards))
-            if there not in self._sent:
-                folder = rows.folder(npu.host)
-                transfer.push_rows(self.gpu.host, self.array_file(array), array, npu.host, folder)
-                self._sent.add(there)
-
-    def _pack(self, array: Array, shard: Shard) -> bytes:
-        return transfer.pack_shard(self.gpu.host, self.array_file(array), array, shard)
+        return Fleet(self.inventory, self.npus)

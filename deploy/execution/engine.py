@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from deploy.execution.worker import NpuHost, Place, Worker
-from deploy.pipeline.index import Index
+from deploy.npu.worker import NpuHost, Place, Rows, Source, Worker
 from deploy.workqueue import drain
 
 Item = TypeVar("Item")
@@ -33,15 +32,16 @@ class Engine(Protocol):
     def side_by_side(self, items: Sequence[Item], one: Callable[[Item], None]) -> None:
         """Call `one`, which shares an item out itself, for every item: at once where that is quicker."""
 
-    def send(self, model: Path, index: Index) -> None:
-        """Have a copy of `model` and the rows of `index` on every host that may need them."""
+    def send(self, model: Path, sources: Sequence[Source]) -> None:
+        """Have a copy of `model` and the rows of `sources` on every host that may need them."""
 
 
 class Ssh:
     """The inventory's hosts, each reached from here."""
 
-    def __init__(self, npus: Sequence[NpuHost], send_rows: Callable[[NpuHost, Index], None]) -> None:
-        self._npus, self._send_rows = npus, send_rows
+    def __init__(self, npus: Sequence[NpuHost]) -> None:
+        self._npus = npus
+        self._sent: set[tuple[str, Rows]] = set()  # to check rows on a host is to read them all: once a command
 
     def on_hosts(self, items: Sequence[Item], one: Callable[[Place, Item], None]) -> None:
         drain(items, [Worker(npu) for npu in self._npus], one)
@@ -56,9 +56,12 @@ class Ssh:
         for item in items:
             one(item)
 
-    def send(self, model: Path, index: Index) -> None:
+    def send(self, model: Path, sources: Sequence[Source]) -> None:
         for npu in self._npus:
-            self._send_rows(npu, index)
+            for source in sources:
+                if (str(npu), source.rows) not in self._sent:
+                    source.push(npu.host)
+                    self._sent.add((str(npu), source.rows))
             Worker(npu).send(model)
 
 

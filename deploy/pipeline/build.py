@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.pipeline.model import Card
@@ -16,12 +16,13 @@ class Build:
     name: str  # its steps are convert/<name>, accuracy/<name>, throughput/<name>
     folder: Path  # of the OM, its logs, logits and figures
     onnx: Path
-    onnx_step: str  # the step that made the ONNX
+    onnx_step: str  # the step that makes the ONNX
     batch_size: int
     flags: Mapping[str, str]  # ATC's, of the inventory
     card: Card  # of the ONNX
     persons: str = "both"  # what its rows are
     aoe_job_type: int | None = None  # tuned on the device by AOE: 1 subgraphs, 2 operators
+    files: Mapping[str, Path] = field(default_factory=dict)  # ATC's flags that name a file, which is brought along
 
     @property
     def stem(self) -> str:

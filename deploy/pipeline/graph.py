@@ -15,6 +15,7 @@ from deploy.inventory import Inventory
 from deploy.pipeline.build import Build
 from deploy.pipeline.index import FILES
 from deploy.pipeline.manifest import OK, key_of
+from stgcn.files import sha256_file
 
 Entry = Mapping[str, Any]
 Settings = Callable[[Inventory, Build], Mapping[str, Any]]
@@ -50,11 +51,13 @@ class Kind:
 
 def _convert(inventory: Inventory, build: Build) -> Mapping[str, Any]:
     tuned = {"aoe_job_type": build.aoe_job_type} if build.aoe_job_type else {}
+    files = {"files": {flag: sha256_file(path) for flag, path in build.files.items()}} if build.files else {}
     return {
         "flags": dict(build.flags),
         "batch_size": build.batch_size,
         "persons": build.persons,
         **tuned,
+        **files,
         **inventory.environment,
     }
 

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from deploy.connections import Connections
 from deploy.console import say
-from deploy.containers.runtime import LOGS
 from deploy.errors import KitError, LinkLost
-from deploy.execution.worker import Copy, NpuHost, Place, Rows, Worker
-from deploy.hosts import transfer
-from deploy.hosts.host import Host
-from deploy.hosts.job import Job, job_name
-from deploy.npu import atc
-from deploy.npu.device import naming
+from deploy.hosts.job import job_name
+from deploy.npu.convert import Conversion
+from deploy.npu.worker import CachedFile, Place
 from deploy.pipeline import graph
 from deploy.pipeline.build import Build
 from deploy.pipeline.manifest import FAILED, Ran, Step, announce
@@ -66,89 +59,25 @@ def convert(
 
 
 def _step(connections: Connections, place: Place, build: Build) -> Step:
-    npu = place.npu
+    npu, inventory = place.npu, connections.inventory
     step, entries = f"convert/{build.name}", connections.workspace.manifest.steps
+    onnx = CachedFile.of(build.onnx)
     inputs: dict[str, Any] = {
-        **graph.inputs(entries, step, connections.inventory, build),
-        "onnx": graph.made(entries, graph.Read("onnx", build.onnx_step, build.onnx.name)),
+        **graph.inputs(entries, step, inventory, build),
+        "onnx": onnx.sha256,
         "soc_version": npu.facts.soc_version,
         "cann": npu.facts.cann,
     }
+    files = [onnx, *map(CachedFile.of, build.files.values())]
     job = job_name(inputs, f"convert-bs{build.batch_size}")
-    conversion = Conversion(
-        job, Copy(build.onnx.name, inputs["onnx"]), build, connections.inventory.timeout_s, connections.options.fresh
-    )
+    conversion = Conversion(job, build, files, inventory.timeout_s, connections.options.fresh)
 
     def action() -> Ran:
-        place.send(build.onnx)
+        for file in (build.onnx, *build.files.values()):
+            place.send(file)
         ran = place.do(conversion, build.folder)
         build.om.chmod(0o600)  # its owner's alone, as ATC makes it
         return ran
 
     outputs = [build.om, build.folder / conversion.log]
     return Step(step, str(place), inputs, outputs, action, *conversion.argv(npu))
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """One run of ATC, or of AOE, on one host."""
-
-    job: str
-    model: Copy  # the ONNX
-    build: Build
-    timeout_s: float
-    fresh: bool
-    inputs: Sequence[Rows] = ()
-
-    def __str__(self) -> str:
-        return f"convert/{self.build.name}"
-
-    @property
-    def log(self) -> str:
-        return "aoe.log" if self.build.aoe_job_type else "atc.log"
-
-    def __call__(self, worker: Worker, folder: Path) -> Ran:
-        npu, build, job = worker.npu, self.build, Job(worker.npu.host, self.job)
-        om = job.folder / build.om.name
-        with job.begun(self.fresh) as begun:
-            if not begun:
-                npu.host.call("link", {"folder": str(job.folder), "files": {}})
-            log = folder / self.log
-            done = npu.runtime.run(
-                self._command(npu), folder=job.folder, log=log, timeout_s=self.timeout_s, job=job.name
-            )
-            with naming(npu.host.name), _detail(npu.host, job, log.with_suffix(".detail.log")):
-                (atc.parse_aoe if build.aoe_job_type else atc.parse)(done.output, done.status)
-                if npu.host.call("digest", {"paths": [str(om)]}).get(str(om)) is None:
-                    raise KitError(f"{log.stem} says that it succeeded and left no {om.name}: see its log")
-            transfer.get(npu.host, om, folder / om.name)
-        facts = {**npu.facts.record, **npu.runtime.facts()}
-        return Ran(facts, npu.host.name, *self.argv(npu))
-
-    def argv(self, npu: NpuHost) -> tuple[list[list[str]], list[list[str]]]:
-        """What runs on a host, and what makes it ready for that."""
-        folder = Job(npu.host, self.job).folder
-        return [npu.runtime.argv(self._command(npu), folder)], [["mkdir", "-p", str(folder)]]
-
-    def _command(self, npu: NpuHost) -> list[str]:
-        tools, build = npu.section.tools, self.build
-        onnx, output = str(self.model.on(npu.host)), str(Job(npu.host, self.job).folder / build.stem)
-        size, shapes = build.batch_size, {tensor.name: tensor.shape for tensor in build.card.inputs}
-        if build.aoe_job_type:
-            return atc.aoe_argv(tools.aoe, onnx, output, size, build.aoe_job_type, build.flags, shapes)
-        return atc.argv(tools.atc, onnx, output, size, npu.facts.soc_version, build.flags, shapes)
-
-
-@contextmanager
-def _detail(host: Host, job: Job, path: Path) -> Iterator[None]:
-    """After a failure, what CANN wrote of it in detail is at `path`, and the error names it."""
-    path.unlink(missing_ok=True)
-    try:
-        yield
-    except KitError as error:
-        script = '[ ! -d "$1" ] || find "$1" -type f -exec tail -c 1000000 {} +'
-        host.run(["sh", "-c", script, "sh", str(job.folder / LOGS)], log=path)
-        if not path.stat().st_size:
-            path.unlink()
-            raise
-        raise KitError(f"{error}; its detailed log is {path.name} in {path.parent}") from None

@@ -7,9 +7,8 @@ with the same graph in ONNX Runtime in fp32.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,39 +17,30 @@ from rich.table import Table
 
 from deploy.connections import Connections
 from deploy.console import console, mark, say
-from deploy.containers.runtime import Runtime
 from deploy.errors import KitError, as_written
 from deploy.evidence import blocks
-from deploy.execution.worker import Copy, Worker
-from deploy.hosts import transfer
-from deploy.hosts.job import Job, job_name
-from deploy.npu import ais_bench, atc
 from deploy.pipeline import graph
+from deploy.pipeline.build import Build
 from deploy.pipeline.manifest import Step, write_json
-from deploy.pipeline.model import run_command
+from deploy.pipeline.model import Tensor, run_command
+from deploy.stages import accuracy, convert
+from deploy.workspace import Workspace
 from stgcn import onnx_model, plain_json
-from stgcn.files import atomic_write
 
 STAGE = "locate"
 FORMAT = 1
 TOLERANCE = 0.02  # relative error of a block; sound fp16 leaves 0.006 behind ten
 LOGITS = "logits"
 ATC_DEFAULT_MODE, WIDE_MODE = "force_fp16", "must_keep_origin_dtype"
-RESULTS = "results"
 
 
 @dataclass(frozen=True)
 class Instrumented:
-    """The ONNX with its blocks' outputs, and what fp32 gives for the rows; those arrays are (rows, values)."""
+    """What the ONNX with its blocks' outputs gives in fp32."""
 
-    onnx: Path
-    places: Mapping[str, int]  # the logits and the blocks, each by its number among the outputs
+    blocks: Mapping[str, str]  # the blocks and, last, the logits -> the output of each
     inputs: Sequence[np.ndarray]  # each (rows, ...)
-    fp32: Mapping[str, np.ndarray]
-
-    @property
-    def rows(self) -> int:
-        return len(self.inputs[0])
+    fp32: Mapping[str, np.ndarray]  # every output of the ONNX, in its order, each (rows, values)
 
 
 def run(connections: Connections, samples: int) -> None:
@@ -63,10 +53,10 @@ def run(connections: Connections, samples: int) -> None:
     say(STAGE, "bold")
     if samples < 1:
         raise KitError(f"--samples {samples}: compare at least 1")
-    batch_size, chosen = _worst_batch(connections), _samples(connections, samples)
+    batch_size, chosen = _worst_batch(workspace), _samples(workspace, samples)
     mode = connections.inventory.atc.get("precision_mode", ATC_DEFAULT_MODE)
     modes = [mode, WIDE_MODE if mode != WIDE_MODE else ATC_DEFAULT_MODE]
-    npu, (onnx, places) = connections.npus[0], _instrument(connections)
+    npu, (onnx, named) = connections.npus[0], _instrument(workspace)
     inputs = {
         "onnx": graph.made(workspace.manifest.steps, graph.Read("onnx", "export", ".onnx")),
         "data": workspace.manifest.steps["preprocess"]["inputs"]["data"],
@@ -79,33 +69,43 @@ def run(connections: Connections, samples: int) -> None:
         **connections.inventory.environment,
     }
     path = workspace.artefact("report/locate.json")
-    runs = [_Run(connections, inputs, each, batch_size) for each in modes]
+    builds = {each: _build(workspace, onnx, each, batch_size) for each in modes}
+    failures = convert.convert(connections, list(builds.values()))
+    if mode_failure := failures.get(builds[mode].name):
+        raise mode_failure
 
     def action() -> dict[str, Any]:
-        instrumented = _in_fp32(connections, onnx, places, chosen)
-        found = {run.mode: run.nearness(instrumented) for run in runs}
+        instrumented = _in_fp32(connections, onnx, named, chosen)
+        found: dict[str, list[dict[str, Any]] | str] = {}
+        for each, build in builds.items():
+            refused = failures.get(build.name)
+            found[each] = str(refused) if refused else _nearness(connections, build, instrumented)
         write_json(path, located(found, modes, chosen, batch_size) | npu.facts.record)
         return npu.facts.record
 
-    commands = [argv for run in runs for argv in run.commands(onnx)]
-    connections.run_step(Step(STAGE, str(npu.devices[0]), inputs, [path], action, commands))
+    connections.run_step(Step(STAGE, str(npu.devices[0]), inputs, [path], action))
     if not connections.options.dry:
         _print(json.loads(path.read_bytes()))
 
 
-def _worst_batch(connections: Connections) -> int:
+def _build(workspace: Workspace, onnx: Path, mode: str, batch_size: int) -> Build:
+    flags = {**workspace.inventory.atc, "precision_mode": mode}
+    folder, persons = onnx.parent / mode, workspace.inventory.persons
+    return Build(f"{STAGE}/{mode}", folder, onnx, "export", batch_size, flags, workspace.card(), persons)
+
+
+def _worst_batch(workspace: Workspace) -> int:
     """The batch size that is farthest off by the last verdict, else the smallest."""
-    sizes = connections.inventory.batch_sizes
-    path = connections.workspace.artefact("report/summary.json")
+    sizes = workspace.inventory.batch_sizes
+    path = workspace.artefact("report/summary.json")
     with as_written(path):
         batches = plain_json.load(path)["batches"] if path.is_file() else []
         known = [batch for batch in batches if batch["batch_size"] in sizes]
         return int(max(known, key=lambda b: float(b["relative_error"]))["batch_size"]) if known else min(sizes)
 
 
-def _samples(connections: Connections, count: int) -> list[int]:
+def _samples(workspace: Workspace, count: int) -> list[int]:
     """The samples that the last verdict notes (flipped ones first), then the dataset's first."""
-    workspace = connections.workspace
     path, every = workspace.artefact("report/summary.json"), range(workspace.index().samples)
     with as_written(path):
         noted = plain_json.load(path)["noted"] if path.is_file() else []
@@ -113,13 +113,12 @@ def _samples(connections: Connections, count: int) -> list[int]:
     return list(order)[:count]
 
 
-def _instrument(connections: Connections) -> tuple[Path, dict[str, int]]:
-    """The ONNX with its blocks' outputs; the logits and the blocks, each by its number among the outputs.
+def _instrument(workspace: Workspace) -> tuple[Path, dict[str, str]]:
+    """The ONNX with its blocks' outputs; the blocks and, last, the logits, by the output of each.
 
     Raises:
         KitError: the model has no command `blocks`, or it finds no blocks.
     """
-    workspace = connections.workspace
     model, source = workspace.model, workspace.onnx()
     if "blocks" not in model.card.capabilities:
         raise KitError(f"{model.card.name} has no command `blocks`, so its blocks are not known; see docs/own-model.md")
@@ -128,11 +127,13 @@ def _instrument(connections: Connections) -> tuple[Path, dict[str, int]]:
     run_command(model, "blocks", "--onnx", str(source), "--output", str(path), "--result", str(result))
     outputs = [value.name for value in onnx_model.load(path).graph.output]
     with as_written(result):
-        found = {str(block["name"]): outputs.index(block["output"]) for block in plain_json.load(result)["blocks"]}
-    return path, {LOGITS: 0, **found}
+        found = {str(block["name"]): str(block["output"]) for block in plain_json.load(result)["blocks"]}
+        if lost := set(found.values()) - set(outputs):
+            raise ValueError(f"{sorted(lost)[0]} is no output of {path.name}")
+    return path, {**found, LOGITS: outputs[0]}
 
 
-def _in_fp32(connections: Connections, onnx: Path, places: Mapping[str, int], samples: Sequence[int]) -> Instrumented:
+def _in_fp32(connections: Connections, onnx: Path, named: Mapping[str, str], samples: Sequence[int]) -> Instrumented:
     index = connections.workspace.samples(connections.inventory.persons)
     rows = dict.fromkeys(row for sample in samples for row in ([sample] if index.rows is None else index.rows[sample]))
     inputs = [np.stack([connections.read_row(array, row) for row in rows]) for array in index.inputs]
@@ -142,119 +143,23 @@ def _in_fp32(connections: Connections, onnx: Path, places: Mapping[str, int], sa
         session.run(outputs, {name: row[None] for name, row in zip(names, one, strict=True)})
         for one in zip(*inputs, strict=True)
     ]
-    fp32 = {name: np.stack([values[place].reshape(-1) for values in each]) for name, place in places.items()}
-    return Instrumented(onnx, places, inputs, fp32)
+    flat = ([values.reshape(-1) for values in every] for every in zip(*each, strict=True))
+    fp32 = {name: np.stack(values) for name, values in zip(outputs, flat, strict=True)}
+    return Instrumented(named, inputs, fp32)
 
 
-@dataclass(frozen=True)
-class _Run:
-    """One precision_mode: converted, run, fetched."""
-
-    connections: Connections
-    inputs: Mapping[str, Any]
-    mode: str
-    batch_size: int
-
-    def nearness(self, instrumented: Instrumented) -> list[dict[str, Any]] | str:
-        """Of every output, the blocks first; or the sentence with which the tools refused this mode."""
-        host, folder = self.connections.npus[0].host, self._folder
-        try:
-            self._prepare(instrumented)
-            self._tools(instrumented.onnx)
-            device = self._fetch(instrumented)
-        except KitError as error:
-            if self.mode == self.inputs["modes"][0]:
-                raise
-            return str(error)
-        finally:
-            host.call("remove", {"paths": [str(folder)]})
-        order = [*(name for name in instrumented.places if name != LOGITS), LOGITS]
-        return [asdict(near) for near in blocks.compare(order, device, instrumented.fp32)]
-
-    def commands(self, onnx: Path) -> list[list[str]]:
-        """atc's and ais_bench's whole argument lists."""
-        atc_argv, bench_argv = self._argv(onnx)
-        runtime = self.connections.npus[0].runtime
-        return [runtime.argv(atc_argv, self._folder), self._device[0].argv(bench_argv, self._folder)]
-
-    def _argv(self, onnx: Path) -> tuple[list[str], list[str]]:
-        npu, om = self.connections.npus[0], str(self._folder / "blocks")
-        tools = npu.section.tools
-        flags = {**self.connections.inventory.atc, "precision_mode": self.mode}
-        there = str(Copy.of(onnx).on(npu.host))
-        shapes = {tensor.name: tensor.shape for tensor in self.connections.workspace.card().inputs}
-        convert = atc.argv(tools.atc, there, om, self.batch_size, npu.facts.soc_version, flags, shapes)
-        folders = [str(self._folder / f"input-{name}") for name in shapes]
-        places = (folders, str(self._folder / "output"), RESULTS)
-        number = self._device[1]
-        return convert, ais_bench.infer_argv(tools.python, f"{om}.om", *places, number, self.batch_size)
-
-    @property
-    def _device(self) -> tuple[Runtime, int]:
-        """What runs on the first device that the inventory lists, and the number that ais_bench knows it by."""
-        npu = self.connections.npus[0]
-        return npu.runtime.on_device(npu.devices[0].chip.device)
-
-    def _prepare(self, instrumented: Instrumented) -> None:
-        host = self.connections.npus[0].host
-        Worker(self.connections.npus[0]).send(instrumented.onnx)
-        host.call("link", {"folder": str(self._folder / "output"), "files": {}})
-        for tensor, rows in zip(self.connections.workspace.card().inputs, instrumented.inputs, strict=True):
-            folder = self._folder / f"input-{tensor.name}"
-            host.call("link", {"folder": str(folder), "files": {}})
-            for i in range(self._padded(instrumented.rows)):
-                local = self.connections.workspace.artefact(f"locate/{i}.bin")
-                with atomic_write(local) as stream:
-                    stream.write(np.ascontiguousarray(rows[i % instrumented.rows]).tobytes())
-                transfer.put(host, local, folder / f"{i}.bin")
-                local.unlink()
-
-    def _tools(self, onnx: Path) -> None:
-        runtime, limit = self.connections.npus[0].runtime, self.connections.inventory.timeout_s
-        convert, infer = self._argv(onnx)
-        log = self.connections.workspace.artefact(f"locate/{self.mode}-atc.log")
-        done = runtime.run(convert, folder=self._folder, log=log, timeout_s=limit)
-        atc.parse(done.output, done.status)
-        log = self.connections.workspace.artefact(f"locate/{self.mode}-ais_bench.log")
-        done = self._device[0].run(infer, folder=self._folder, log=log, timeout_s=limit)
-        if done.status != 0:
-            raise ais_bench.failure(done.output, done.status)
-
-    def _fetch(self, instrumented: Instrumented) -> dict[str, np.ndarray]:
-        """Each output as (samples, values), from the files <sample>_<output>.bin."""
-        host = self.connections.npus[0].host
-        top = self._folder / "output" / RESULTS
-        listing: dict[str, int] = host.call("listing", {"folder": str(top)})
-        files = [f"{i}_{place}.bin" for place in instrumented.places.values() for i in range(instrumented.rows)]
-        expected = [
-            4 * instrumented.fp32[name].shape[1] for name in instrumented.places for _ in range(instrumented.rows)
-        ]
-        for name, size in zip(files, expected, strict=True):
-            if listing.get(name) != size:
-                raise KitError(
-                    f"{host.name}: ais_bench left {name} with {listing.get(name)} bytes and not {size};"
-                    f" its output is in {self.connections.workspace.artefact('locate')}"
-                )
-        local = self.connections.workspace.artefact(f"locate/{self.mode}.raw")
-        host.call("pack", {"folder": str(top), "names": files, "path": str(self._folder / "packed")})
-        transfer.get(host, self._folder / "packed", local)
-        values = np.fromfile(local, np.float32)
-        local.unlink()
-        sizes = [instrumented.fp32[name].size for name in instrumented.places]
-        if values.size != sum(sizes):
-            raise KitError(f"{host.name}: {values.nbytes} bytes came back, not {4 * sum(sizes)}; run it again")
-        parts = np.split(values, np.cumsum(sizes)[:-1])
-        return {
-            name: part.reshape(instrumented.rows, -1) for name, part in zip(instrumented.places, parts, strict=True)
-        }
-
-    def _padded(self, samples: int) -> int:
-        """Whole batches: eras of ais_bench differ in what they do with a partial one."""
-        return math.ceil(samples / self.batch_size) * self.batch_size
-
-    @property
-    def _folder(self) -> Any:
-        return Job(self.connections.npus[0].host, job_name(self.inputs, f"locate-{self.mode}")).folder
+def _nearness(connections: Connections, build: Build, instrumented: Instrumented) -> list[dict[str, Any]]:
+    """Of every output of the OM, the blocks first."""
+    fp32 = instrumented.fp32
+    tensors = [
+        Tensor.model_construct(name=name, dtype=values.dtype.name, shape=list(values.shape[1:]))
+        for name, values in fp32.items()
+    ]
+    build = replace(build, card=build.card.model_copy(update={"outputs": tensors}))
+    outputs = accuracy.outputs_of(connections, build, instrumented.inputs)
+    device = dict(zip(fp32, outputs, strict=True))
+    both = [{block: values[output] for block, output in instrumented.blocks.items()} for values in (device, fp32)]
+    return [asdict(near) for near in blocks.compare(list(instrumented.blocks), *both)]
 
 
 def located(

@@ -14,13 +14,12 @@ import numpy as np
 from deploy.connections import Connections
 from deploy.evidence.logits import DIGESTS, LOGITS, DeviceLogits, write_logits
 from deploy.inventory import Inventory
-from deploy.npu import ais_bench
+from deploy.npu import ais_bench, measure
 from deploy.options import Options
 from deploy.pipeline.manifest import Step, write_json
 from deploy.pipeline.model import find
 from deploy.stages import report as report_stage
 from deploy.stages import score as score_stage
-from deploy.stages import throughput
 from deploy.workspace import Workspace
 from stgcn.cards import KINETICS
 from stgcn.dataset import CLIP_SHAPE
@@ -171,12 +170,12 @@ def _npu_stages(workspace: Workspace, size: int, names: list[str], logits: np.nd
         for repeat, mean in enumerate((100.0, 102.0, 101.0), start=1):
             mean = mean * size**0.9 * slower
             told = TOLD.format(size=size, mean=mean, low=mean * 0.98, high=mean * 1.03, rate=1000 * size / mean)
-            (folder / throughput.log_name(repeat)).write_text(told)
+            (folder / measure.log_name(repeat)).write_text(told)
             runs.append(ais_bench.parse_stdout(told, size))
         check = {"at": "2026-01-01T00:00:00+00:00", "busy": None, "aicore_percent": 0, "processes": []}
-        figure = throughput.figures(size, runs)
+        figure = measure.figures(size, runs)
         figure["throughput"] |= {"idle": True, "noisy": False}
-        figure["logs"] = {name: sha256_file(folder / name) for name in map(throughput.log_name, range(1, 4))}
+        figure["logs"] = {name: sha256_file(folder / name) for name in map(measure.log_name, range(1, 4))}
         figure["idle_checks"] = {"before": check, "after": check}
         write_json(folder / "benchmark.json", figure)
         return {"simulated": True, "idle": True}

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.errors import KitError
-from deploy.stages.accuracy import Span, Unit, aggregate, join, plan
+from deploy.execution.rows import Span, aggregate, join, plan
+from deploy.npu.infer import Unit
 
 SIZES = st.integers(1, 20_000), st.integers(1, 512), st.integers(1, 64)
 

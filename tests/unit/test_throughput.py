@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deploy.npu.ais_bench import Latency, Performance
-from deploy.stages.throughput import figures
+from deploy.npu.measure import figures
 
 
 def test_rates_and_latencies_are_each_of_their_own_kind() -> None:

@@ -34,11 +34,11 @@ from deploy.console import say
 from deploy.errors import KitError
 from deploy.execution.fleet.cluster import RayHost, pinned
 from deploy.execution.fleet.node import Member, Outcome, run_task
-from deploy.execution.worker import Copy, NpuHost, Place, Result, Work
 from deploy.hosts.transfer import STREAMS
 from deploy.interrupt import ended_by_interrupt
 from deploy.inventory import Inventory
-from deploy.pipeline.index import Array, Index, Shard
+from deploy.npu.worker import CachedFile, NpuHost, Place, Result, Source, Work
+from deploy.pipeline.index import Shard
 from deploy.workqueue import in_parallel
 from stgcn.files import atomic_write
 
@@ -78,8 +78,8 @@ class Fleet:
         KitError: a node offers other devices than the inventory lists.
     """
 
-    def __init__(self, inventory: Inventory, npus: Sequence[NpuHost], pack: Callable[[Array, Shard], bytes]) -> None:
-        self.npus, self._pack = npus, pack
+    def __init__(self, inventory: Inventory, npus: Sequence[NpuHost]) -> None:
+        self.npus = npus
         self._hosts = [_host_of(npu) for npu in npus]
         self._named = {host.name: host for host in self._hosts}
         self._soc = f"accelerator_type:{npus[0].facts.soc_version}"
@@ -90,7 +90,7 @@ class Fleet:
             for npu, host in zip(npus, self._hosts, strict=True)
         }
         self._members, self._task = ray.put(members), ray.remote(run_task)
-        self._objects: dict[Copy | Shard, Any] = {}  # by content, what tasks may need: in the object store
+        self._objects: dict[CachedFile | Shard, Any] = {}  # by content, what tasks may need: in the object store
         self._left_out: dict[str, str] = {}  # host -> why
         self._lost = set[str]()  # hosts that this command holds no more
         self._jobs: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -110,15 +110,15 @@ class Fleet:
     def side_by_side(self, items: Sequence[Item], one: Callable[[Item], None]) -> None:
         in_parallel(items, SWEEPS, one)
 
-    def send(self, model: Path, index: Index) -> None:
-        self.put(Copy.of(model), model.read_bytes)
-        for array in index.inputs:
-            in_parallel(array.shards, STREAMS, functools.partial(self._put_shard, array))
+    def send(self, model: Path, sources: Sequence[Source]) -> None:
+        self.put(CachedFile.of(model), model.read_bytes)
+        for source in sources:
+            in_parallel(source.rows.shards, STREAMS, functools.partial(self._put_shard, source))
 
-    def _put_shard(self, array: Array, shard: Shard) -> None:
-        self.put(shard, lambda: self._pack(array, shard))
+    def _put_shard(self, source: Source, shard: Shard) -> None:
+        self.put(shard, lambda: source.pack(shard))
 
-    def put(self, what: Copy | Shard, read: Callable[[], bytes]) -> None:
+    def put(self, what: CachedFile | Shard, read: Callable[[], bytes]) -> None:
         """Have something in the object store, from where each host that needs it fetches it once.
 
         Raises:
@@ -177,7 +177,7 @@ class Fleet:
         where: dict[str, Any] = {"label_selector": {"ray.io/node-id": f"in({','.join(self._eligible(work, need))})"}}
         if need.node_id:
             where = {"scheduling_strategy": pinned(need.node_id)}
-        needed: list[Copy | Shard] = [work.model, *(shard for rows in work.inputs for shard in rows.shards)]
+        needed: list[CachedFile | Shard] = [*work.files, *(shard for rows in work.inputs for shard in rows.shards)]
         refs = {what: self._objects[what] for what in needed}
         options = {"num_cpus": need.cpus, "resources": resources, "max_retries": 0, **where}
         task = self._task.options(**options).remote(self._members, work, refs)
@@ -237,7 +237,7 @@ class _Anywhere:
         return self.fleet.npus[0]
 
     def send(self, file: Path) -> None:
-        self.fleet.put(Copy.of(file), file.read_bytes)
+        self.fleet.put(CachedFile.of(file), file.read_bytes)
 
     def do(self, work: Work[Result], folder: Path) -> Result:
         return self.fleet.do(work, folder, self.need)
@@ -261,8 +261,8 @@ def _reason(error: RayError) -> str:
     return sentence or f"{type(cause).__name__} in Ray"
 
 
-def _name(what: Copy | Shard) -> str:
-    return what.name if isinstance(what, Copy) else f"the shard at row {what.first}"
+def _name(what: CachedFile | Shard) -> str:
+    return what.name if isinstance(what, CachedFile) else f"the shard at row {what.first}"
 
 
 def _resources(of: Mapping[str, float]) -> str:

@@ -16,13 +16,13 @@ from ray.exceptions import RayTaskError
 
 from deploy.containers import runtime
 from deploy.errors import KitError
-from deploy.execution.worker import Copy, NpuHost, Rows, Work, Worker
 from deploy.hosts.exchange import Pipe
 from deploy.hosts.local import LocalHost
 from deploy.hosts.local_pipe import LocalPipe
 from deploy.hosts.remote.launch import ARGUMENTS
 from deploy.inventory import Inventory, Npu
 from deploy.npu.device import Facts, Smi
+from deploy.npu.worker import CachedFile, NpuHost, Rows, Work, Worker
 from deploy.pipeline.index import Shard
 from stgcn.errors import InputError
 
@@ -85,7 +85,7 @@ class Keeper:
         os.environ.pop(VISIBLE, None)
         self._host = NodeHost(name, workspace)
         self._pipes: dict[int, Pipe] = {}
-        self._here: set[Copy | tuple[str, Shard]] = set()
+        self._here: set[CachedFile | tuple[str, Shard]] = set()
         self._one_at_a_time = threading.Lock()
 
     def place(self) -> tuple[str, str, list[str]]:
@@ -105,28 +105,31 @@ class Keeper:
     def close(self, number: int) -> None:
         self._pipes.pop(number).close()
 
-    def receive(self, model: Copy, inputs: Sequence[Rows], refs: Mapping[Copy | Shard, Any]) -> None:
-        """Have a model and its inputs' rows on the host: what is missing comes from Ray's object store.
+    def receive(
+        self, files: Sequence[CachedFile], inputs: Sequence[Rows], refs: Mapping[CachedFile | Shard, Any]
+    ) -> None:
+        """Have files and inputs' rows on the host: what is missing comes from Ray's object store.
 
         Raises:
             KitError: the host's own sentence, e.g. that its disk is full.
         """
         with self._one_at_a_time:
-            if model not in self._here:
-                self._receive_model(model, refs[model])
-                self._here.add(model)
+            for file in files:
+                if file not in self._here:
+                    self._receive_file(file, refs[file])
+                    self._here.add(file)
             for rows in inputs:
                 missing = [shard for shard in rows.shards if (rows.name, shard) not in self._here]
                 if missing:
                     self._receive_shards(rows, {shard: refs[shard] for shard in missing})
                 self._here |= {(rows.name, shard) for shard in missing}
 
-    def _receive_model(self, model: Copy, ref: Any) -> None:
-        path = str(model.on(self._host))
+    def _receive_file(self, file: CachedFile, ref: Any) -> None:
+        path = str(file.on(self._host))
         found = self._host.call("digest", {"paths": [path]}).get(path)
-        if found is None or found["sha256"] != model.sha256:
+        if found is None or found["sha256"] != file.sha256:
             data = ray.get(ref)
-            self._host.call("receive", {"path": path, "bytes": len(data), "sha256": model.sha256}, [data])
+            self._host.call("receive", {"path": path, "bytes": len(data), "sha256": file.sha256}, [data])
 
     def _receive_shards(self, rows: Rows, refs: Mapping[Shard, Any]) -> None:
         folder, size = rows.folder(self._host), rows.row_bytes
@@ -147,7 +150,7 @@ class Outcome:
     files: Mapping[str, bytes]
 
 
-def run_task(members: Mapping[str, Member], work: Work[Any], refs: Mapping[Copy | Shard, Any]) -> Outcome:
+def run_task(members: Mapping[str, Member], work: Work[Any], refs: Mapping[CachedFile | Shard, Any]) -> Outcome:
     """The task: do `work` on this node, on the device that Ray assigned. `refs` are objects of what it needs."""
     os.environ.pop(VISIBLE, None)
     context = ray.get_runtime_context()
@@ -155,7 +158,7 @@ def run_task(members: Mapping[str, Member], work: Work[Any], refs: Mapping[Copy 
     with member.folder() as folder:
         result, error = None, None
         try:
-            ray.get(member.keeper.receive.remote(work.model, work.inputs, refs))
+            ray.get(member.keeper.receive.remote(work.files, work.inputs, refs))
             result = work(member.worker(context.get_accelerator_ids().get("NPU", [])), Path(folder))
         except InputError as refusal:
             # A keeper's arrives wrapped in a class of Ray's own.

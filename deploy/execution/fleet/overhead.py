@@ -23,11 +23,10 @@ import ray
 from deploy.containers.runtime import Native
 from deploy.execution.fleet.cluster import RayHost
 from deploy.execution.fleet.engine import Fleet
-from deploy.execution.worker import Copy, NpuHost, Place, Rows, Worker
 from deploy.inventory import ROOT, Inventory
 from deploy.npu.device import Facts, Smi
 from deploy.npu.smi import Chip
-from deploy.pipeline.index import Array, Shard
+from deploy.npu.worker import CachedFile, NpuHost, Place, Rows, Worker
 
 DEVICES = 8
 
@@ -37,7 +36,7 @@ class Nothing:
     """Work that is done at once."""
 
     job: str
-    model: Copy
+    files: Sequence[CachedFile]
     inputs: Sequence[Rows] = ()
 
     def __call__(self, _worker: Worker, _folder: Path) -> None:
@@ -78,24 +77,20 @@ def _measure(tasks: int, folder: Path) -> Overhead:
     facts = Facts(chips, "Ascend310P3", "", "", None, None, simulated=True)
     host = RayHost(inventory.npu[0], ray.nodes()[0])
     runtime = Native(host)
-    fleet = Fleet(inventory, [NpuHost(inventory.npu[0], host, runtime, Smi("here", "", runtime), facts)], _no_shard)
+    fleet = Fleet(inventory, [NpuHost(inventory.npu[0], host, runtime, Smi("here", "", runtime), facts)])
     model = folder / "model"
     model.write_bytes(b"a model")
-    copy = Copy.of(model)
+    copy = CachedFile.of(model)
 
     def one(place: Place, number: int) -> None:
         place.send(model)
-        place.do(Nothing(str(number), copy), folder)
+        place.do(Nothing(str(number), [copy]), folder)
 
     fleet.on_devices(range(4 * DEVICES), one)
     start, used = time.monotonic(), time.process_time()
     for number in range(tasks):
         fleet.on_devices([number], one)
     return Overhead((time.monotonic() - start) / tasks, (time.process_time() - used) / tasks)
-
-
-def _no_shard(_array: Array, _shard: Shard) -> bytes:
-    raise AssertionError
 
 
 if __name__ == "__main__":

@@ -1,20 +1,24 @@
-"""An NPU host, connected; one of its devices as a place where work is done; the files that hosts keep copies of."""
+"""An NPU host, connected; one of its devices as a place where work is done; the files and rows that hosts keep."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Protocol, TypeVar
 
+import numpy as np
+
 from deploy.containers.runtime import Runtime
 from deploy.hosts import transfer
 from deploy.hosts.host import Host
+from deploy.hosts.local import LocalHost
 from deploy.inventory import Npu
 from deploy.npu.device import Device, Facts, Smi, read_era
-from deploy.pipeline.index import Index, Shard
-from stgcn.files import sha256_file
+from deploy.pipeline.index import Array, Index, Shard
+from stgcn.files import atomic_write, sha256_file
 
 Result_co = TypeVar("Result_co", covariant=True)
 Result = TypeVar("Result")
@@ -48,14 +52,14 @@ class NpuHost:
 
 
 @dataclass(frozen=True)
-class Copy:
+class CachedFile:
     """A file that hosts keep a copy of, named by content: a stale one is never taken for it."""
 
     name: str
     sha256: str
 
     @classmethod
-    def of(cls, path: Path) -> Copy:
+    def of(cls, path: Path) -> CachedFile:
         return cls(path.name, sha256_file(path))
 
     def on(self, host: Host) -> PurePosixPath:
@@ -67,7 +71,7 @@ class Rows:
     """Shards of one input's rows, which hosts keep under a name by content."""
 
     name: str
-    shards: Sequence[Shard]
+    shards: tuple[Shard, ...]
     row_bytes: int
 
     def folder(self, host: Host) -> PurePosixPath:
@@ -84,16 +88,48 @@ def rows_of(index: Index, sha256: str) -> list[Rows]:
     return [Rows(name, array.shards, array.row_bytes) for name, array in zip(names, index.inputs, strict=True)]
 
 
+@dataclass(frozen=True)
+class Source:
+    """The rows of one input, and the .npy that they are read from: a file of a host."""
+
+    rows: Rows
+    array: Array
+    host: Host
+    path: PurePosixPath
+
+    def push(self, host: Host) -> None:
+        """Have the rows on `host`."""
+        transfer.push_rows(self.host, self.path, self.array, host, self.rows.folder(host))
+
+    def pack(self, shard: Shard) -> bytes:
+        """One shard in the form that a host's `unpack` takes."""
+        return transfer.pack_shard(self.host, self.path, self.array, shard)
+
+
+def sources_here(arrays: Mapping[str, np.ndarray], folder: Path) -> list[Source]:
+    """Inputs' rows that are in memory, by the inputs' names and each (rows, ...), as .npy files in `folder`."""
+    here, found = LocalHost("control", folder), []
+    for name, values in arrays.items():
+        path, contiguous = folder / f"input-{name}.npy", np.ascontiguousarray(values)
+        with atomic_write(path) as stream:
+            np.save(stream, contiguous)
+        shard = Shard(0, len(values), hashlib.sha256(contiguous.data).hexdigest())
+        array = Array(name, path.name, values.dtype.name, values.shape[1:], (shard,))
+        rows = Rows(shard.sha256[:16], array.shards, array.row_bytes)
+        found.append(Source(rows, array, here, PurePosixPath(path)))
+    return found
+
+
 class Work(Protocol[Result_co]):
-    """A stage's own function of a device's tools, its inputs bound: as good here as sent to another machine."""
+    """A function of a device's tools, its inputs bound: as good here as sent to another machine."""
 
     @property
     def job(self) -> str:
         """Its name among the jobs of a host; see `Host.run`."""
 
     @property
-    def model(self) -> Copy:
-        """The file that a host must have for it."""
+    def files(self) -> Sequence[CachedFile]:
+        """What a host must have for it: the model, and whatever else it reads."""
 
     @property
     def inputs(self) -> Sequence[Rows]:
@@ -142,7 +178,7 @@ class Worker:
         return self.npu.runtime.on_device(self.device)[1]
 
     def send(self, file: Path) -> None:
-        transfer.put(self.npu.host, file, Copy.of(file).on(self.npu.host))
+        transfer.put(self.npu.host, file, CachedFile.of(file).on(self.npu.host))
 
     def do(self, work: Work[Result], folder: Path) -> Result:
         return work(self, folder)
