@@ -7,10 +7,11 @@ there was not collected (which there are depends on the run's metric group). Ker
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
@@ -18,16 +19,17 @@ from deploy.errors import KitError
 
 _NONE = frozenset({"", "N/A", "NA", "NULL", "-"})
 _ALIASES: Mapping[str, tuple[str, ...]] = {
-    "name": ("op name", "name", "kernel name"),
-    "kind": ("op type", "type"),
-    "core": ("task type", "accelerator core"),
+    "name": ("op name", "name", "kernel name", "operator name"),
+    "originals": ("original op names", "original op name", "original ops", "original nodes", "original node"),
+    "kind": ("op type", "type", "operator type"),
+    "core": ("task type", "accelerator core", "core type"),
     "start": ("task start time", "start time"),
     "duration": ("task duration", "duration"),
     "wait": ("task wait time", "wait time"),
     "blocks": ("block dim", "block num"),
     "mix_blocks": ("mix block dim", "mix block num"),
     "step": ("step id", "iteration id", "infer id"),
-    "device": ("device_id", "device id"),
+    "device": ("device id",),
     "task": ("task id",),
     "stream": ("stream id",),
     "state": ("op state",),
@@ -68,10 +70,18 @@ class Operator:
     task: int | None = None
     stream: int | None = None
     state: str = ""
+    originals: tuple[str, ...] = ()  # the graph's nodes that it is made of, where the table tells them
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
     # The unit's counters by column name without unit: `aic_mac_ratio`, `mac_ratio`, `aiv_time`, `total_cycles`.
     metrics: Mapping[str, float] | None = None
+
+
+def decode(raw: bytes) -> str:
+    """The text of a table as tools and spreadsheets save it: UTF-8 or UTF-16 with a mark, UTF-8 without, else bytes."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return raw.decode("utf-16", "replace")
+    return raw.decode("utf-8-sig", "replace")
 
 
 def parse(text: str) -> list[Operator]:
@@ -79,13 +89,32 @@ def parse(text: str) -> list[Operator]:
 
     Raises KitError where it is no such table, a row has more cells than there are headings, or a duration is none.
     """
-    rows = csv.reader(io.StringIO(text.lstrip("\ufeff"), newline=""))
+    headings = next((line for line in text.lstrip("\ufeff").splitlines() if line.strip()), "")
+    delimiter = max(",;\t", key=headings.count)  # spreadsheets of some countries save `;`
+    rows = csv.reader(io.StringIO(text.lstrip("\ufeff"), newline=""), delimiter=delimiter)
     try:
-        headings = next((row for row in rows if any(cell.strip() for cell in row)), [])
-        columns = _Columns(headings)
+        columns = _Columns(next((row for row in rows if any(cell.strip() for cell in row)), []))
         return [columns.operator(row, rows.line_num) for row in rows if any(cell.strip() for cell in row)]
     except csv.Error as error:
         raise KitError(f"op_summary: line {rows.line_num} is no CSV ({error}); profile again") from None
+
+
+def parse_fusions(text: str) -> dict[str, tuple[str, ...]]:
+    """The original nodes of each fused operator, from the profiler's `fusion_op_*.csv`; empty for any other table."""
+    found: dict[str, tuple[str, ...]] = {}
+    try:
+        for row in csv.DictReader(io.StringIO(text.lstrip("\ufeff"), newline="")):
+            told = {_bare(str(name)): str(value) for name, value in row.items() if name is not None}
+            fused, originals = told.get("fusion op", "").strip(), _names(told.get("original ops", ""))
+            if fused and originals:
+                found[fused] = originals
+    except csv.Error:
+        return {}
+    return found
+
+
+def _names(cell: str) -> tuple[str, ...]:
+    return tuple(name for part in cell.split(";") if (name := part.strip().strip('"').strip()))
 
 
 def by_step(operators: Sequence[Operator]) -> dict[int | None, list[Operator]]:
@@ -96,25 +125,78 @@ def by_step(operators: Sequence[Operator]) -> dict[int | None, list[Operator]]:
     return steps
 
 
+MADE_BY_COMPILER = re.compile(r"trans_?(?:TransData|Cast|Transpose)", re.IGNORECASE)
+_SEPARATORS = re.compile(r"[\s_+,;|&:./]+")
+
+
 def members(name: str, nodes: Sequence[str]) -> list[str]:
-    """The ONNX nodes that an operator's name is made of: of a fusion, their names joined without a separator.
+    """The ONNX nodes that an operator's name is made of: of a fusion, their names joined with or without a separator.
 
     `nodes` are the graph's names. Greedy from the left, the longest node first. `PartitionedCall_<node>_<Type>_<n>` and
     `<node>/Muls` are of the node; `trans_TransData_<n>` and `trans_Cast_<n>` are the compiler's, of none.
     """
-    if re.match(r"trans_(TransData|Cast|Transpose)", name):
-        return []
-    known = sorted(filter(None, nodes), key=len, reverse=True)
-    rest, found = re.sub(r"^PartitionedCall_", "", name), list[str]()
-    while node := next((node for node in known if _begins(rest, node)), None):
-        found.append(node)
-        rest = rest[len(node) :]
+    return Members(nodes).of(name)
+
+
+class Members:
+    """The names of a graph's nodes, found in those of operators."""
+
+    def __init__(self, nodes: Iterable[str]) -> None:
+        known = sorted(filter(None, dict.fromkeys(nodes)), key=len, reverse=True)
+        self._plain = {name: name for name in known}
+        self._folded = {folded: name for name in reversed(known) if len(folded := _folded(name)) > 1}
+
+    def of(self, name: str) -> list[str]:
+        """Of the name as it stands, or with each character that is no letter and no digit as `_`."""
+        if MADE_BY_COMPILER.match(name):
+            return []
+        split = name.startswith("PartitionedCall_")
+        rest = name.removeprefix("PartitionedCall_")
+        exact = _parts(rest, self._plain, joined=not split)
+        return exact or _parts(_folded(rest), self._folded, joined=not split)
+
+
+def _parts(text: str, known: Mapping[str, str], *, joined: bool) -> list[str]:
+    """The known names in `text`, from the first that stands there as a word on, one after the other.
+
+    Where not `joined`, what follows the first behind a separator is no node but the type of the operator.
+    """
+    ordered = sorted(known, key=len, reverse=True)
+    starts = range(len(text)) if len(text) <= _LONGEST else range(1)
+    begin = next((at for at in starts if _is_boundary(text, at) and _first(text[at:], ordered)), None)
+    found, rest = list[str](), text[begin or 0 :]
+    while part := _first(rest, ordered):
+        found.append(known[part])
+        rest = rest[len(part) :]
+        separator = _SEPARATORS.match(rest)
+        if joined and separator and not _first(rest, ordered):
+            rest = rest[separator.end() :]
     return found
 
 
-def _begins(rest: str, node: str) -> bool:
-    """Whether `rest` begins with a node: `Conv_1` is not the beginning of `Conv_12`."""
-    return rest.startswith(node) and not (node[-1].isdigit() and rest[len(node) : len(node) + 1].isdigit())
+_LONGEST = 2000  # of a name in which a node is looked for anywhere
+
+
+def _first(rest: str, ordered: Sequence[str]) -> str | None:
+    return next((node for node in ordered if _begins(rest, node, ordered)), None)
+
+
+def _is_boundary(text: str, at: int) -> bool:
+    """Whether a node's name may begin here: at the start, behind what is no letter and no digit, at the first `/`."""
+    return at == 0 or not (text[at - 1].isalnum() or text[at - 1] == ".") or (text[at] == "/" and "/" not in text[:at])
+
+
+def _begins(rest: str, node: str, others: Sequence[str]) -> bool:
+    """Whether `rest` begins with a node: `Conv_1` is not the beginning of `Conv_12`, nor `conv` that of `convert`."""
+    if not rest.startswith(node):
+        return False
+    following = rest[len(node) :]
+    in_word = following[:1].islower() and node[-1].isalpha()
+    return not following[:1].isdigit() and (not in_word or following.startswith(tuple(others)))
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[^0-9A-Za-z]+", "_", name).strip("_").lower()
 
 
 class _Columns:
@@ -123,10 +205,11 @@ class _Columns:
     def __init__(self, headings: Sequence[str]) -> None:
         self.count = len(headings)
         bare = [_bare(heading) for heading in headings]
+        spaced = [name.replace("_", " ") for name in bare]
         self.places: dict[str, int] = {}
         self.scales: dict[str, Decimal] = {}
         for name, aliases in _ALIASES.items():
-            at = next((bare.index(alias) for alias in aliases if alias in bare), None)
+            at = next((spaced.index(alias) for alias in aliases if alias in spaced), None)
             if at is not None:
                 self.places[name] = at
                 self.scales[name] = _TO_US.get(_unit(headings[at]), Decimal(1))
@@ -153,6 +236,7 @@ class _Columns:
             start_us=self._time(row, "start"),
             wait_us=self._time(row, "wait"),
             state=self._text(row, "state"),
+            originals=_names(self._text(row, "originals")),
             inputs=self._tensors(row, "input"),
             outputs=self._tensors(row, "output"),
             metrics={name: float(value) for name, value in told.items() if value is not None},
@@ -187,11 +271,12 @@ class _Columns:
 
 def _bare(heading: str) -> str:
     """`Task Duration(us)` is `task duration`."""
-    return re.sub(r"\s+", " ", re.sub(r"\([^)]*\)\s*$", "", heading.strip().strip('"').strip())).strip().lower()
+    name = re.sub(r"[(\[][^)\]]*[)\]]\s*$", "", heading.strip().strip('\ufeff"').strip())
+    return re.sub(r"\s+", " ", name).strip().lower()
 
 
 def _unit(heading: str) -> str:
-    found = re.search(r"\((\w+)\)\s*\"?\s*$", heading)
+    found = re.search(r"[(\[]\s*(\w+)\s*[)\]]\s*\"?\s*$", heading)
     return found[1].lower() if found else ""
 
 
