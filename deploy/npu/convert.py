@@ -16,7 +16,7 @@ from deploy.npu import atc
 from deploy.npu.device import naming
 from deploy.npu.worker import CachedFile, NpuHost, Rows, Worker
 from deploy.pipeline.build import Build
-from deploy.pipeline.manifest import Ran
+from deploy.pipeline.manifest import StepResult
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Conversion:
     def log(self) -> str:
         return "aoe.log" if self.build.aoe_job_type else "atc.log"
 
-    def __call__(self, worker: Worker, folder: Path) -> Ran:
+    def __call__(self, worker: Worker, folder: Path) -> StepResult:
         npu, build, job = worker.npu, self.build, Job(worker.npu.host, self.job)
         om = job.folder / build.om.name
         with job.begun(self.fresh) as begun:
@@ -53,7 +53,7 @@ class Conversion:
                     raise KitError(f"{log.stem} says that it succeeded and left no {om.name}: see its log")
             transfer.get(npu.host, om, folder / om.name)
         facts = {**npu.facts.record, **npu.runtime.facts()}
-        return Ran(facts, npu.host.name, *self.argv(npu))
+        return StepResult(facts, npu.host.name, *self.argv(npu))
 
     def argv(self, npu: NpuHost) -> tuple[list[list[str]], list[list[str]]]:
         """What runs on a host, and what makes it ready for that."""

@@ -67,7 +67,7 @@ def write_json(path: Path, value: Json) -> None:
 
 
 @dataclass(frozen=True)
-class Ran:
+class StepResult:
     """What an action tells where only it knows which host did it."""
 
     facts: Mapping[str, Json]
@@ -84,7 +84,7 @@ class Step:
     host: str  # whose name the commands run under
     inputs: Mapping[str, Json]  # all that the result depends on
     outputs: Sequence[Path]  # files in the workspace, whole once the action has returned
-    action: Callable[[], Mapping[str, Json] | Ran]  # does it; what it returns is recorded as the entry's `facts`
+    action: Callable[[], Mapping[str, Json] | StepResult]  # what it returns is recorded as the `facts`
     commands: Sequence[Argv] = field(default=())  # what the action runs on `host`, for --dry and the record
     prepare: Sequence[Argv] = field(default=())  # what makes a bare host ready for them, for reproduce.sh
 
@@ -234,9 +234,9 @@ class Manifest:
         before = self._begin(step, key, fresh)
         try:
             ran = step.action()
-            if isinstance(ran, Ran):
+            if isinstance(ran, StepResult):
                 entry |= _place(ran)
-            facts = dict(ran.facts if isinstance(ran, Ran) else ran)
+            facts = dict(ran.facts if isinstance(ran, StepResult) else ran)
             outputs = {self._relative(path): describe(_made(path, was)) for path, was in before.items()}
             entry |= {"state": OK, "facts": facts, "outputs": outputs}
         except (InputError, OSError) as error:
@@ -276,7 +276,7 @@ def _is_inside(path: str) -> bool:
     return not path.startswith("/") and ".." not in path.split("/") and "\0" not in path
 
 
-def _place(of: Step | Ran) -> dict[str, Json]:
+def _place(of: Step | StepResult) -> dict[str, Json]:
     """Where something ran, and as which commands."""
     return {
         "prepare": [list(argv) for argv in of.prepare],

@@ -13,7 +13,7 @@ from deploy.npu.convert import Conversion
 from deploy.npu.worker import CachedFile, Place
 from deploy.pipeline import graph
 from deploy.pipeline.build import Build
-from deploy.pipeline.manifest import FAILED, Ran, Step, announce
+from deploy.pipeline.manifest import FAILED, Step, StepResult, announce
 from stgcn.errors import InputError
 
 STAGE = "npu-convert"
@@ -72,7 +72,7 @@ def _step(connections: Connections, place: Place, build: Build) -> Step:
     job = job_name(inputs, f"convert-bs{build.batch_size}")
     conversion = Conversion(job, build, files, inventory.timeout_s, connections.options.fresh)
 
-    def action() -> Ran:
+    def action() -> StepResult:
         for file in (build.onnx, *build.files.values()):
             place.send(file)
         ran = place.do(conversion, build.folder)
