@@ -12,7 +12,7 @@ import numpy as np
 from deploy.containers import runtime
 from deploy.containers.engine import ARRAYS
 from deploy.errors import KitError
-from deploy.execution.engine import Engine, Ssh
+from deploy.execution.scheduler import Queue, Scheduler
 from deploy.hosts import transfer
 from deploy.hosts.host import Host
 from deploy.hosts.local import LocalHost
@@ -174,9 +174,9 @@ class Connections:
         return Cluster(self.inventory.engine.address)
 
     @cached_property
-    def engine(self) -> Engine:
+    def scheduler(self) -> Scheduler:
         if self.inventory.engine.kind == "ssh":
-            return Ssh(self.npus)
-        from deploy.execution.fleet.engine import Fleet
+            return Queue(self.npus)
+        from deploy.execution.fleet.scheduler import Fleet
 
         return Fleet(self.inventory, self.npus)

@@ -15,7 +15,7 @@ import numpy as np
 
 from deploy.console import progress
 from deploy.errors import KitError
-from deploy.execution.engine import Engine
+from deploy.execution.scheduler import Scheduler
 from deploy.hosts.job import job_name
 from deploy.npu.infer import Inference, Outputs, Unit
 from deploy.npu.worker import CachedFile, Place, Rows, Source, Worker
@@ -98,7 +98,7 @@ class RowsThroughOm:
     fresh: bool
     finite: bool = True  # NaN and infinity are refused, not given back
 
-    def run(self, engine: Engine, sources: Sequence[Source]) -> Done:
+    def run(self, scheduler: Scheduler, sources: Sequence[Source]) -> Done:
         """Run every unit somewhere, keep each one's outputs as it ends, join them at the last.
 
         Raises:
@@ -108,7 +108,7 @@ class RowsThroughOm:
             shutil.rmtree(self.kept, ignore_errors=True)
         self.kept.mkdir(parents=True, exist_ok=True)
         todo = [unit for unit in self.units if self._read_kept(unit) is None]
-        engine.send(self.build.om, sources)
+        scheduler.send(self.build.om, sources)
         spans: list[Span] = []
         ran = Counter(dict.fromkeys(map(str, self.devices), 0))
         with progress(f"{self.build.name} accuracy", self.index.row_count) as advance:
@@ -124,7 +124,7 @@ class RowsThroughOm:
                 ran[inferred.where] += 1
                 advance(unit.count)
 
-            engine.on_devices(todo, one)
+            scheduler.on_devices(todo, one)
         parts = {unit: part for unit in self.units if (part := self._read_kept(unit)) is not None}
         return Done(join(parts, self.index.row_count), ran, aggregate(spans))
 

@@ -12,8 +12,8 @@ from deploy.connections import Connections
 from deploy.console import say
 from deploy.errors import KitError
 from deploy.evidence.logits import DIGESTS, DeviceLogits, output_names, write_logits
-from deploy.execution.engine import workers
 from deploy.execution.rows import RowsThroughOm
+from deploy.execution.scheduler import workers
 from deploy.npu.infer import Outputs
 from deploy.npu.worker import CachedFile, rows_of, sources_here
 from deploy.pipeline import graph
@@ -82,7 +82,7 @@ def outputs_of(connections: Connections, build: Build, arrays: Sequence[np.ndarr
         finite=False,
     )
     try:
-        return through.run(connections.engine, sources).outputs
+        return through.run(connections.scheduler, sources).outputs
     finally:
         through.forget()
         for source in sources:
@@ -94,7 +94,7 @@ def _infer(connections: Connections, through: RowsThroughOm) -> dict[str, Any]:
     # Asked first: a host that is lost meanwhile cannot tell.
     eras = {str(npu): npu.era for npu in connections.npus}
     facts = {**npu.facts.record, **npu.runtime.facts()}
-    done = through.run(connections.engine, connections.sources(index))
+    done = through.run(connections.scheduler, connections.sources(index))
     outputs = done.outputs
     if index.rows is not None:
         path = connections.workspace.artefact(f"gpu/{index.file}")

@@ -43,7 +43,7 @@ def run(connections: Connections) -> None:
     def infer(build: Build) -> None:
         attempt(f"accuracy/{build.name}", lambda: accuracy.run(connections, build, index))
 
-    connections.engine.side_by_side(builds, infer)
+    connections.scheduler.side_by_side(builds, infer)
     for build in builds:
         attempt(f"throughput/{build.name}", lambda: throughput.run(connections, build))  # noqa: B023 (called at once)
     if failures:

@@ -54,7 +54,7 @@ def convert(
             failures[build.name] = error
         ended()
 
-    connections.engine.on_hosts(builds, one)
+    connections.scheduler.on_hosts(builds, one)
     return failures
 
 

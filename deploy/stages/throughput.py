@@ -53,7 +53,7 @@ def _step(connections: Connections, build: Build) -> Step:
     path = build.folder / "benchmark.json"
 
     def action() -> dict[str, Any]:
-        place = connections.engine.alone()
+        place = connections.scheduler.alone()
         place.send(build.om)
         measured = place.do(measurement, build.folder)
         connections.idle = measured.idle

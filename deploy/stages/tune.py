@@ -144,7 +144,7 @@ def _try(connections: Connections, wanted: Sequence[Candidate], index: Index) ->
             outcomes[candidate] = _infer(connections, candidate, builds[candidate], index)
             advance()
 
-        connections.engine.side_by_side(left, infer)
+        connections.scheduler.side_by_side(left, infer)
         for candidate in left:
             outcomes[candidate] = _measure(connections, outcomes[candidate], builds[candidate])
             advance()

@@ -18,7 +18,7 @@ import pytest
 from ray.exceptions import ObjectStoreFullError, OutOfDiskError, OutOfMemoryError, RayError, RaySystemError
 
 from deploy.errors import KitError
-from deploy.execution.fleet.engine import _reason
+from deploy.execution.fleet.scheduler import _reason
 from deploy.inventory import ROOT
 from deploy.pipeline.manifest import Manifest, write_json
 from deploy.pipeline.model import find

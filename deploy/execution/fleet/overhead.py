@@ -1,4 +1,4 @@
-"""What Ray and the engine cost a task: tasks that do nothing, through the engine, on a cluster of this machine alone.
+"""What Ray and the scheduler cost a task: tasks that do nothing, through the scheduler, on a cluster of this machine alone.
 
 python -m deploy.execution.fleet.overhead [TASKS]
 """
@@ -22,7 +22,7 @@ import ray
 
 from deploy.containers.runtime import Native
 from deploy.execution.fleet.cluster import RayHost
-from deploy.execution.fleet.engine import Fleet
+from deploy.execution.fleet.scheduler import Fleet
 from deploy.inventory import ROOT, Inventory
 from deploy.npu.device import Facts, Smi
 from deploy.npu.smi import Chip

@@ -1,6 +1,6 @@
-"""The engine: which hosts and devices do the units of work of a stage, and how many at a time.
+"""The scheduler: which hosts and devices do the units of work of a stage, and how many at a time.
 
-`Ssh` does them one host or device each, from one queue. A fleet (deploy/execution/fleet) has Ray place them.
+`Queue` does them one host or device each, from one queue. A fleet (deploy/execution/fleet) has Ray place them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from deploy.workqueue import drain
 Item = TypeVar("Item")
 
 
-class Engine(Protocol):
+class Scheduler(Protocol):
     def on_hosts(self, items: Sequence[Item], one: Callable[[Place, Item], None]) -> None:
         """Call `one` for every item, with a host for it."""
 
@@ -36,7 +36,7 @@ class Engine(Protocol):
         """Have a copy of `model` and the rows of `sources` on every host that may need them."""
 
 
-class Ssh:
+class Queue:
     """The inventory's hosts, each reached from here."""
 
     def __init__(self, npus: Sequence[NpuHost]) -> None:

@@ -1,6 +1,6 @@
-"""Ray as the engine: it places every unit of work on a host with the right chips; what is lost is done elsewhere.
+"""Ray as the scheduler: it places every unit of work on a host with the right chips; what is lost is done elsewhere.
 
-Of each host the engine uses the resources `NPU`, one for each of its devices, and `accelerator_type:<SoC>`, one in all,
+Of each host it uses the resources `NPU`, one for each of its devices, and `accelerator_type:<SoC>`, one in all,
 which Ray sets itself where it can ask CANN. A task takes a splinter of the latter, so that it goes to matching chips
 only; a measurement takes all of both, so that nothing else is on its host.
 """
