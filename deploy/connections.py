@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deploy.containers import runtime
-from deploy.containers.engine import ARRAYS
+from deploy.containers.daemon import ARRAYS
 from deploy.errors import KitError
 from deploy.execution.scheduler import Queue, Scheduler
 from deploy.hosts import transfer

@@ -18,8 +18,8 @@ from deploy import outcome
 from deploy.connections import Connections
 from deploy.console import check_mark, console
 from deploy.containers import runtime
+from deploy.containers.daemon import DockerDaemon
 from deploy.containers.endpoint import EngineError
-from deploy.containers.engine import Engine
 from deploy.errors import HostUnfit, KitError
 from deploy.hosts.host import Completed, Host
 from deploy.hosts.ssh import KeyNotAccepted, NotTrusted, Refused, Unreachable
@@ -105,7 +105,7 @@ def _examine(connections: Connections, section: Gpu | Npu) -> Iterator[Check]:
     yield from _machine(host, facts, (before + time.time()) / 2)
     yield _disk(connections, host, facts, section)
     if section.runtime == "docker":
-        yield from _docker(Engine(section, host), section)
+        yield from _docker(DockerDaemon(section, host), section)
     if isinstance(section, Gpu):
         yield from _gpu_tools(connections, host)
     else:
@@ -154,11 +154,11 @@ def _disk(connections: Connections, host: Host, facts: Mapping[str, Any], sectio
     return Check(host.name, "disk", free >= need, detail, f"df -h {shlex.quote(str(host.workspace))}; free some there")
 
 
-def _docker(engine: Engine, section: Gpu | Npu) -> Iterator[Check]:
+def _docker(daemon: DockerDaemon, section: Gpu | Npu) -> Iterator[Check]:
     """By the client that runs and builds have."""
-    host = engine.host.name
+    host = daemon.host.name
     try:
-        version = engine.client.version()["Version"]
+        version = daemon.client.version()["Version"]
     except EngineError as error:
         yield Check(host, "Docker", False, error.sentence, error.cure)
         return
@@ -166,11 +166,11 @@ def _docker(engine: Engine, section: Gpu | Npu) -> Iterator[Check]:
         yield Check(host, "Docker", False, str(error), AS_SAID)
         return
     mapped = {"rootless": ", rootless", "userns": ", its user namespace left for the host's"}.get(
-        engine.uid_map or "", ""
+        daemon.uid_map or "", ""
     )
     yield Check(host, "Docker", True, f"{version}{mapped}")
     try:
-        yield Check(host, "image", True, f"{section.image} {engine.image(section.image)['id'][:80]}")
+        yield Check(host, "image", True, f"{section.image} {daemon.image(section.image)['id'][:80]}")
     except KitError as error:
         target = "gpu-image" if isinstance(section, Gpu) else "npu-image"
         yield Check(host, "image", False, str(error), f"make {target}")

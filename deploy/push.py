@@ -9,7 +9,7 @@ import docker
 from deploy.connections import Connections
 from deploy.console import say
 from deploy.containers import images
-from deploy.containers.engine import Engine, telling
+from deploy.containers.daemon import DockerDaemon, telling
 from deploy.errors import KitError
 from deploy.inventory import Npu
 
@@ -34,21 +34,21 @@ def run(connections: Connections, settings: images.Settings) -> None:
         here = docker.from_env(timeout=ENGINE_TIMEOUT_S)
         own_machine = here.version()["Arch"]
     built: dict[str, str] = {}  # image -> the machine that it was built for last: one name holds one at a time
-    engines = [Engine(section, connections.connect(section)) for section in sections]
-    machines = [_machine(engine) for engine in engines]
-    for section, engine, machine in sorted(zip(sections, engines, machines, strict=True), key=lambda host: host[2]):
+    daemons = [DockerDaemon(section, connections.connect(section)) for section in sections]
+    machines = [_machine(daemon) for daemon in daemons]
+    for section, daemon, machine in sorted(zip(sections, daemons, machines, strict=True), key=lambda host: host[2]):
         if built.get(section.image) != machine:
             _build(section, machine, own_machine, settings)
             built[section.image] = machine
-        send(here, section.image, engine)
+        send(here, section.image, daemon)
 
 
-def send(here: docker.DockerClient, name: str, engine: Engine) -> None:
+def send(here: docker.DockerClient, name: str, daemon: DockerDaemon) -> None:
     """Stream an image of this machine's engine into another's, unless it has it.
 
     The engine there checks each layer's sha256 as it unpacks it; then the whole is compared with what was sent.
     """
-    host, there = engine.host.name, engine.client
+    host, there = daemon.host.name, daemon.client
     there.api.timeout = ENGINE_TIMEOUT_S
     with telling("this machine", f"show {name}"):
         image = here.images.get(name)
@@ -75,9 +75,9 @@ def _build(section: Npu, machine: str, own_machine: str, settings: images.Settin
     images.npu_image(images.Settings({**chosen, **settings.environ, "TAG": section.image}))
 
 
-def _machine(engine: Engine) -> str:
-    with telling(engine.host.name, "tell its machine"):
-        return str(engine.client.version()["Arch"])
+def _machine(daemon: DockerDaemon) -> str:
+    with telling(daemon.host.name, "tell its machine"):
+        return str(daemon.client.version()["Arch"])
 
 
 def _content(image: docker.models.images.Image) -> object:

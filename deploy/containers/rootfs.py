@@ -19,7 +19,7 @@ from typing import Any
 import docker
 
 from deploy.console import say
-from deploy.containers import engine
+from deploy.containers import daemon
 from deploy.containers.images import LABEL, MMSKELETON_LABEL
 from deploy.containers.sources import MMSKELETON
 from deploy.errors import KitError
@@ -90,7 +90,7 @@ def write_sbom(image: str, path: Path) -> None:
         KitError: the image is not there.
     """
     client = _client()
-    with engine.telling("this machine", f"show {image}"):
+    with daemon.telling("this machine", f"show {image}"):
         inspected = client.images.get(image)
     components = {component["purl"]: component for component in _components(client, image)}
     if inspected.labels.get(MMSKELETON_LABEL, "absent") != "absent":
@@ -143,12 +143,12 @@ def _component(name: str, version: str, purl: str, licence: str | None) -> dict[
 
 
 def _client() -> docker.DockerClient:
-    return engine.connect(LocalHost("this machine", Path()))
+    return daemon.connect(LocalHost("this machine", Path()))
 
 
 def _members(client: docker.DockerClient, image: str) -> Iterator[tuple[tarfile.TarInfo, Any]]:
     """Each path of an image, and a function that reads it while it is the current one."""
-    with engine.telling("this machine", f"read {image}"):
+    with daemon.telling("this machine", f"read {image}"):
         container = client.containers.create(image, ["none"])
         try:
             with closing(_Stream(container.export())) as stream, tarfile.open(fileobj=stream, mode="r|") as packed:

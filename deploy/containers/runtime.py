@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import docker
 
-from deploy.containers.engine import ARRAYS, INPUT, PIDS, Engine
+from deploy.containers.daemon import ARRAYS, INPUT, PIDS, DockerDaemon
 from deploy.errors import KitError, OverrunError
 from deploy.hosts.capture import Capture
 from deploy.hosts.host import Completed, Host
@@ -148,7 +148,7 @@ class Container:
     those folders to uid 1000 for the time.
     """
 
-    engine: Engine
+    daemon: DockerDaemon
     image: str
     inputs: Sequence[PurePosixPath] = ()
     env_scripts: Sequence[str] = ()
@@ -157,11 +157,11 @@ class Container:
 
     @property
     def host(self) -> Host:
-        return self.engine.host
+        return self.daemon.host
 
     def argv(self, command: Sequence[str], folder: PurePosixPath | None = None) -> list[str]:
         options = self._options(command, folder)
-        uid, gid = self.engine.user
+        uid, gid = self.daemon.user
         flags = [
             "--rm",
             "--init",
@@ -171,7 +171,7 @@ class Container:
             "--security-opt=no-new-privileges",
         ]
         flags += ["--network=none", "--tmpfs=/tmp:exec", f"--user={uid}:{gid}"]
-        flags += ["--userns=host"] if self.engine.uid_map == "userns" else []
+        flags += ["--userns=host"] if self.daemon.uid_map == "userns" else []
         flags += [f"--group-add={group}" for group in options["group_add"]]
         flags += [f"--mount={_csv(mount)}" for mount in options["mounts"]]
         flags += [f"--device={node}" for node in options["devices"]]
@@ -193,14 +193,14 @@ class Container:
     ) -> Completed:
         options = self._options(command, folder)
         with ExitStack() as stack:
-            _ = self.engine.written_passwd  # it is mounted
-            self.engine.refuse_unreadable(self._named(command))
-            stack.enter_context(self.engine.lent(self._write(command, folder), self._read(command, folder)))
+            _ = self.daemon.written_passwd  # it is mounted
+            self.daemon.refuse_unreadable(self._named(command))
+            stack.enter_context(self.daemon.lent(self._write(command, folder), self._read(command, folder)))
             if log:
                 log.parent.mkdir(parents=True, exist_ok=True)
             capture = Capture(stack.enter_context(log.open("wb")) if log else None, echo)
             try:
-                status = self.engine.run(options, command[0], capture.write, timeout_s)
+                status = self.daemon.run(options, command[0], capture.write, timeout_s)
             except OverrunError:
                 raise _overrun(self.host, command, timeout_s) from None
         done = Completed(status, capture.text())
@@ -208,10 +208,10 @@ class Container:
         return done
 
     def facts(self) -> Mapping[str, Any]:
-        return {"image": self.engine.image(self.image)}
+        return {"image": self.daemon.image(self.image)}
 
     def on_device(self, device: int) -> tuple[Runtime, int]:
-        if self.npus is None or not (self.npus.vendor_runtime or self.engine.present(NPU_NODES)):
+        if self.npus is None or not (self.npus.vendor_runtime or self.daemon.present(NPU_NODES)):
             return self, device  # a simulated one: nothing to hand in
         # The driver numbers a container's devices from 0.
         return replace(self, npus=replace(self.npus, device=device)), 0
@@ -229,7 +229,7 @@ class Container:
             "command": ["-c", _PRELUDE, "bash", str(folder or "/"), *scripts, *command],
             "environment": {"HOME": "/tmp", **_logs(folder), **self.env},  # noqa: S108 (a container's own)
             "mounts": [
-                _bind(self.engine.passwd, read_only=True, target="/etc/passwd"),
+                _bind(self.daemon.passwd, read_only=True, target="/etc/passwd"),
                 *map(_bind, self._write(command, folder)),
                 *(_bind(path, read_only=True) for path in (*self._read(command, folder), *self._named(command))),
             ],
@@ -260,7 +260,7 @@ class Container:
         if vendor and device is None:
             device = npus.first  # used or not: the driver's libraries come in with a device alone
         nodes = [] if device is None else [f"/dev/davinci{device}", *NPU_NODES]
-        files = self.engine.present(VERSION_FILES if vendor else DRIVER_FILES)
+        files = self.daemon.present(VERSION_FILES if vendor else DRIVER_FILES)
         visible = {"ASCEND_VISIBLE_DEVICES": str(device)} if vendor else {}
         return {
             **options,
@@ -268,7 +268,7 @@ class Container:
             "environment": {**visible, **options["environment"]},
             "mounts": [*(_bind(PurePosixPath(path), read_only=True) for path in files), *options["mounts"]],
             "devices": [] if vendor else [f"{node}:{node}:rw" for node in nodes],
-            "group_add": self.engine.groups(nodes) if nodes else [],
+            "group_add": self.daemon.groups(nodes) if nodes else [],
         }
 
 
@@ -278,7 +278,7 @@ def for_gpu(section: Gpu, host: Host, files: Sequence[str], package: PurePosixPa
     if section.runtime == "native":
         return Native(host, shown=env)
     inputs = [host.path(file) for file in files] + ([] if package is None else [package])
-    return Container(Engine(section, host), section.image, inputs, env=env)
+    return Container(DockerDaemon(section, host), section.image, inputs, env=env)
 
 
 def for_npu(section: Npu, host: Host) -> Runtime:
@@ -286,7 +286,7 @@ def for_npu(section: Npu, host: Host) -> Runtime:
     if section.runtime == "native":
         return Native(host, [str(host.path(script)) for script in tools.env_scripts], tools.env)
     return Container(
-        Engine(section, host),
+        DockerDaemon(section, host),
         section.image,
         env_scripts=tools.env_scripts,
         env=tools.env,

@@ -21,7 +21,7 @@ import docker
 import numpy as np
 import pytest
 
-from deploy.containers.engine import CONTAINER_USER, Engine
+from deploy.containers.daemon import CONTAINER_USER, DockerDaemon
 from deploy.containers.images import LABEL
 from deploy.containers.runtime import Container
 from deploy.errors import KitError
@@ -301,7 +301,7 @@ class TestContainer:
         (tmp_path / "work").mkdir()
         (tmp_path / "data").write_text("data")
         (tmp_path / "data").chmod(0o644)
-        engine = Engine(Gpu(connection="local"), LocalHost("here", tmp_path / "work"))
+        engine = DockerDaemon(Gpu(connection="local"), LocalHost("here", tmp_path / "work"))
         return Container(engine, simulator_image, inputs=[PurePosixPath(tmp_path / "data")])
 
     def test_writes_in_its_workspace_and_nowhere_else(self, container: Container, tmp_path: Path) -> None:
@@ -346,7 +346,7 @@ class TestContainer:
     def test_a_missing_image_and_program_say_what_to_do(self, container: Container) -> None:
         with pytest.raises(KitError, match="no-such-tool is not found"):
             container.run(["no-such-tool"])
-        missing = Container(container.engine, "stgcn-no-such-image")
+        missing = Container(container.daemon, "stgcn-no-such-image")
         with pytest.raises(KitError, match=r"stgcn-no-such-image.*make gpu-image"):
             missing.run(["true"])
 
@@ -369,7 +369,7 @@ class TestRemoteEngine:
         (tmp_path / "work").mkdir()
         host = SSHHost(npu, tmp_path / known_hosts, 10.0)
         try:
-            yield Container(Engine(npu, host), image)
+            yield Container(DockerDaemon(npu, host), image)
         finally:
             host.close()
 

@@ -10,7 +10,7 @@ from typing import Any
 import docker
 import pytest
 
-from deploy.containers.engine import Engine
+from deploy.containers.daemon import DockerDaemon
 from deploy.errors import KitError
 from deploy.hosts.local import LocalHost
 from deploy.inventory import Npu
@@ -34,17 +34,17 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[docker.DockerClie
 
 
 @pytest.fixture
-def there(tmp_path: Path) -> Iterator[Engine]:
+def there(tmp_path: Path) -> Iterator[DockerDaemon]:
     """The engine of a host that has nothing yet."""
     if os.getuid() != 0:
         pytest.skip("a second Docker engine takes root")
     with another_engine() as client:
-        engine = Engine(Npu(name="npu-a", connection="local"), LocalHost("npu-a", tmp_path / "work"))
+        engine = DockerDaemon(Npu(name="npu-a", connection="local"), LocalHost("npu-a", tmp_path / "work"))
         engine.__dict__["client"] = client  # where a cached property keeps what it found
         yield engine
 
 
-def test_arrives_whole_and_is_sent_once(here: docker.DockerClient, there: Engine, capsys: Any) -> None:
+def test_arrives_whole_and_is_sent_once(here: docker.DockerClient, there: DockerDaemon, capsys: Any) -> None:
     send(here, NAME, there)
     arrived, sent = there.client.images.get(NAME), here.images.get(NAME)
     assert arrived.attrs["RootFS"] == sent.attrs["RootFS"]
@@ -54,7 +54,9 @@ def test_arrives_whole_and_is_sent_once(here: docker.DockerClient, there: Engine
     assert "has stgcn-test-push already" in capsys.readouterr().out
 
 
-def test_another_image_under_the_name_is_replaced(here: docker.DockerClient, there: Engine, tmp_path: Path) -> None:
+def test_another_image_under_the_name_is_replaced(
+    here: docker.DockerClient, there: DockerDaemon, tmp_path: Path
+) -> None:
     (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
     there.client.images.build(path=str(tmp_path), dockerfile="Dockerfile", tag=NAME)
     send(here, NAME, there)
@@ -62,7 +64,7 @@ def test_another_image_under_the_name_is_replaced(here: docker.DockerClient, the
 
 
 def test_what_changed_on_the_way_is_refused(
-    here: docker.DockerClient, there: Engine, monkeypatch: pytest.MonkeyPatch
+    here: docker.DockerClient, there: DockerDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     get_image = here.api.get_image
 
@@ -78,6 +80,6 @@ def test_what_changed_on_the_way_is_refused(
     assert there.client.images.list(NAME) == []
 
 
-def test_an_image_that_is_not_here_is_named(here: docker.DockerClient, there: Engine) -> None:
+def test_an_image_that_is_not_here_is_named(here: docker.DockerClient, there: DockerDaemon) -> None:
     with pytest.raises(KitError, match="stgcn-no-such-image"):
         send(here, "stgcn-no-such-image", there)

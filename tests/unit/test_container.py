@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from deploy.containers.engine import Engine
+from deploy.containers.daemon import DockerDaemon
 from deploy.containers.runtime import DRIVER_FILES, NPU_NODES, VERSION_FILES, Container, Native, Npus
 from deploy.hosts.host import Completed
 from deploy.hosts.local import LocalHost
@@ -41,7 +41,7 @@ class Played(LocalHost):
 
 
 def container(host: Played, **more: Any) -> Container:
-    return Container(Engine(Gpu(connection="local"), host), "image", **more)
+    return Container(DockerDaemon(Gpu(connection="local"), host), "image", **more)
 
 
 def flags(runtime: Any, *command: str, folder: str | None = None) -> list[str]:

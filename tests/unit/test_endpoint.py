@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from deploy.containers import endpoint, engine
+from deploy.containers import daemon, endpoint
 from deploy.containers.endpoint import Endpoint, EngineError
 from deploy.hosts.local import LocalHost
 
@@ -94,7 +94,7 @@ def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str
 
 def connect(monkeypatch: pytest.MonkeyPatch, url: str) -> Any:
     monkeypatch.setenv("DOCKER_HOST", url)
-    return engine.connect(LocalHost("here", Path("/")))
+    return daemon.connect(LocalHost("here", Path("/")))
 
 
 def test_docker_host_is_obeyed_in_every_form(monkeypatch: pytest.MonkeyPatch, served: tuple[str, Any]) -> None:

@@ -104,7 +104,7 @@ class RayHost(PipedHost):
         self.call("remove", {"paths": [str(self.kit / TASKS)]})  # what killed tasks left
 
     def verify_hold(self) -> None:
-        """Nothing: the scheduler takes no result of a host that is not held, so one that is lost later spoils nothing."""
+        """Nothing: no result is taken of a host that is not held, so one that is lost later spoils nothing."""
 
     def is_held(self) -> bool:
         """Whether the workspace is still this command's: false where the node is gone, too."""

@@ -1,4 +1,4 @@
-"""What Ray and the scheduler cost a task: tasks that do nothing, through the scheduler, on a cluster of this machine alone.
+"""What Ray and the scheduler cost a task: tasks that do nothing, one by one, on a cluster of this machine alone.
 
 python -m deploy.execution.fleet.overhead [TASKS]
 """

@@ -48,7 +48,7 @@ SHIELD: Mapping[str, Any] = {
 
 
 @dataclass
-class Engine:
+class DockerDaemon:
     """The engine of one host; its containers share the host's workspace."""
 
     section: Gpu | Npu
