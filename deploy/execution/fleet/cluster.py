@@ -14,13 +14,13 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from deploy.errors import KitError, LinkLost
-from deploy.execution.fleet.node import TASKS, Keeper
+from deploy.execution.fleet.node import TASKS, HostActor
 from deploy.hosts.exchange import Pipe
 from deploy.hosts.piped import PipedHost
 from deploy.inventory import ROOT, Npu
 
 TIMEOUT_S = 60.0  # for an answer of a node that is there
-CALLS = 64  # at once of a keeper: each program of the control's holds one while it waits for output
+CALLS = 64  # at once of a actor: each program of the control's holds one while it waits for output
 
 
 class Cluster:
@@ -65,25 +65,25 @@ class Cluster:
 
 
 class RayHost(PipedHost):
-    """A node, reached through its keeper."""
+    """A node, reached through its actor."""
 
     def __init__(self, section: Npu, node: dict[str, Any]) -> None:
         super().__init__(section.name)
         self.node_id: str = node["NodeID"]
         self.resources: dict[str, float] = node["Resources"]
         options = {"num_cpus": 0, "max_concurrency": CALLS, "scheduling_strategy": pinned(self.node_id)}
-        self.keeper: Any = ray.remote(Keeper).options(**options).remote(section.name, section.workspace)
+        self.actor: Any = ray.remote(HostActor).options(**options).remote(section.name, section.workspace)
         home, workspace, self.operations = self.ask("place")
         self.home, self.workspace = PurePosixPath(home), PurePosixPath(workspace)
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        """Call a method of the keeper.
+        """Call a method of the actor.
 
         Raises:
-            LinkLost: the node or its keeper is gone.
+            LinkLost: the node or its actor is gone.
         """
         try:
-            return ray.get(getattr(self.keeper, method).remote(*arguments), timeout=TIMEOUT_S)
+            return ray.get(getattr(self.actor, method).remote(*arguments), timeout=TIMEOUT_S)
         except RayTaskError as error:
             raise error.cause from None
         except RayError:
@@ -116,7 +116,7 @@ class RayHost(PipedHost):
 
     def close(self, interrupted: bool = False) -> None:
         super().close(interrupted)
-        ray.kill(self.keeper)
+        ray.kill(self.actor)
 
 
 class _RayPipe:

@@ -1,4 +1,4 @@
-"""What runs on the nodes of a cluster, in Ray's own processes: the keeper of a host, and a unit of work as a task."""
+"""What runs on the nodes of a cluster, in Ray's own processes: the actor of a host, and a unit of work as a task."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Member:
     inventory: Inventory
     name: str
     facts: Facts
-    keeper: Any  # its actor handle
+    actor: Any  # its actor handle
 
     @property
     def _section(self) -> Npu:
@@ -77,7 +77,7 @@ class Member:
         return Worker(npu, device)
 
 
-class Keeper:
+class HostActor:
     """The actor of a host, for as long as the command lasts: starts programs for the control (`RayHost`), and has what
     many tasks need come to the host once."""
 
@@ -158,10 +158,10 @@ def run_task(members: Mapping[str, Member], work: Work[Any], refs: Mapping[Cache
     with member.folder() as folder:
         result, error = None, None
         try:
-            ray.get(member.keeper.receive.remote(work.files, work.inputs, refs))
+            ray.get(member.actor.receive.remote(work.files, work.inputs, refs))
             result = work(member.worker(context.get_accelerator_ids().get("NPU", [])), Path(folder))
         except InputError as refusal:
-            # A keeper's arrives wrapped in a class of Ray's own.
+            # A actor's arrives wrapped in a class of Ray's own.
             error = refusal.cause if isinstance(refusal, RayTaskError) else refusal
         files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
     return Outcome(member.name, result, error, files)

@@ -86,7 +86,7 @@ class Fleet:
         for npu in npus:
             self._refuse_other_devices(npu)
         members = {
-            host.node_id: Member(inventory, host.name, npu.facts, host.keeper)
+            host.node_id: Member(inventory, host.name, npu.facts, host.actor)
             for npu, host in zip(npus, self._hosts, strict=True)
         }
         self._members, self._task = ray.put(members), ray.remote(run_task)
