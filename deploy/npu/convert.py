@@ -13,7 +13,7 @@ from deploy.hosts import transfer
 from deploy.hosts.host import Host
 from deploy.hosts.job import Job
 from deploy.npu import atc
-from deploy.npu.device import naming
+from deploy.npu.device import prefix_errors
 from deploy.npu.worker import CachedFile, NpuHost, Rows, Worker
 from deploy.pipeline.build import Build
 from deploy.pipeline.manifest import StepResult
@@ -47,7 +47,7 @@ class Conversion:
             done = npu.runtime.run(
                 self._command(npu), folder=job.folder, log=log, timeout_s=self.timeout_s, job=job.name
             )
-            with naming(npu.host.name), _detail(npu.host, job, log.with_suffix(".detail.log")):
+            with prefix_errors(npu.host.name), _detail(npu.host, job, log.with_suffix(".detail.log")):
                 (atc.parse_aoe if build.aoe_job_type else atc.parse)(done.output, done.status)
                 if npu.host.call("digest", {"paths": [str(om)]}).get(str(om)) is None:
                     raise KitError(f"{log.stem} says that it succeeded and left no {om.name}: see its log")

@@ -58,7 +58,7 @@ class Smi:
 
     def chips(self) -> list[smi.Chip]:
         """Every chip that the host shows, with its logical device. Raises KitError where npu-smi fails."""
-        with naming(self.name):
+        with prefix_errors(self.name):
             return smi.parse_info(self._ask(smi.info_argv), self._logical)
 
     def chip(self, device: int) -> smi.Chip:
@@ -92,7 +92,7 @@ class Smi:
         if not smi.is_family(chips[0].name):
             return smi.soc_version(chips[0].name)
         found = {}
-        with naming(self.name):
+        with prefix_errors(self.name):
             for chip in {chip.npu_id: chip for chip in chips}.values():
                 listed = self._ask(lambda tool, chip=chip: smi.board_argv(tool, chip.npu_id, chip.chip_id))  # type: ignore[misc]
                 found[smi.board_soc_version(chip, smi.parse_board(listed))] = chip
@@ -159,7 +159,7 @@ class Facts:
         Raises:
             KitError: no such device or chip, an unhealthy one, chips of two kinds, or a Python that does not run.
         """
-        with naming(section.name):
+        with prefix_errors(section.name):
             chips = smi.select(asked.chips(), section.devices)
         for ailment in filter(None, map(smi.ailment_warning, chips)):
             say(f"  {section.name}: {ailment}", "yellow")
@@ -192,7 +192,7 @@ def read_era(section: Npu, runtime: Runtime, facts: Facts) -> str:
             "or name the Python that has them under tools.python in the inventory"
         )
     done = runtime.run(ais_bench.help_argv(python), timeout_s=PROBE_TIMEOUT_S)
-    with naming(section.name):
+    with prefix_errors(section.name):
         return ais_bench.parse_help(done.output, done.status)
 
 
@@ -270,7 +270,7 @@ class IdleWatch:
 
 
 @contextmanager
-def naming(who: str) -> Iterator[None]:
+def prefix_errors(who: str) -> Iterator[None]:
     """Errors of the pure parsers do not know the host, or its device `host:device`: name it."""
     try:
         yield

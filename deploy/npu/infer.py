@@ -16,7 +16,7 @@ from deploy.hosts import transfer
 from deploy.hosts.host import Completed, Host
 from deploy.hosts.job import Job
 from deploy.npu import ais_bench, results
-from deploy.npu.device import naming
+from deploy.npu.device import prefix_errors
 from deploy.npu.worker import CachedFile, Rows, Worker
 from deploy.pipeline.build import Build
 from stgcn import plain_json
@@ -83,7 +83,7 @@ class Inference:
                 self.command(worker), folder=job.folder, log=log, timeout_s=self.timeout_s, job=job.name
             )
             seconds = time.monotonic() - start
-            with naming(str(worker)):
+            with prefix_errors(str(worker)):
                 self._check_ending(done)
                 outputs = self._collect(worker.npu.host, folder)
         return Inferred(outputs, str(worker), seconds)

@@ -12,7 +12,7 @@ from deploy.console import say
 from deploy.hosts.job import Job
 from deploy.inventory import Benchmark
 from deploy.npu import ais_bench
-from deploy.npu.device import Idle, IdleWatch, naming
+from deploy.npu.device import Idle, IdleWatch, prefix_errors
 from deploy.npu.worker import CachedFile, Rows, Worker
 from deploy.pipeline.build import Build
 from stgcn.files import sha256_file
@@ -67,7 +67,7 @@ class Measurement:
         before = watch.before()
         if before.busy and not self.force:
             return Measured(watch.known, refusal=_was_busy(watch, before.busy))
-        with naming(str(worker)):
+        with prefix_errors(str(worker)):
             runs = self._repeat(worker, folder)
         warm = watch.check()
         # What is busy after our own run has left the device was so during it, for all that can be known.
