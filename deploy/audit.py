@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from deploy.console import say
-from deploy.errors import KitError, as_written
+from deploy.errors import KitError, reject_malformed
 from deploy.evidence import runs
 from deploy.evidence.logits import read_logits
 from deploy.evidence.runs import Run
@@ -46,7 +46,7 @@ def audit(run: Run, model: Model, sources: Mapping[str, Path], hold: Callable[[s
     Raises:
         KitError: naming the first thing that does not hold.
     """
-    with as_written(run.folder):
+    with reject_malformed(run.folder):
         for link, check in _checks(run, model, sources):
             check()
             hold(link)
@@ -75,7 +75,7 @@ def print_audit(workspace: Workspace, name: str) -> Outcome:
     sources = workspace.local_files()
     if not at_hand:
         say("  the dataset and the checkpoint lie on the GPU host: not read again", "yellow")
-    with as_written(run.folder):
+    with reject_malformed(run.folder):
         left_out = set(workspace.inventory.batch_sizes) - {batch["batch_size"] for batch in run.summary["batches"]}
     if left_out and not name:
         sizes = ", ".join(map(str, sorted(left_out)))

@@ -64,7 +64,7 @@ def host_is_unfit() -> Iterator[None]:
 
 
 @contextmanager
-def as_written(record: object) -> Iterator[None]:
+def reject_malformed(record: object) -> Iterator[None]:
     """While a record of the kit's own is read: one that is not of the form that the kit writes is a KitError."""
     try:
         yield

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from deploy.console import console, mark, say
-from deploy.errors import as_written
+from deploy.errors import reject_malformed
 from deploy.evidence.runs import Run
 from deploy.outcome import Outcome
 from deploy.pipeline import graph
@@ -18,7 +18,7 @@ NOT_RESULTS = ("batch_size", "samples")  # of a batch size's row
 
 def print_comparison(a: Run, b: Run) -> Outcome:
     """Print what changed in inputs, in results and in throughput."""
-    with as_written(f"{a.folder} or {b.folder}"):
+    with reject_malformed(f"{a.folder} or {b.folder}"):
         changed = list(inputs(a.manifest.steps, b.manifest.steps))
         differing, rates = list(results(a.summary, b.summary)), list(speeds(a.summary, b.summary))
         ids = a.id, b.id

@@ -14,7 +14,7 @@ from typing import Any
 from rich.table import Table
 
 from deploy.console import console, mark, say
-from deploy.errors import KitError, as_written
+from deploy.errors import KitError, reject_malformed
 from deploy.outcome import Outcome
 from deploy.pipeline import graph
 from deploy.pipeline.manifest import FORMAT, Manifest, digest_of, write_json
@@ -152,7 +152,7 @@ def print_runs(workspace: Path) -> Outcome:
         grid.add_column(heading, no_wrap=heading == "run", overflow="fold")
     listed = []
     for run in kept:
-        with as_written(run.folder):
+        with reject_malformed(run.folder):
             grid.add_row(run.folder.name, *_row(run.summary))
             listed.append({"id": run.folder.name, "folder": str(run.folder), **brief(run.summary)})
     console.print(grid)

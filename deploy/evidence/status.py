@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from deploy.console import console, say
-from deploy.errors import KitError, as_written
+from deploy.errors import KitError, reject_malformed
 from deploy.pipeline import graph
 from deploy.pipeline.manifest import OK
 from deploy.pipeline.model import published
@@ -27,7 +27,7 @@ def print_status(workspace: Workspace) -> None:
     grid = Table()
     for heading in ("step", "state", "host", "age", "key"):
         grid.add_column(heading)
-    with as_written(workspace.manifest.path):
+    with reject_malformed(workspace.manifest.path):
         _add_rows(workspace, grid)
     console.print(grid)
 

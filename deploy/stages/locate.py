@@ -17,7 +17,7 @@ from rich.table import Table
 
 from deploy.connections import Connections
 from deploy.console import console, mark, say
-from deploy.errors import KitError, as_written
+from deploy.errors import KitError, reject_malformed
 from deploy.evidence import blocks
 from deploy.pipeline import graph
 from deploy.pipeline.build import Build
@@ -98,7 +98,7 @@ def _worst_batch(workspace: Workspace) -> int:
     """The batch size that is farthest off by the last verdict, else the smallest."""
     sizes = workspace.inventory.batch_sizes
     path = workspace.artefact("report/summary.json")
-    with as_written(path):
+    with reject_malformed(path):
         batches = plain_json.load(path)["batches"] if path.is_file() else []
         known = [batch for batch in batches if batch["batch_size"] in sizes]
         return int(max(known, key=lambda b: float(b["relative_error"]))["batch_size"]) if known else min(sizes)
@@ -107,7 +107,7 @@ def _worst_batch(workspace: Workspace) -> int:
 def _samples(workspace: Workspace, count: int) -> list[int]:
     """The samples that the last verdict notes (flipped ones first), then the dataset's first."""
     path, every = workspace.artefact("report/summary.json"), range(workspace.index().samples)
-    with as_written(path):
+    with reject_malformed(path):
         noted = plain_json.load(path)["noted"] if path.is_file() else []
         order = dict.fromkeys([*(every[sample["sample"]] for sample in noted), *every])
     return list(order)[:count]
@@ -126,7 +126,7 @@ def _instrument(workspace: Workspace) -> tuple[Path, dict[str, str]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     run_command(model, "blocks", "--onnx", str(source), "--output", str(path), "--result", str(result))
     outputs = [value.name for value in onnx_model.load(path).graph.output]
-    with as_written(result):
+    with reject_malformed(result):
         found = {str(block["name"]): str(block["output"]) for block in plain_json.load(result)["blocks"]}
         if lost := set(found.values()) - set(outputs):
             raise ValueError(f"{sorted(lost)[0]} is no output of {path.name}")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from deploy.console import say
-from deploy.errors import KitError, as_written
+from deploy.errors import KitError, reject_malformed
 from deploy.evidence.runs import all_runs, run_id
 from deploy.inventory import ROOT
 from deploy.options import Options
@@ -51,7 +51,7 @@ def make(workspace: Workspace, options: Options, read_row: ReadRow) -> None:
         "sources": sources_sha256(*SOURCES),
     }
     path = workspace.artefact("report") / PAGE
-    with as_written(summary_path):
+    with reject_malformed(summary_path):
         summary = plain_json.load(summary_path)
         noted = sorted({noted["sample"] for noted in summary["noted"]})
     previous = _previous(workspace, run)
@@ -60,7 +60,7 @@ def make(workspace: Workspace, options: Options, read_row: ReadRow) -> None:
     undrawn = entries.get("report", {}).get("facts", {}).get("drawn") != noted  # its host may give them up now
 
     def action() -> dict[str, Any]:
-        with as_written(summary_path):
+        with reject_malformed(summary_path):
             drawings = _drawings(workspace, noted, read_row)
             names = [n for n in [*graph.steps(entries["score"]["inputs"]["batch_sizes"]), "score"] if n in entries]
             text = page.render(summary, entries, names, run, drawings, previous)
@@ -79,7 +79,7 @@ def command(task: str) -> list[str]:
 
 def _previous(workspace: Workspace, run: str) -> page.Previous | None:
     """The newest kept run before `run` whose figures are of the same kind of device."""
-    with as_written(workspace.manifest.path):
+    with reject_malformed(workspace.manifest.path):
         kind = workspace.manifest.steps["score"]["facts"]["simulated"]
     for kept in reversed([kept for kept in all_runs(workspace.folder) if kept.folder.name < run]):
         with suppress(KitError, KeyError, TypeError, ValueError):

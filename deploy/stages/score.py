@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from deploy.console import console, say
-from deploy.errors import GateFailed, KitError, as_written
+from deploy.errors import GateFailed, KitError, reject_malformed
 from deploy.evidence import runs
 from deploy.evidence.logits import DIGESTS, output_names, read_logits
 from deploy.evidence.scores import scores
@@ -44,7 +44,7 @@ def run(workspace: Workspace, options: Options, read_row: ReadRow) -> Outcome:
     say(STAGE, "bold")
     sizes, manifest = workspace.inventory.batch_sizes, workspace.manifest
     resting_on = [name for name in graph.steps(sizes) if _needed(manifest, name)]
-    with as_written(manifest.path):
+    with reject_malformed(manifest.path):
         refuse_other_sources(workspace)
         for name in resting_on:
             graph.check(manifest.steps, name)
@@ -55,7 +55,7 @@ def run(workspace: Workspace, options: Options, read_row: ReadRow) -> Outcome:
         "reference": published(workspace.inventory, workspace.model.card),
         "sources": sources_sha256(*SOURCES),
     }
-    with as_written(manifest.workspace):
+    with reject_malformed(manifest.workspace):
         found = evidence(
             manifest, workspace.model, inputs
         )  # even when the verdict is cached: what it rests on is checked every time
@@ -76,7 +76,7 @@ def run(workspace: Workspace, options: Options, read_row: ReadRow) -> Outcome:
     report.make(workspace, options, read_row)
     reproduce.write(manifest)
     kept = runs.keep(manifest)
-    with as_written(outputs[0]):
+    with reject_malformed(outputs[0]):
         verdict = plain_json.load(outputs[0])
         told, outcome = table(verdict), _outcome(verdict, kept)
         missed = [str(batch["batch_size"]) for batch in verdict["batches"] if not batch["passed"]]
