@@ -66,13 +66,9 @@ def _whole_number(flag: str, text: str) -> int:
     return int(text)
 
 
-def _told(body: Callable[..., Outcome | None]) -> Callable[..., None]:
-    """A user's mistake is a sentence and a status, never a traceback."""
-    return _reporting()(body)
-
-
 def _reporting(*options: str) -> Callable[[Callable[..., Outcome | None]], Callable[..., None]]:
-    """Give a task `options` among --json and --junit, for what its body returns."""
+    """Have a task end with a sentence and a status, never a traceback; `options` are those of --json and --junit that
+    it takes, for what its body returns."""
 
     def decorate(body: Callable[..., Outcome | None]) -> Callable[..., None]:
         @functools.wraps(body)
@@ -92,7 +88,7 @@ def _reporting(*options: str) -> Callable[[Callable[..., Outcome | None]], Calla
 
 
 @task(help={k: HELP[k] for k in ("dry", "fresh")})
-@_told
+@_reporting()
 def gpu_stage(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
     """Check and index the dataset, export the ONNX, compute the fp32 reference logits."""
     from deploy.stages import gpu
@@ -102,7 +98,7 @@ def gpu_stage(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
 
 
 @task(help={k: HELP[k] for k in ("dry", "fresh")})
-@_told
+@_reporting()
 def npu_convert(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
     """Convert the ONNX to one OM a batch size with ATC."""
     from deploy.stages import convert
@@ -112,7 +108,7 @@ def npu_convert(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
 
 
 @task(help=HELP)
-@_told
+@_reporting()
 def npu_bench(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
     """Run every sample through each OM, then measure each OM's throughput on an idle device."""
     from deploy.stages import bench
@@ -122,7 +118,7 @@ def npu_bench(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyp
 
 
 @task(help=HELP)
-@_told
+@_reporting()
 def npu_tune(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
     """Measure every variant, precision mode and batch size that `tune` lists; which one wins, and by how much."""
     from deploy.stages import tune
@@ -142,7 +138,7 @@ def score_(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
 
 
 @task(name="report", help={k: HELP[k] for k in ("dry", "fresh")})
-@_told
+@_reporting()
 def report_(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
     """Make the page of the verdict again: report/report.html."""
     from deploy.stages import report
@@ -152,7 +148,7 @@ def report_(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
 
 
 @task(name="locate", help={**{k: HELP[k] for k in ("dry", "fresh")}, "samples": "how many samples to compare"})
-@_told
+@_reporting()
 def locate_(_c, samples="2", dry=False, fresh=False):  # type: ignore[no-untyped-def]
     """Find the block whose output leaves fp32's, and whether another precision_mode helps."""
     from deploy.stages import locate
@@ -197,7 +193,7 @@ def runs_(_c):  # type: ignore[no-untyped-def]
 
 
 @task(help={"keep": "how many of the newest to keep", "dry": "print what would be removed, and remove nothing"})
-@_told
+@_reporting()
 def prune(_c, keep="10", dry=False):  # type: ignore[no-untyped-def]
     """Remove all but the newest kept runs."""
     from deploy.evidence import runs
@@ -206,7 +202,7 @@ def prune(_c, keep="10", dry=False):  # type: ignore[no-untyped-def]
 
 
 @task
-@_told
+@_reporting()
 def status(_c):  # type: ignore[no-untyped-def]
     """Show each step of the workspace: state, host, age, key."""
     from deploy.evidence.status import print_status
@@ -225,7 +221,7 @@ def doctor(_c):  # type: ignore[no-untyped-def]
 
 
 @task
-@_told
+@_reporting()
 def trust(_c):  # type: ignore[no-untyped-def]
     """Show the SSH host keys by their fingerprints and pin them after a yes."""
     from deploy.hosts import trust as trust_hosts
@@ -234,7 +230,7 @@ def trust(_c):  # type: ignore[no-untyped-def]
 
 
 @task
-@_told
+@_reporting()
 def clean(_c):  # type: ignore[no-untyped-def]
     """Remove the kit's helper, clips and models from every host; artefacts here stay."""
     from deploy import clean as clean_hosts
@@ -244,7 +240,7 @@ def clean(_c):  # type: ignore[no-untyped-def]
 
 
 @task
-@_told
+@_reporting()
 def gpu_image(_c):  # type: ignore[no-untyped-def]
     """Build stgcn-gpu; BASE_IMAGE, RUN_IMAGE, MMSKELETON_SRC and others in the environment (docs/images.md)."""
     from deploy.containers import images
@@ -253,7 +249,7 @@ def gpu_image(_c):  # type: ignore[no-untyped-def]
 
 
 @task
-@_told
+@_reporting()
 def npu_image(_c):  # type: ignore[no-untyped-def]
     """Build stgcn-npu (TARGET=cann) or stgcn-npu:simulator (TARGET=simulator)."""
     from deploy.containers import images
@@ -262,7 +258,7 @@ def npu_image(_c):  # type: ignore[no-untyped-def]
 
 
 @task
-@_told
+@_reporting()
 def cann_image(_c):  # type: ignore[no-untyped-def]
     """Build stgcn-cann, a base with the CANN of the .run files in CANN_RUN."""
     from deploy.containers import images
@@ -271,7 +267,7 @@ def cann_image(_c):  # type: ignore[no-untyped-def]
 
 
 @task
-@_told
+@_reporting()
 def push_image(_c):  # type: ignore[no-untyped-def]
     """Build the NPU image here for each host's machine, and bring it to the hosts (settings: docs/images.md)."""
     from deploy import push
@@ -282,7 +278,7 @@ def push_image(_c):  # type: ignore[no-untyped-def]
 
 
 @task(positional=["first", "second"])
-@_told
+@_reporting()
 def compare_images(_c, first, second):  # type: ignore[no-untyped-def]
     """Compare the files of two images; any difference without a known reason is an error."""
     from deploy.containers import rootfs
@@ -291,7 +287,7 @@ def compare_images(_c, first, second):  # type: ignore[no-untyped-def]
 
 
 @task(iterable=["image"])
-@_told
+@_reporting()
 def sbom(_c, image=None):  # type: ignore[no-untyped-def]
     """Write a CycloneDX list of each image's packages to work/sbom/ (default: stgcn-gpu, stgcn-npu:simulator)."""
     from deploy import inventory

@@ -20,7 +20,7 @@ from deploy.hosts.piped import PipedHost
 from deploy.inventory import ROOT, Npu
 
 TIMEOUT_S = 60.0  # for an answer of a node that is there
-CALLS = 64  # at once of a actor: each program of the control's holds one while it waits for output
+CALLS = 64  # at once of an actor: each program of the control's holds one while it waits for output
 
 
 class Cluster:

@@ -47,7 +47,7 @@ class Member:
     inventory: Inventory
     name: str
     facts: Facts
-    actor: Any  # its actor handle
+    actor: Any  # the handle of its HostActor
 
     @property
     def _section(self) -> Npu:
@@ -161,7 +161,7 @@ def run_task(members: Mapping[str, Member], work: Work[Any], refs: Mapping[Cache
             ray.get(member.actor.receive.remote(work.files, work.inputs, refs))
             result = work(member.worker(context.get_accelerator_ids().get("NPU", [])), Path(folder))
         except InputError as refusal:
-            # A actor's arrives wrapped in a class of Ray's own.
+            # An actor's arrives wrapped in a class of Ray's own.
             error = refusal.cause if isinstance(refusal, RayTaskError) else refusal
         files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
     return Outcome(member.name, result, error, files)
