@@ -38,8 +38,7 @@ REPORTS = {
 def _inventory() -> Inventory:
     from deploy import inventory
 
-    name = os.environ.get("INVENTORY") or "inventory.yaml"
-    return inventory.load(inventory.local_path(name))
+    return inventory.load(inventory.local_path(inventory.chosen()))
 
 
 def _workspace() -> Workspace:
@@ -201,13 +200,13 @@ def prune(_c, keep="10", dry=False):  # type: ignore[no-untyped-def]
     runs.prune(_workspace().folder, _whole_number("--keep", keep), dry)
 
 
-@task
-@_reporting()
+@task(help={"json": REPORTS["json"]})
+@_reporting("json")
 def status(_c):  # type: ignore[no-untyped-def]
-    """Show each step of the workspace: state, host, age, key."""
+    """Show the whole line of steps: what is done, what is stale and why, what to run next."""
     from deploy.evidence.status import print_status
 
-    print_status(_workspace())
+    return print_status(_workspace())
 
 
 @task(help=REPORTS)

@@ -17,6 +17,7 @@ import numpy as np
 from deploy.console import say
 from deploy.errors import KitError, reject_malformed
 from deploy.evidence import runs
+from deploy.evidence.elsewhere import require_run
 from deploy.evidence.logits import read_logits
 from deploy.evidence.runs import Run
 from deploy.npu import ais_bench, measure
@@ -69,6 +70,8 @@ def print_audit(workspace: Workspace, name: str) -> Outcome:
     Raises:
         KitError: naming the first thing that does not hold.
     """
+    if not name:
+        require_run(workspace, "audit")
     run = runs.find(workspace.folder, name) if name else Run(workspace.folder)
     say(f"audit of {run.folder}", "bold")
     at_hand = workspace.inventory.gpu.connection == "local"

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import shlex
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -22,6 +24,7 @@ from stgcn.errors import shown
 from stgcn.files import open_regular
 
 ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_FILE = "inventory.yaml"
 MAX_BYTES = 1 << 17  # an inventory is a page of text; PyYAML takes seconds for more
 MAX_S = 1e6  # eleven days; a clock cannot be asked to wait for any number
 
@@ -241,6 +244,16 @@ def local_path(text: str) -> Path:
         return ROOT / Path(text).expanduser()
     except RuntimeError:
         raise KitError(f"{text}: there is no such user on this machine; write the path without `~`") from None
+
+
+def chosen() -> str:
+    """The file that this command reads, as the user named it."""
+    return os.environ.get("INVENTORY") or DEFAULT_FILE
+
+
+def with_inventory(command: str) -> str:
+    """A command line of the kit that reads the same inventory as this one."""
+    return command if chosen() == DEFAULT_FILE else f"INVENTORY={shlex.quote(chosen())} {command}"
 
 
 def load(path: Path) -> Inventory:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from deploy.errors import KitError
-from deploy.hosts.local import LocalHost
 from deploy.hosts.remote.folders import make_folders
 from deploy.inventory import Inventory, local_path
 from deploy.options import Options
@@ -51,6 +50,8 @@ class Workspace:
         Raises:
             KitError: another operator holds it, named.
         """
+        from deploy.hosts.local import LocalHost  # commands that only read do not wait for it
+
         lock, interrupted = LocalHost("control", self.folder), False
         try:
             lock.hold()

@@ -1,47 +1,123 @@
-"""`fab status`: each step of the workspace: state, host, age, key, and why it is stale. No host is asked."""
+"""`fab status`: the whole line of steps with their states, what is stale and why, what comes next. No host is asked."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from rich.table import Table
-
 from deploy.console import console, say
 from deploy.errors import KitError, reject_malformed
+from deploy.evidence import elsewhere
+from deploy.inventory import with_inventory
+from deploy.outcome import Outcome
 from deploy.pipeline import graph
-from deploy.pipeline.manifest import OK
+from deploy.pipeline.manifest import FAILED, OK
 from deploy.pipeline.model import published
 from deploy.workspace import Workspace
+from stgcn import plain_json
 
+STALE, MISSING = "stale", "not run"
 _OPTIONAL = ("aoe_job_type", "env")  # inputs that are left out where there are none
+_STYLE = {OK: "green", FAILED: "red", STALE: "yellow", MISSING: "dim"}
 
 
-def print_status(workspace: Workspace) -> None:
-    steps = workspace.manifest.steps
-    if not steps:
-        say(f"{workspace.folder}: nothing has run yet; start with `make gpu-stage`")
-        return
-    grid = Table()
-    for heading in ("step", "state", "host", "age", "key"):
-        grid.add_column(heading)
+@dataclass(frozen=True)
+class State:
+    """A step as it stands."""
+
+    step: str
+    command: str  # that runs it
+    state: str  # OK, FAILED, STALE or MISSING
+    reason: str = ""  # why it failed or is stale
+    host: str = ""
+    started: str = ""  # ISO 8601
+    key: str = ""
+
+
+def print_status(workspace: Workspace) -> Outcome:
+    """Show it; for programs the same."""
     with reject_malformed(workspace.manifest.path):
-        _add_rows(workspace, grid)
-    console.print(grid)
+        states = list(states_of(workspace))
+        line = [state for state in states if state.step in _line(workspace)]
+        overall, left = _overall(workspace, line), list(dict.fromkeys(s.command for s in line if s.state != OK))
+    if not workspace.manifest.steps:
+        say(elsewhere.nothing_ran(workspace, "status"))
+    else:
+        _print_table(states)
+        say(f"{workspace.folder}: {overall}", "green" if not left else "yellow")
+        if left:
+            rest = f"; `{with_inventory('fab run')}` does all that is left" if len(left) > 1 else ""
+            say(f"next:    `{with_inventory(left[0])}`{rest}")
+        else:
+            say(f"page:    {workspace.artefact('report/report.html')}; `{with_inventory('fab audit')}` checks it again")
+    return Outcome(
+        {
+            "workspace": str(workspace.folder),
+            "state": overall,
+            "finished": not left,
+            "next": with_inventory(left[0]) if left else None,
+            "steps": [asdict(state) for state in states],
+        }
+    )
 
 
-def _add_rows(workspace: Workspace, grid: Table) -> None:
+def states_of(workspace: Workspace) -> Iterator[State]:
+    """Of every step that a verdict rests on, in the order of the stages, then of whatever else ran."""
     stale: dict[str, str] = {}
-    for name, entry in sorted(workspace.manifest.steps.items(), key=lambda item: item[1]["started"]):
-        state = str(entry["state"])
-        if "error" in entry:
-            state = f"{state}: {entry['error']}"
-        elif reason := why_stale(workspace, name, entry, stale):
-            stale[name] = reason
-            state = f"stale: {reason}"
-        grid.add_row(name, state, entry["host"], _age(entry["started"]), entry["key"][:12])
+    line, entries = _line(workspace), workspace.manifest.steps
+    for name in [*line, *sorted(set(entries) - set(line), key=lambda name: entries[name]["started"])]:
+        command, entry = graph.command_of(name), entries.get(name)
+        if entry is None:
+            yield State(name, command, MISSING)
+            continue
+        state, reason = entry["state"], entry.get("error", "")
+        if not reason and (why := why_stale(workspace, name, entry, stale)):
+            stale[name] = reason = why
+            state = STALE
+        yield State(name, command, state, reason, entry["host"], entry["started"], entry["key"])
+
+
+def _line(workspace: Workspace) -> list[str]:
+    """The steps up to the page, stage by stage."""
+    names = [*graph.steps(workspace.inventory.batch_sizes), *graph.VERDICT]
+    stages = list(dict.fromkeys(kind.command for kind in graph.GRAPH))
+    return sorted(names, key=lambda name: stages.index(graph.command_of(name)))
+
+
+def _overall(workspace: Workspace, line: Sequence[State]) -> str:
+    """One sentence's worth."""
+    counted = {state: [s.step for s in line if s.state == state] for state in (FAILED, STALE, MISSING)}
+    if not any(counted.values()):
+        passed = plain_json.load(workspace.artefact("report/summary.json"))["verdict"]["passed"]
+        return f"finished, the verdict is {'PASSED' if passed else 'FAILED'}"
+    if len(counted[MISSING]) == len(line):
+        return "nothing has run yet"
+    parts = [
+        f"{len(found)} {state.lower()} ({found[0]}{', …' * (len(found) > 1)})"
+        for state, found in counted.items()
+        if found
+    ]
+    return f"unfinished: {sum(s.state == OK for s in line)} of {len(line)} steps are OK, {', '.join(parts)}"
+
+
+def _print_table(states: Sequence[State]) -> None:
+    from rich.table import Table
+
+    grid = Table()
+    for heading in ("stage", "step", "state", "host", "age", "key"):
+        grid.add_column(heading)
+    previous = ""
+    for state in states:
+        stage = state.command.split()[-1]
+        told = console.render_str(f"{state.state}: {state.reason}" if state.reason else state.state)
+        told.stylize(_STYLE.get(state.state, ""))
+        age = _age(state.started) if state.started else ""
+        grid.add_row(stage if stage != previous else "", state.step, told, state.host, age, state.key[:12])
+        previous = stage
+    console.print(grid)
 
 
 def why_stale(workspace: Workspace, name: str, entry: Mapping[str, Any], stale: Mapping[str, str]) -> str | None:

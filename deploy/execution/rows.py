@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from deploy.console import progress
 from deploy.errors import KitError
 from deploy.execution.scheduler import Scheduler
 from deploy.hosts.job import job_name
@@ -22,6 +21,7 @@ from deploy.npu.worker import CachedFile, Place, Rows, Source, Worker
 from deploy.pipeline.build import Build
 from deploy.pipeline.index import Index
 from deploy.pipeline.manifest import key_of
+from deploy.progress import progress
 from stgcn import npy
 from stgcn.files import atomic_write
 

@@ -13,12 +13,13 @@ from typing import IO, Any
 
 import numpy as np
 
-from deploy.console import progress, say
+from deploy.console import say
 from deploy.errors import KitError
 from deploy.hosts.host import Host, Writer
 from deploy.hosts.remote import compression
 from deploy.hosts.remote.protocol import BLOCK
 from deploy.pipeline.index import Array, Shard
+from deploy.progress import progress
 from deploy.workqueue import in_parallel
 from stgcn.files import atomic_write, sha256_file
 

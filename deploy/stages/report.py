@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -11,8 +10,9 @@ import numpy as np
 
 from deploy.console import say
 from deploy.errors import KitError, reject_malformed
+from deploy.evidence.elsewhere import require_run
 from deploy.evidence.runs import all_runs, run_id
-from deploy.inventory import ROOT
+from deploy.inventory import ROOT, chosen
 from deploy.options import Options
 from deploy.pipeline import graph
 from deploy.pipeline.index import Array
@@ -35,6 +35,7 @@ def run(workspace: Workspace, options: Options, read_row: ReadRow) -> None:
     Raises:
         KitError: there is no verdict yet.
     """
+    require_run(workspace, "report")
     say("report", "bold")
     make(workspace, options, read_row)
     say(f"page:    {workspace.artefact('report') / PAGE}")
@@ -74,7 +75,7 @@ def make(workspace: Workspace, options: Options, read_row: ReadRow) -> None:
 
 def command(task: str) -> list[str]:
     """The kit's own command line, in the kit's folder."""
-    return ["env", f"INVENTORY={os.environ.get('INVENTORY') or 'inventory.yaml'}", "make", task]
+    return ["env", f"INVENTORY={chosen()}", "make", task]
 
 
 def _previous(workspace: Workspace, run: str) -> page.Previous | None:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.connections import Connections
-from deploy.console import console, progress, say
+from deploy.console import console, say
 from deploy.errors import KitError
 from deploy.evidence.logits import output_names
 from deploy.evidence.scores import Score, scores
@@ -21,6 +21,7 @@ from deploy.pipeline.build import Build
 from deploy.pipeline.index import Index
 from deploy.pipeline.manifest import FAILED, Step, announce, write_json
 from deploy.pipeline.model import read_card
+from deploy.progress import progress
 from deploy.report.summary import relative_errors
 from deploy.report.table import shown
 from deploy.stages import accuracy, convert, gpu, throughput

@@ -10,7 +10,9 @@ from rich.console import Console, Group
 from rich.table import Table
 
 import deploy.console
-from deploy.console import console, progress, say
+from deploy import progress as bars
+from deploy.console import console, say
+from deploy.progress import progress
 
 HOSTILE = "a\x1b[31mb\x1b]0;title\x07c\x9bd [bold]e[/nope] :bomb: \ud800\u202ef"
 SHOWN = "abcd [bold]e[/nope] :bomb: \\ud800f"
@@ -54,8 +56,8 @@ def test_where_the_terminal_lacks_a_mark_a_word_stands_for_it(encoding: str, cel
 
 def test_bars_of_several_threads_share_one_display(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Console(file=io.StringIO(), force_terminal=True, width=100)
-    monkeypatch.setattr(deploy.console, "console", terminal)
-    monkeypatch.setattr(deploy.console, "_bars", deploy.console._Bars())
+    monkeypatch.setattr(bars, "console", terminal)
+    monkeypatch.setattr(bars, "_bars", bars._Bars())
     both, ends = threading.Barrier(2), [threading.Event(), threading.Event()]
 
     def show(number: int) -> None:
