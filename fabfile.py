@@ -86,6 +86,16 @@ def _reporting(*options: str) -> Callable[[Callable[..., Outcome | None]], Calla
     return decorate
 
 
+@task(help={**HELP, **REPORTS})
+@_reporting("json", "junit")
+def run(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
+    """Do the whole job: check that nothing is missing on any host, then gpu-stage, npu-convert, npu-bench and score."""
+    from deploy import run as whole_job
+
+    with _connections(dry=dry, fresh=fresh, force=force) as connections:
+        return whole_job.run(connections)
+
+
 @task(help={k: HELP[k] for k in ("dry", "fresh")})
 @_reporting()
 def gpu_stage(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]

@@ -1,4 +1,4 @@
-"""`fab doctor`: is every host fit, and if not, the command that mends it."""
+"""`fab doctor`: is every host fit, and if not, the command that fixes it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from rich.table import Table
 
-from deploy import outcome
 from deploy.connections import Connections
 from deploy.console import check_mark, console
 from deploy.containers import runtime
@@ -26,7 +25,7 @@ from deploy.hosts.ssh import KeyNotAccepted, NotTrusted, Refused, Unreachable
 from deploy.inventory import Gpu, Npu
 from deploy.npu import ais_bench, atc
 from deploy.npu.device import PROBE_TIMEOUT_S, Facts, Smi, read_era
-from deploy.outcome import Outcome
+from deploy.outcome import Check, Outcome
 from deploy.stages import gpu
 
 CLOCK_SKEW_S = 5.0  # ages and `since` would mislead beyond it
@@ -43,42 +42,37 @@ for path in filter(os.path.exists, sys.argv[1:]):
 """
 
 
-@dataclass(frozen=True)
-class Check:
-    host: str
-    what: str
-    ok: bool
-    detail: str
-    mend: str = ""  # the command that does, shown where it is not ok
-
-
 def run(connections: Connections) -> Outcome:
     """Print the table.
 
     Raises:
         HostUnfit: a check failed.
     """
+    checks = examine(connections)
+    show(checks)
+    failed = sum(not check.passed for check in checks)
+    whole = Outcome({"passed": not failed}, checks)
+    if failed:
+        raise HostUnfit(f"{failed} of {len(checks)} checks failed; fix them with the commands above", whole)
+    return whole
+
+
+def examine(connections: Connections) -> list[Check]:
+    """Every check of every host, the hosts side by side; `fix` is empty where a check passed."""
     sections: list[Gpu | Npu] = [connections.inventory.gpu, *connections.inventory.npu]
     with ThreadPoolExecutor(len(sections)) as pool:
-        checks = [
-            check
-            for found in pool.map(lambda section: list(_examine(connections, section)), sections)
-            for check in found
-        ]
+        found = pool.map(lambda section: list(_examine(connections, section)), sections)
+        return [replace(check, fix="") if check.passed else check for checks in found for check in checks]
+
+
+def show(checks: Sequence[Check]) -> None:
+    """Print them as a table."""
     grid = Table()
-    for heading in ("host", "", "check", "found", "mend it with"):
-        grid.add_column(heading)
+    for heading in ("host", "", "check", "found", "fix it with"):
+        grid.add_column(heading, overflow="fold")
     for check in checks:
-        mark = check_mark(check.ok)
-        mend = "" if check.ok else check.mend
-        grid.add_row(check.host, mark, check.what, check.detail, mend)
+        grid.add_row(check.subject, check_mark(bool(check.passed)), check.name, check.detail, check.fix)
     console.print(grid)
-    failed = sum(not check.ok for check in checks)
-    found = [outcome.Check(c.host, c.what, c.ok, c.detail, "" if c.ok else c.mend) for c in checks]
-    whole = Outcome({"passed": not failed}, found)
-    if failed:
-        raise HostUnfit(f"{failed} of {len(checks)} checks failed; mend them with the commands above", whole)
-    return whole
 
 
 def _examine(connections: Connections, section: Gpu | Npu) -> Iterator[Check]:

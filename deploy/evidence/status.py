@@ -41,7 +41,7 @@ def print_status(workspace: Workspace) -> Outcome:
     """Show it; for programs the same."""
     with reject_malformed(workspace.manifest.path):
         states = list(states_of(workspace))
-        line = [state for state in states if state.step in _line(workspace)]
+        line = [state for state in states if state.step in graph.line(workspace.inventory.batch_sizes)]
         overall, left = _overall(workspace, line), list(dict.fromkeys(s.command for s in line if s.state != OK))
     if not workspace.manifest.steps:
         say(elsewhere.nothing_ran(workspace, "status"))
@@ -67,7 +67,7 @@ def print_status(workspace: Workspace) -> Outcome:
 def states_of(workspace: Workspace) -> Iterator[State]:
     """Of every step that a verdict rests on, in the order of the stages, then of whatever else ran."""
     stale: dict[str, str] = {}
-    line, entries = _line(workspace), workspace.manifest.steps
+    line, entries = graph.line(workspace.inventory.batch_sizes), workspace.manifest.steps
     for name in [*line, *sorted(set(entries) - set(line), key=lambda name: entries[name]["started"])]:
         command, entry = graph.command_of(name), entries.get(name)
         if entry is None:
@@ -78,13 +78,6 @@ def states_of(workspace: Workspace) -> Iterator[State]:
             stale[name] = reason = why
             state = STALE
         yield State(name, command, state, reason, entry["host"], entry["started"], entry["key"])
-
-
-def _line(workspace: Workspace) -> list[str]:
-    """The steps up to the page, stage by stage."""
-    names = [*graph.steps(workspace.inventory.batch_sizes), *graph.VERDICT]
-    stages = list(dict.fromkeys(kind.command for kind in graph.GRAPH))
-    return sorted(names, key=lambda name: stages.index(graph.command_of(name)))
 
 
 def _overall(workspace: Workspace, line: Sequence[State]) -> str:
@@ -111,7 +104,7 @@ def _print_table(states: Sequence[State]) -> None:
         grid.add_column(heading)
     previous = ""
     for state in states:
-        stage = state.command.split()[-1]
+        stage = graph.stage_of(state.step)
         told = console.render_str(f"{state.state}: {state.reason}" if state.reason else state.state)
         told.stylize(_STYLE.get(state.state, ""))
         age = _age(state.started) if state.started else ""

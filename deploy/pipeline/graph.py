@@ -117,6 +117,17 @@ def steps(batch_sizes: Sequence[int]) -> list[str]:
     return [*single, *(f"{name}/bs{size}" for size in batch_sizes for name in each)]
 
 
+def line(batch_sizes: Sequence[int]) -> list[str]:
+    """Every step up to the page, stage by stage."""
+    stages = list(dict.fromkeys(kind.command for kind in GRAPH))
+    return sorted([*steps(batch_sizes), *VERDICT], key=lambda step: stages.index(command_of(step)))
+
+
+def stage_of(step: str) -> str:
+    """The stage that runs a step, as the last word of its command names it."""
+    return command_of(step).split()[-1]
+
+
 def command_of(step: str) -> str:
     """The command that runs a step."""
     return kind_of(step).command

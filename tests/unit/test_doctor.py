@@ -27,12 +27,12 @@ def script(path: Path, text: str) -> str:
 
 
 def checks(tmp_path: Path, **tools: Any) -> dict[str, Check]:
-    return {check.what: check for check in _npu_tools(LocalHost("npu-a", tmp_path), section(**tools), {})}
+    return {check.name: check for check in _npu_tools(LocalHost("npu-a", tmp_path), section(**tools), {})}
 
 
 def test_tools_that_work_are_shown_working(tmp_path: Path) -> None:
     found = checks(tmp_path)
-    assert all(check.ok for check in found.values())
+    assert all(check.passed for check in found.values())
     assert "numpy" in found["Python modules"].detail
     assert found["ais_bench"].detail == "as of 2022-12"
 
@@ -42,7 +42,7 @@ def test_a_tool_that_is_there_and_does_not_start_is_not_fit(tmp_path: Path) -> N
         "echo atc.bin: error while loading shared libraries: libascend_hal.so: cannot open shared object file; exit 127"
     )
     found = checks(tmp_path, atc=script(tmp_path / "atc", lacking))
-    assert not found["atc"].ok
+    assert not found["atc"].passed
     assert "the driver's lib64" in found["atc"].detail
 
 
@@ -60,7 +60,7 @@ def test_modules_that_are_there_and_cannot_be_imported_are_not_fit(tmp_path: Pat
     (broken / "__init__.py").write_text("raise ImportError('numpy.core.multiarray failed to import')")
     python = script(tmp_path / "python", f'PYTHONPATH="{tmp_path}:$PYTHONPATH" exec python3 "$@"')
     found = checks(tmp_path, python=python)
-    assert not found["Python modules"].ok
+    assert not found["Python modules"].passed
     assert "numpy<2" in found["Python modules"].detail
 
 
@@ -88,5 +88,5 @@ def test_a_device_is_opened_as_the_run_will(output: str, runtime: Any, ok: bool,
     npu = Npu(name="npu-a", runtime=runtime)
     host = LocalHost("npu-a", Path(PurePosixPath("/")))
     check = _device_nodes(host, npu, Printing(output), 3, NODES)  # type: ignore[arg-type]
-    assert check.ok is ok
-    assert says in check.detail + check.mend
+    assert check.passed is ok
+    assert says in check.detail + check.fix
