@@ -13,6 +13,7 @@ from stgcn.dataset import CLASSES, CLIP_BYTES, CLIP_DTYPE, CLIP_SHAPE, open_clip
 from stgcn.sample import CHECKPOINT_NAME, DATA_NAME, LABEL_NAME
 
 WHOLE = 19796  # samples of the real dataset
+RESULT_BYTES = 4 * CLASSES
 DISTINCT = 240  # 31 MB of clips, then the same again: farther than a compressor of streams looks back
 
 

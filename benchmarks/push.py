@@ -18,7 +18,7 @@ from benchmarks.harness import LeftOutError, Scratch, Spread, Way, run
 from deploy.hosts.local import LocalHost
 from deploy.hosts.over_ssh import SSHHost
 from deploy.hosts.remote.folders import KIT
-from deploy.hosts.transfer import get, push_rows
+from deploy.hosts.transfer import gather, push_rows
 from deploy.inventory import ROOT, Npu
 from deploy.pipeline.index import Index, read_index
 from stgcn.index import write_index
@@ -70,14 +70,12 @@ class Pair:
             host.close()
             control.close()
 
-    def collect(self, results: Path, names: list[str], local: Path) -> float:
-        """The kit's way back: packed there, one file on the wire; seconds."""
+    def collect(self, results: Path, names: list[str], workspace: Path) -> float:
+        """The kit's way back: one stream of all results; seconds."""
         start = time.perf_counter()
-        host = self.host(local.parent / "npu")
+        host = self.host(workspace)
         try:
-            packed = host.workspace / "packed"
-            host.call("pack", {"folder": str(results), "names": names, "path": str(packed)})
-            get(host, packed, local)
+            gather(host, PurePosixPath(results), names, data.WHOLE * data.RESULT_BYTES)
             return time.perf_counter() - start
         finally:
             host.close()
@@ -142,7 +140,7 @@ def _results_back(place: Scratch, pair: Pair, folder: Path) -> dict[str, Spread]
 
     def kit() -> float:
         with place.fresh() as there:
-            return pair.collect(all_results, names, there / "packed")
+            return pair.collect(all_results, names, there)
 
     def files() -> float:
         with place.fresh() as there:

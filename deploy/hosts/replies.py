@@ -19,10 +19,6 @@ class Digest(TypedDict):
     sha256: Sha256
 
 
-class Packed(TypedDict):
-    codec: str
-
-
 class Landed(TypedDict):
     clips: list[NonNegativeInt]
     codecs: list[str]
@@ -70,18 +66,18 @@ class Contact(TypedDict):
 _FORMS: Mapping[str, Any] = {
     "abandon": Done,
     "clean": Cleaned,
-    "clips": Packed,
+    "clips": Done,
     "contact": Contact,
     "digest": dict[str, Digest | None],
     "exec": Ended | TimedOut | NotStarted,
     "facts": Facts,
+    "gather": Digest,
     "hold": dict[str, Any],  # its owner reads it field by field
     "job": Ended | TimedOut | NotStarted | Lost,
     "job_state": Literal["running", "ended"] | None,
     "landed": Landed,
     "link": Done,
     "listing": dict[str, NonNegativeInt],
-    "pack": Digest,
     "plant": Done,
     "receive": Done,
     "remove": Done,

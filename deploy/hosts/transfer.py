@@ -1,4 +1,4 @@
-"""Files and clips to a host, results back: compressed, resumable, verified by sha256 on arrival, renamed into place."""
+"""Files and clips to a host, results back: compressed, resumable, verified on arrival, renamed into place."""
 
 from __future__ import annotations
 
@@ -64,6 +64,22 @@ def get(host: Host, there: PurePosixPath, local: Path) -> None:
             raise KitError(f"{host.name}: {there} arrived damaged; run the command again")
 
 
+def gather(host: Host, folder: PurePosixPath, names: Sequence[str], size: int) -> bytes:
+    """The bytes of a host's files, one behind the other, `size` in all.
+
+    Raises:
+        KitError: they are more or fewer, or not those that the host's own sha256 names.
+    """
+    found = io.BytesIO()
+    arrived = _Hashed(Limited(found, size, f"{host.name}: {folder}"))
+    sent = host.call("gather", {"folder": str(folder), "names": list(names)}, sink=arrived)
+    if arrived.sha256 != sent["sha256"]:
+        raise KitError(f"{host.name}: what is in {folder} arrived damaged; run the command again")
+    if sent["bytes"] != size:
+        raise KitError(f"{host.name}: {sent['bytes']} bytes are in {folder} instead of {size}; run it again")
+    return found.getvalue()
+
+
 def plant(host: Host, sources: Sequence[Path], folder: PurePosixPath) -> None:
     """Bring small files to a folder of a host whose name says their version."""
     contents = {path.name: path.read_bytes() for path in sources}
@@ -115,8 +131,8 @@ def read_row(source: Host, data: PurePosixPath, array: Array, row: int) -> np.nd
     """
     request = {**_wanted(array, row, 1), "path": str(data), "codecs": []}
     sent = io.BytesIO()
-    source.call("clips", request, sink=Limited(sent, 1 + array.row_bytes, f"{source.name}: row {row}"))
-    values = sent.getvalue()[1:]  # behind the tag that says it is not compressed
+    source.call("clips", request, sink=Limited(sent, array.row_bytes, f"{source.name}: row {row}"))
+    values = sent.getvalue()
     if len(values) != array.row_bytes:
         raise KitError(f"{source.name}: row {row} cannot be read from {data}; check `dataset.data`")
     return np.frombuffer(values, np.dtype(array.dtype).newbyteorder("<")).reshape(array.shape)

@@ -19,6 +19,7 @@ import zstandard
 from deploy import inventory
 from deploy.hosts.owner import Owner
 from deploy.hosts.remote.protocol import MAGIC
+from deploy.hosts.remote.shards import LENGTH
 from deploy.workspace import Workspace
 from stgcn import blocks, onnx_model
 from stgcn.dataset import CLIP_SHAPE
@@ -178,14 +179,14 @@ def owners() -> Sequence[bytes]:
 
 @lru_cache
 def streams() -> Sequence[bytes]:
-    raw = bytes(range(256)) * 1024
-    return [
-        b"r" + raw,
-        *(b"d" + zlib.compress(raw) + beyond for beyond in (b"", b"beyond")),
-        b"z" + zstandard.ZstdCompressor().compress(raw),
-        b"d" + zlib.compress(bytes(64 << 20)),
-        b"z" + zstandard.ZstdCompressor().compress(bytes(64 << 20)),
+    raw = bytes(range(256)) * 1024  # 4 clips of 64 KiB, as the target announces
+    packed = [
+        (b"d", zlib.compress(raw)),
+        (b"z", zstandard.ZstdCompressor().compress(raw)),
+        (b"d", zlib.compress(bytes(64 << 20))),
+        (b"z", zstandard.ZstdCompressor().compress(bytes(64 << 20))),
     ]
+    return [tag + LENGTH.pack(len(block)) + block + beyond for tag, block in packed for beyond in (b"", b"beyond")]
 
 
 @lru_cache
@@ -222,7 +223,6 @@ def replies() -> Sequence[bytes]:
         *(True, None, "running", {"/a": digest, "/b": None}, digest, {"status": 0}, {"refused": "x"}, {"a": 1}),
         *(
             {"clips": [1], "codecs": ["zstd"]},
-            {"codec": "raw"},
             {"removed": ["/a"], "left": []},
             {"home": "/h", "workspace": "/h/w", "main": "/h/m"},
         ),

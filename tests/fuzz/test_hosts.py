@@ -218,11 +218,10 @@ def test_no_operation_leaves_its_folder(name: str, kit: Path) -> None:
     for operation, request, body in (
         ("plant", {"folder": folder + "/new", "files": {name: 1}}, [b"1"]),
         ("link", {"folder": folder, "files": {name: str(kit / "one")}}, []),
-        ("pack", {"folder": folder, "names": [name], "path": str(kit / "packed")}, []),
+        ("gather", {"folder": folder, "names": [name]}, []),
     ):
         with pytest.raises(KitError, match="no name of a file in"):
             host.call(operation, request, body)
-    assert not (kit / "packed").exists()
     assert not Path("/tmp/beside").exists()
 
 
@@ -231,7 +230,7 @@ def test_a_pipe_in_place_of_a_result_is_refused(kit: Path) -> None:
     path = str(kit / "pipe")
     for operation, request in (
         ("send", {"path": path}),
-        ("pack", {"folder": str(kit), "names": ["pipe"], "path": path + ".packed"}),
+        ("gather", {"folder": str(kit), "names": ["pipe"]}),
         ("clips", {"path": path, "clip_bytes": 1, "first": 0, "count": 1, "codecs": []}),
     ):
         with pytest.raises(KitError, match="pipe is no regular file"):
@@ -242,7 +241,7 @@ def test_a_link_in_place_of_a_result_is_refused(kit: Path) -> None:
     (kit / "link").symlink_to("/etc/passwd")
     for operation, request in (
         ("send", {"path": str(kit / "link")}),
-        ("pack", {"folder": str(kit), "names": ["link"], "path": str(kit / "packed")}),
+        ("gather", {"folder": str(kit), "names": ["link"]}),
     ):
         with pytest.raises(KitError, match="link is a link and no regular file"):
             LocalHost("a", kit.parent).call(operation, request)

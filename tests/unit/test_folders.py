@@ -14,8 +14,9 @@ import yaml
 
 from deploy.errors import KitError
 from deploy.hosts.local import LocalHost
-from deploy.hosts.remote import folders, workspace
+from deploy.hosts.remote import compression, folders, workspace
 from deploy.hosts.remote.folders import KIT, MARKER, MARKER_TEXT
+from deploy.hosts.remote.shards import LENGTH
 from deploy.inventory import ROOT, load
 from tests.theirs import bytes_below, plant
 
@@ -198,14 +199,15 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     (kit / "set/0.part").mkdir(parents=True)
     (kit / "set/0.part/0.bin").symlink_to(victim / "0.bin")
     shard = {"first": 0, "count": 1, "clip_bytes": 3, "sha256": sha256, "landed": 0}
+    packed = compression.packer("deflate")(b"new")
+    stream = b"d" + LENGTH.pack(len(packed)) + packed
     before = bytes_below(victim)
     for operation, request, body in (
-        ("unpack", {"folder": str(kit / "clips/0"), **shard}, [b"rnew"]),
-        ("unpack", {"folder": str(kit / "set/0"), **shard}, [b"rnew"]),
+        ("unpack", {"folder": str(kit / "clips/0"), **shard}, [stream]),
+        ("unpack", {"folder": str(kit / "set/0"), **shard}, [stream]),
         ("receive", {"path": str(kit / "files/0.bin"), "bytes": 3, "sha256": sha256}, [b"new"]),
         ("plant", {"folder": str(kit / "files/new"), "files": {"a": 1}}, [b"1"]),
         ("link", {"folder": str(kit / "runs/new"), "files": {}}, []),
-        ("pack", {"folder": str(kit / "set"), "names": [], "path": str(kit / "files/0.bin")}, []),
         ("job", {"folder": str(kit / "jobs/new"), "argv": ["true"]}, []),
         ("remove", {"paths": [str(kit / "files/0.bin")]}, []),
         ("remove", {"paths": [str(victim / "0.bin")]}, []),

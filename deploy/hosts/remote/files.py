@@ -184,14 +184,22 @@ def listing(request: Request, _operator: Any) -> Dict[str, int]:
     return found
 
 
-def pack(request: Request, _operator: Any) -> Dict[str, Any]:
-    """Concatenate `folder`'s `names`, in that order, into `path`; the reply is its digest."""
-    top = request["folder"]
-    with folders.opened(top) as folder, folders.written_aside(request["path"]) as packed:
+def gather(request: Request, _operator: Any) -> Any:
+    """The bytes of `folder`'s `names`, in that order, as frames; the reply is their digest."""
+    top, sha, size, block = request["folder"], hashlib.sha256(), 0, bytearray()
+    with folders.opened(top) as folder:
         for name in request["names"]:
             with _made(folder, _member(top, name), os.path.join(top, name)) as stream:
-                shutil.copyfileobj(stream, packed)
-    return _digest(request["path"])
+                for part in iter(lambda: stream.read(BLOCK), b""):
+                    block += part
+                    if len(block) >= BLOCK:
+                        sha.update(block)
+                        size += len(block)
+                        yield bytes(block)
+                        block.clear()
+    sha.update(block)
+    yield bytes(block)
+    return {"bytes": size + len(block), "sha256": sha.hexdigest()}
 
 
 def remove(request: Request, _operator: Any) -> bool:
