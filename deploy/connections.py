@@ -113,8 +113,18 @@ class Connections:
         return self.gpu.host.kit / ARRAYS
 
     def array_file(self, array: Array) -> PurePosixPath:
-        """The .npy of an input's rows on the GPU host."""
-        return self.data if array.file is None else self.array_folder / array.file
+        """The .npy of an input's rows on the GPU host.
+
+        Raises:
+            KitError: the dataset is another than that which was indexed. Rows are checked on their way, and not
+                against the index again.
+        """
+        if array.file is not None:
+            return self.array_folder / array.file
+        indexed = self.workspace.manifest.steps.get("preprocess", {}).get("inputs", {}).get("data")
+        if self.input_sha256(self.data) != indexed:
+            raise KitError(f"{self.gpu.host.name}: {self.data} was changed since it was indexed; run `make gpu-stage`")
+        return self.data
 
     def read_row(self, array: Array, row: int) -> np.ndarray:
         """One row of an input. Raises KitError where the GPU host does not give it up."""

@@ -24,6 +24,7 @@ from deploy.pipeline.manifest import Manifest, Step, write_json
 from deploy.stages import accuracy, bench, convert, throughput
 from deploy.workspace import Workspace
 from stgcn.cards import KINETICS
+from stgcn.files import sha256_file
 from stgcn.index import write_index
 
 CLASSES, CLIP_SHAPE = KINETICS.classes, KINETICS.row_shape
@@ -189,7 +190,7 @@ done
 
         manifest = Manifest(self.workspace)
         outputs = [folder / "labels.npy", folder / "persons.json", folder / "dataset.json"]
-        manifest.run_step(Step("preprocess", "gpu", {}, outputs, preprocess))
+        manifest.run_step(Step("preprocess", "gpu", {"data": sha256_file(data)}, outputs, preprocess))
         inputs = {"checkpoint": {"name": "small", "sha256": "0" * 64}}
         manifest.run_step(Step("reference", "gpu", inputs, [folder / "reference.npy"], reference))
         self.write_onnx()
