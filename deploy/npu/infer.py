@@ -85,7 +85,7 @@ class Inference:
             seconds = time.monotonic() - start
             with prefix_errors(str(worker)):
                 self._check_ending(done)
-                outputs = self._collect(worker.npu.host, folder)
+                outputs = self._collect(worker.npu.host)
         return Inferred(outputs, str(worker), seconds)
 
     def command(self, worker: Worker) -> list[str]:
@@ -154,33 +154,23 @@ class Inference:
                 "run `fab npu-convert --fresh`"
             )
 
-    def _collect(self, host: Host, into: Path) -> Outputs:
+    def _collect(self, host: Host) -> Outputs:
         """The unit's outputs, each row from the result file that the tool names for its row."""
         top = Job(host, self.job).folder / "output"
         found: dict[str, int] = host.call("listing", {"folder": str(top)})
         place = next((p for p in results.summary_places(RESULTS) if p in found), None)
         summary = _summary(host, top / place) if place else None
         listing = {name[len(RESULTS) + 1 :]: size for name, size in found.items() if name.startswith(RESULTS + "/")}
-        return [self._output(host, i, listing, summary, into) for i in range(len(self.build.card.outputs))]
+        return [self._output(host, i, listing, summary) for i in range(len(self.build.card.outputs))]
 
-    def _output(self, host: Host, output: int, listing: Mapping[str, int], summary: Any, into: Path) -> np.ndarray:
+    def _output(self, host: Host, output: int, listing: Mapping[str, int], summary: Any) -> np.ndarray:
         """The unit's values (count, ...) of one output."""
-        folder, tensor = Job(host, self.job).folder, self.build.card.outputs[output]
+        there, tensor = Job(host, self.job).folder / "output" / RESULTS, self.build.card.outputs[output]
         if len(self.build.card.outputs) > 1:
             listing, summary = results.only_output(listing, summary, output)
         stems, fillers = self._stems()
-        there = str(folder / "output" / RESULTS)
-        names = results.match_results(listing, summary, stems, set(fillers), there, tensor.row_bytes)
-        packed = folder / "packed"
-        host.call("pack", {"folder": there, "names": names, "path": str(packed)})
-        local = into / f".{self.unit.first}.raw"
-        transfer.get(host, packed, local)
-        raw = local.read_bytes()
-        local.unlink()
-        if len(raw) != self.unit.count * tensor.row_bytes:
-            raise KitError(
-                f"{len(raw)} bytes came back of {self.unit.count} results of {tensor.row_bytes}; run it again"
-            )
+        names = results.match_results(listing, summary, stems, set(fillers), str(there), tensor.row_bytes)
+        raw = transfer.gather(host, there, names, self.unit.count * tensor.row_bytes)
         values = np.frombuffer(raw, tensor.dtype).reshape(self.unit.count, *tensor.shape)
         if self.finite and values.dtype.kind == "f":
             self._refuse_infinite(values)
