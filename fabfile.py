@@ -170,15 +170,16 @@ def locate_(_c, samples="2", dry=False, fresh=False):  # type: ignore[no-untyped
 @task(
     help={
         "run": "a kept run (id, its beginning, or latest) or a folder; the workspace itself by default",
+        "samples": "of how many samples the reference is computed again",
         **REPORTS,
     }
 )
 @_reporting("json", "junit")
-def audit(_c, run=""):  # type: ignore[no-untyped-def]
-    """Recompute the chain from dataset to page; name the first thing that does not hold."""
+def audit(_c, run="", samples="4"):  # type: ignore[no-untyped-def]
+    """Recompute what a verdict rests on, from dataset to page, its seal and signature; name what does not hold."""
     from deploy import audit as audits
 
-    return audits.print_audit(_workspace(), run)
+    return audits.print_audit(_workspace(), run, _whole_number("--samples", samples))
 
 
 @task(name="compare", help={"json": REPORTS["json"]})

@@ -156,6 +156,8 @@ class Inventory(_Section):
     timeout_s: Annotated[float, Field(gt=0, le=MAX_S)] = 7200  # of any one run of atc or ais_bench
     link_timeout_s: Annotated[float, Field(ge=1, le=MAX_S)] = 30  # without an answer: the link to a host counts as dead
     gate: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    sign: Text | None = None  # an SSH key that signs every run: a private one, or a public one that the agent has
+    allowed_signers: Text | None = None  # ssh-keygen's file of those who may (docs/evidence.md)
 
     @property
     def inputs(self) -> dict[str, str]:

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from deploy.errors import KitError
-from deploy.pipeline.model import Card, Tensor
+from deploy.npu.infer import Outputs
+from deploy.pipeline.index import Index
+from deploy.pipeline.model import Card, Model, Tensor, run_command
 from stgcn import npy
 from stgcn.files import atomic_write, read_record
 
@@ -113,3 +115,23 @@ def _rows_of_damaged(path: Path, tensor: Tensor) -> np.ndarray:
         data = b""
     whole = data[: len(data) // tensor.row_bytes * tensor.row_bytes]
     return np.frombuffer(whole, tensor.dtype).reshape(-1, *tensor.shape)
+
+
+def fold(model: Model, path: Path, index: Index, rows: Outputs, scratch: Path) -> Outputs:
+    """The samples' outputs from those of their rows, by the package's command; `path` is the index's file.
+
+    Raises:
+        KitError: the command's own sentence, or it made something else than an array per output.
+    """
+    before, after = ([scratch / f"{name}-{i}.npy" for i in range(len(rows))] for name in ("rows", "samples"))
+    for place, values in zip(before, rows, strict=True):
+        np.save(place, values)
+    options = ["--index", str(path), "--samples", str(index.samples), "--rows", ",".join(map(str, before))]
+    run_command(model, "fold", *options, "--outputs", ",".join(map(str, after)))
+    try:
+        folded = [npy.load(place) for place in after]
+    except (OSError, ValueError) as error:
+        raise KitError(f"{model.card.package}.fold left no arrays ({error}); correct the model's package") from None
+    if any(len(values) != index.samples for values in folded):
+        raise KitError(f"{model.card.package}.fold did not give {index.samples} samples; correct the model's package")
+    return folded

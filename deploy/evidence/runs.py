@@ -1,4 +1,4 @@
-"""Kept runs: every verdict's artefacts under `runs/<id>/`, for as long as nobody prunes them."""
+"""Kept runs: every verdict's artefacts under `runs/<id>/`, sealed, for as long as nobody prunes them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,16 @@ from rich.table import Table
 
 from deploy.console import console, mark, say
 from deploy.errors import KitError, reject_malformed
+from deploy.evidence import seal, signature
 from deploy.outcome import Outcome
 from deploy.pipeline import graph
-from deploy.pipeline.manifest import FORMAT, Manifest, digest_of, write_json
+from deploy.pipeline.manifest import FORMAT, OK, Manifest, digest_of, json_text
 from deploy.report.table import shown
 from stgcn import plain_json
-from stgcn.files import aside_of, sync_folder
+from stgcn.files import aside_of, atomic_write, sha256_file, sync_folder
 
 FOLDER = "runs"
-_ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{8}")
+_ID = re.compile(r"\d{8}T\d{6}-([0-9a-f]{8}|[0-9a-f]{32})")  # earlier versions had the shorter ones
 COPIED_BYTES = 1 << 20  # smaller files are copied, larger ones hard-linked: the kit only ever replaces those whole
 
 
@@ -48,39 +51,87 @@ class Run:
             raise KitError(f"{path}: no verdict can be read from it ({reason}); run `make score`") from None
 
     @property
+    def is_kept(self) -> bool:
+        """Whether it is sealed, and so no workspace."""
+        return (self.folder / seal.SEAL).is_file()
+
+    @property
     def id(self) -> str:
-        return run_id(self.manifest)
+        """When the verdict was reached, and half of the seal's sha256; of a verdict that is not kept, its name."""
+        if not self.is_kept:
+            kept = kept_as(self.manifest)
+            return kept.id if kept else verdict_name(self.manifest)
+        return f"{_when(self.manifest)}-{seal.digest(self.folder)[: seal.DIGITS]}"
 
 
-def run_id(manifest: Manifest) -> str:
-    """When the verdict was reached, and the head of a digest over its whole chain.
-
-    The score's entry names the sha256 of every entry that it rests on, so its own is a seal on all of them.
+def verdict_name(manifest: Manifest) -> str:
+    """When the verdict was reached, and half of a digest over its chain: the score's entry names the sha256 of each
+    entry that it rests on. The page, which is sealed with the rest, shows this; it cannot show the run's id.
 
     Raises:
         KitError: there is no verdict yet.
     """
+    when = _when(manifest)
+    return f"{when}-{digest_of(manifest.steps['score'])[: seal.DIGITS]}"
+
+
+def _when(manifest: Manifest) -> str:
     entry = manifest.steps.get("score")
-    if entry is None or entry["state"] != "OK":
+    if entry is None or entry["state"] != OK:
         raise KitError(f"{manifest.workspace}: there is no verdict yet; run `make score`")
-    when = entry["started"][:19].replace("-", "").replace(":", "")
-    return f"{when}-{digest_of(entry)[:8]}"
+    return str(entry["started"])[:19].replace("-", "").replace(":", "")
 
 
-def keep(manifest: Manifest) -> Run:
-    """Keep the workspace's verdict as a run; one that is kept already stays as it is."""
-    target = manifest.workspace / FOLDER / run_id(manifest)
-    if target.is_dir():
-        return Run(target)
-    names = [*graph.steps(manifest.steps["score"]["inputs"]["batch_sizes"]), *graph.VERDICT]
-    entries = {name: manifest.steps[name] for name in names if name in manifest.steps}
-    aside = aside_of(target)
-    for relative in sorted(_files(manifest.workspace, entries)):
-        _place(manifest.workspace / relative, aside / relative)
-    write_json(aside / "manifest.json", {"format": FORMAT, "steps": dict(sorted(entries.items()))})
-    aside.replace(target)
-    sync_folder(target.parent)
+def keep(manifest: Manifest, key: Path | None = None) -> Run:
+    """Keep the workspace's verdict as a run, sealed, and signed with `key`; what is kept already stays as it is.
+
+    Raises:
+        KitError: the key cannot sign; then nothing is kept.
+    """
+    record, workspace = _record(manifest), manifest.workspace
+    digests = {path: sha256_file(workspace / path) for path in _files(workspace, manifest_steps(manifest))}
+    sealed = seal.content({**digests, "manifest.json": sha256(record).hexdigest()})
+    target = workspace / FOLDER / f"{_when(manifest)}-{sha256(sealed).hexdigest()[: seal.DIGITS]}"
+    if not target.is_dir():
+        aside = aside_of(target)
+        for relative in digests:
+            _place(workspace / relative, aside / relative)
+        for name, content in (("manifest.json", record), (seal.SEAL, sealed)):
+            with atomic_write(aside / name) as stream:
+                stream.write(content)
+        if key:
+            signature.sign(aside, key)
+        aside.replace(target)
+        sync_folder(target.parent)
+    elif key and not (target / seal.SIGNATURE).exists():
+        signature.sign(target, key)
     return Run(target)
+
+
+def kept_as(manifest: Manifest) -> Run | None:
+    """The kept run whose entries are the workspace's now, None where there is none.
+
+    Raises:
+        KitError: there is no verdict yet.
+    """
+    _when(manifest)
+    wanted = sha256(_record(manifest)).hexdigest()
+    for run in reversed(all_runs(manifest.workspace)):
+        with suppress(KitError):
+            if seal.read(run.folder).get("manifest.json") == wanted:
+                return run
+    return None
+
+
+def manifest_steps(manifest: Manifest) -> dict[str, dict[str, Any]]:
+    """The entries of a workspace that a kept run has: those that the verdict rests on, and what follows from it."""
+    names = [*graph.steps(manifest.steps["score"]["inputs"]["batch_sizes"]), *graph.VERDICT]
+    return {name: manifest.steps[name] for name in sorted(names) if name in manifest.steps}
+
+
+def _record(manifest: Manifest) -> bytes:
+    """The manifest.json of the kept run."""
+    return json_text({"format": FORMAT, "steps": manifest_steps(manifest)})
 
 
 def _files(workspace: Path, entries: dict[str, Any]) -> Iterator[str]:

@@ -146,6 +146,22 @@ def parse_stdout(text: str, batch_size: int) -> Performance:
     )
 
 
+@dataclass(frozen=True)
+class Session:
+    """Which OM a run loaded and which device it opened, None where it does not say."""
+
+    om: str | None
+    device: int | None
+
+
+def parse_session(text: str) -> Session:
+    """What a run says before its work: `open device 0 success`, `load model X.om success`, lately `Load model`."""
+    stream = "\n".join(transcript.lines(text))
+    models = re.findall(r"\bload model (\S+) success", stream, re.IGNORECASE)
+    devices = re.findall(r"\bopen device ([0-9]{1,9}) success", stream)
+    return Session(models[0] if len(models) == 1 else None, int(devices[0]) if len(devices) == 1 else None)
+
+
 def files_per_batch(text: str) -> int | None:
     """The OM's true batch size, which an inference run prints after comparing OM and clip; None where it does not."""
     found = re.search(r"filesperbatch:([0-9]{1,9}) runcount:", text)

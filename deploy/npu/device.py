@@ -198,12 +198,25 @@ def read_era(section: Npu, runtime: Runtime, facts: Facts) -> str:
 
 @dataclass(frozen=True)
 class IdleCheck:
-    """What the host's npu-smi said of a device at one moment; `busy` says what keeps it so, None when it is idle."""
+    """What the host's npu-smi said of a device at one moment."""
 
     at: str  # UTC, ISO 8601
-    busy: str | None
     chip: smi.Chip
+    idle_memory_mb: int | None = None  # that it holds when it is idle, as far as was known
     in_container: bool = False  # told by a container's npu-smi, which sees its own processes alone
+
+    @property
+    def busy(self) -> str | None:
+        """What keeps it busy, None when it is idle."""
+        return smi.busy_reason(self.chip, self.idle_memory_mb)
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> IdleCheck:
+        """The check that `record` tells, by its readings. Raises TypeError for another form."""
+        read = dict(record["chip"])
+        if read["processes"] is not None:
+            read["processes"] = tuple(smi.Process(**process) for process in read["processes"])
+        return cls(record["at"], smi.Chip(**read), record["idle_memory_mb"], record["asked"] == "container")
 
     def record(self) -> dict[str, Any]:
         return {
@@ -217,7 +230,14 @@ class IdleCheck:
             "temperature_c": self.chip.temperature_c,
             "power_w": self.chip.power_w,
             "asked": "container" if self.in_container else "host",
+            "idle_memory_mb": self.idle_memory_mb,
+            "chip": _as_json(self.chip),
         }
+
+
+def _as_json(chip: smi.Chip) -> dict[str, Any]:
+    processes = None if chip.processes is None else [dataclasses.asdict(process) for process in chip.processes]
+    return {**dataclasses.asdict(chip), "processes": processes}
 
 
 @dataclass(frozen=True)
@@ -244,12 +264,12 @@ class IdleWatch:
 
     def check(self) -> IdleCheck:
         """The device as it is now."""
-        chip = self._smi.chip(self._device)
-        busy = smi.busy_reason(chip, self.known.memory_mb)
-        used = chip.model_memory_mb[0]
-        if busy is None and used is not None:
-            self.known = dataclasses.replace(self.known, memory_mb=min(used, self.known.memory_mb or used))
-        return IdleCheck(datetime.now(timezone.utc).isoformat(timespec="seconds"), busy, chip, self._smi.in_container)
+        chip, known = self._smi.chip(self._device), self.known.memory_mb
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        check, used = IdleCheck(now, chip, known, self._smi.in_container), chip.model_memory_mb[0]
+        if check.busy is None and used is not None:
+            self.known = dataclasses.replace(self.known, memory_mb=min(used, known or used))
+        return check
 
     def before(self) -> IdleCheck:
         """The check that found the device idle, else the one at the deadline."""

@@ -86,14 +86,14 @@ class Measurement:
         }
         figure["throughput"]["health"] = next(filter(None, (c.chip.ailment for c in (before, warm, after))), None)
         figure["throughput"]["idle"] = before.busy is None and after.busy is None
-        figure["throughput"]["noisy"] = _spread(runs) > self.settings.spread
+        figure["throughput"]["noisy"] = spread([run.throughput for run in runs]) > self.settings.spread
         return Measured(watch.known, figure, {**npu.facts.record, **npu.runtime.facts()})
 
     def _repeat(self, worker: Worker, folder: Path) -> list[ais_bench.Performance]:
         """Runs until their throughputs lie within the spread, or the cap is reached."""
         settings, job = self.settings, Job(worker.npu.host, self.job)
         runs: list[ais_bench.Performance] = []
-        while len(runs) < settings.max_repeats and (len(runs) < 2 or _spread(runs) > settings.spread):
+        while not is_complete([run.throughput for run in runs], settings.max_repeats, settings.spread):
             log, command = folder / log_name(len(runs) + 1), self.command(worker)
             with job.begun(self.fresh):
                 done = worker.runtime.run(command, log=log, timeout_s=self.timeout_s, job=job.name)
@@ -120,10 +120,14 @@ def _became_busy(watch: IdleWatch, busy: str) -> str:
     )
 
 
-def _spread(runs: Sequence[ais_bench.Performance]) -> float:
-    """(max - min) / median of the throughputs."""
-    rates = [run.throughput for run in runs]
+def spread(rates: Sequence[float]) -> float:
+    """(max - min) / median of throughputs."""
     return (max(rates) - min(rates)) / statistics.median(rates)
+
+
+def is_complete(rates: Sequence[float], max_repeats: int, bound: float) -> bool:
+    """Whether no further repeat is due: their throughputs lie within the bound, or the cap is reached."""
+    return len(rates) >= max_repeats or (len(rates) >= 2 and spread(rates) <= bound)
 
 
 def log_name(repeat: int) -> str:
@@ -152,7 +156,7 @@ def figures(
             "max": high / a_sample,
             "repeats": len(rates),
             "values": [rate / a_sample for rate in rates],
-            "spread": _spread(runs) if len(runs) > 1 else None,
+            "spread": spread(rates) if len(runs) > 1 else None,
         },
         "persons": persons if persons_a_clip else None,
         "latency_ms": {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from deploy.errors import KitError
@@ -19,6 +20,8 @@ from stgcn.files import sha256_file
 
 Entry = Mapping[str, Any]
 Settings = Callable[[Inventory, Build], Mapping[str, Any]]
+
+CLOCK_S = 5.0  # by which the clocks that one run goes by may differ
 
 _PARTS = ("key", "inputs", "outputs", "facts", "commands", "host", "by", "revision", "started", "seconds")
 
@@ -157,6 +160,32 @@ def inputs(entries: Mapping[str, Entry], step: str, inventory: Inventory, build:
     kind = kind_of(step)
     read = {read.name: made(entries, read) for read in reads_of(step, build.persons if build else inventory.persons)}
     return {**read, **kind.of_inventory(inventory), **(kind.of_build(inventory, build) if build else {})}
+
+
+def check_time(entries: Mapping[str, Entry], step: str) -> None:
+    """Whether `step` began after what it reads was there: since when a path holds its bytes is in the manifest.
+
+    Raises:
+        KitError: it did not.
+    """
+    began = datetime.fromisoformat(entries[step]["started"])
+    reads = [(r.step, r.output) for r in reads_of(step, entries[step]["inputs"].get("persons", "both")) if r.output]
+    reads += [(name, "") for name in entries[step]["inputs"].get("entries", ())]
+    for maker, output in reads:
+        made = [made for path, made in entries[maker]["outputs"].items() if path.endswith(output)]
+        end = max((_since(entries[maker], each) for each in made), default=began)
+        if began + timedelta(seconds=CLOCK_S) < end:
+            raise KitError(
+                f"{step}: began at {began.isoformat()}, before {maker} had made what it reads ({end.isoformat()}); "
+                f"run `{command_of(step)} --fresh`"
+            )
+
+
+def _since(entry: Entry, made: Mapping[str, Any]) -> datetime:
+    """Since when an output is there; of a record of an earlier version, when its step ended."""
+    if "made" in made:
+        return datetime.fromisoformat(made["made"])
+    return datetime.fromisoformat(entry["started"]) + timedelta(seconds=entry["seconds"])
 
 
 def folders(entries: Mapping[str, Entry]) -> dict[str, list[str]]:

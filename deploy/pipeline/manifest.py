@@ -60,10 +60,15 @@ def digest_of(entry: Mapping[str, Json]) -> str:
     return hashlib.sha256(canonical(dict(entry))).hexdigest()
 
 
+def json_text(value: Json) -> bytes:
+    """`value` as indented JSON, one value per line."""
+    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
 def write_json(path: Path, value: Json) -> None:
     """Write `value` as indented JSON, whole or not at all."""
     with atomic_write(path) as stream:
-        stream.write((json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+        stream.write(json_text(value))
 
 
 @dataclass(frozen=True)
@@ -221,9 +226,11 @@ class Manifest:
                 say(f"    {shlex.join(argv)}")
             return {"state": SKIPPED, "key": key, "outputs": {}, "facts": {}}
         started, clock = datetime.now(timezone.utc), time.monotonic()
+        earlier = (entry or {}).get("outputs") or (entry or {}).get("earlier", {})
         entry = {
             "state": FAILED,
             "key": key,
+            "earlier": earlier,  # a run that makes the same again is to know since when they are there
             "inputs": dict(step.inputs),
             "outputs": {},
             **_place(step),
@@ -238,7 +245,8 @@ class Manifest:
                 entry |= _place(ran)
             facts = dict(ran.facts if isinstance(ran, StepResult) else ran)
             outputs = {self._relative(path): describe(_made(path, was)) for path, was in before.items()}
-            entry |= {"state": OK, "facts": facts, "outputs": outputs}
+            del entry["earlier"]
+            entry |= {"state": OK, "facts": facts, "outputs": _dated(outputs, earlier)}
         except (InputError, OSError) as error:
             entry["error"] = str(error)
             raise
@@ -283,6 +291,14 @@ def _place(of: Step | StepResult) -> dict[str, Json]:
         "commands": [list(argv) for argv in of.commands],
         "host": of.host,
     }
+
+
+def _dated(outputs: Mapping[str, Json], earlier: Mapping[str, Json]) -> dict[str, Json]:
+    """Each output with the time since when its path has held these bytes: a step that made the same again does not make
+    those that read it before older than what they read."""
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    since = {(path, made["sha256"]): made.get("made") for path, made in earlier.items()}
+    return {path: {**made, "made": since.get((path, made["sha256"])) or now} for path, made in outputs.items()}
 
 
 def announce(name: str, state: str, detail: str) -> None:

@@ -57,7 +57,7 @@ def render(
 ) -> str:
     """The page of a verdict.
 
-    `entries` is the manifest's, `steps` those to show, `run` the id it is kept under, `drawings` those of the
+    `entries` is the manifest's, `steps` those to show, `run` the verdict's name, `drawings` those of the
     noted samples; a sample without one is listed, not drawn.
 
     Raises:
@@ -142,7 +142,7 @@ def _header(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "dataset": _argument(found("preprocess", "commands"), "--data_path") or "?",
         "devices": sorted(devices),
         "date": str(last)[:16].replace("T", " "),
-        "signer": None,
+        "signer": found("score", "inputs", "signer"),
         "revision": found("score", "revision") or next((e["revision"] for e in entries.values()), "?"),
         "next": "locate",
     }
@@ -219,6 +219,15 @@ def embedded_summary(page: str) -> Any:
     if not marker:
         raise ValueError("it holds no summary")
     return plain_json.loads(rest.partition("</script>")[0])
+
+
+def embedded_drawings(page: str) -> Drawings:
+    """The drawings that a page has; ValueError where it holds none."""
+    _, marker, rest = page.partition('<script type="application/json" id="drawings">')
+    if not marker:
+        raise ValueError("it holds no drawings")
+    found = plain_json.loads(rest.partition("</script>")[0])
+    return Drawings(found["skeleton"], {int(sample): drawing for sample, drawing in found["clips"].items()})
 
 
 def versions(entry: Mapping[str, Any]) -> dict[str, str]:

@@ -10,8 +10,7 @@ import numpy as np
 
 from deploy.connections import Connections
 from deploy.console import say
-from deploy.errors import KitError
-from deploy.evidence.logits import DIGESTS, DeviceLogits, output_names, write_logits
+from deploy.evidence.logits import DIGESTS, DeviceLogits, fold, output_names, write_logits
 from deploy.execution.rows import RowsThroughOm
 from deploy.execution.scheduler import workers
 from deploy.npu.infer import Outputs
@@ -20,8 +19,6 @@ from deploy.pipeline import graph
 from deploy.pipeline.build import Build
 from deploy.pipeline.index import Index
 from deploy.pipeline.manifest import Step
-from deploy.pipeline.model import Model, run_command
-from stgcn import npy
 
 
 def run(connections: Connections, build: Build, index: Index) -> None:
@@ -105,23 +102,3 @@ def _infer(connections: Connections, through: RowsThroughOm) -> dict[str, Any]:
     alone = f", as {index.row_count} single persons" if build.persons == "nonempty" else ""
     say(f"    {build.name}: {index.samples} samples{alone}, each once, over {where}{rate}", "dim")
     return {**facts, "eras": eras, "units": dict(done.ran), "aggregate": done.together}
-
-
-def fold(model: Model, path: Path, index: Index, rows: Outputs, scratch: Path) -> Outputs:
-    """The samples' outputs from those of their rows, by the package's command; `path` is the index's file.
-
-    Raises:
-        KitError: the command's own sentence, or it made something else than an array per output.
-    """
-    before, after = ([scratch / f"{name}-{i}.npy" for i in range(len(rows))] for name in ("rows", "samples"))
-    for place, values in zip(before, rows, strict=True):
-        np.save(place, values)
-    options = ["--index", str(path), "--samples", str(index.samples), "--rows", ",".join(map(str, before))]
-    run_command(model, "fold", *options, "--outputs", ",".join(map(str, after)))
-    try:
-        folded = [npy.load(place) for place in after]
-    except (OSError, ValueError) as error:
-        raise KitError(f"{model.card.package}.fold left no arrays ({error}); correct the model's package") from None
-    if any(len(values) != index.samples for values in folded):
-        raise KitError(f"{model.card.package}.fold did not give {index.samples} samples; correct the model's package")
-    return folded

@@ -13,12 +13,13 @@ from deploy.console import say
 from deploy.containers.images import LABEL, SOURCES_LABEL
 from deploy.containers.runtime import Native
 from deploy.errors import KitError
+from deploy.evidence.chain import reference_names
 from deploy.hosts import transfer
 from deploy.hosts.job import Job, job_name
 from deploy.hosts.local import LocalHost
 from deploy.pipeline.index import FILES
 from deploy.pipeline.manifest import Step
-from deploy.pipeline.model import BUNDLED, CARD, Card
+from deploy.pipeline.model import BUNDLED, CARD
 from stgcn import plain_json
 
 STAGE = "gpu-stage"
@@ -60,11 +61,6 @@ def run(connections: Connections) -> None:
     options = ["--ckpt", str(connections.checkpoint), "--data_path", str(connections.data), *arrays]
     options += ["--output", f"{FOLDER}/reference.npy"]
     _run_command(connections, "reference", {**inputs, "data": data}, "reference", options, reference_names(card))
-
-
-def reference_names(card: Card) -> list[str]:
-    """The files of the reference outputs, in gpu/."""
-    return ["reference.npy", *(f"reference.{output.name}.npy" for output in card.outputs[1:])]
 
 
 def export_variant(connections: Connections, variant: str, persons: str) -> tuple[Path, str, Path]:

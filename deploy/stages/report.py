@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
-
-import numpy as np
 
 from deploy.console import say
 from deploy.errors import KitError, reject_malformed
 from deploy.evidence.elsewhere import require_run
-from deploy.evidence.runs import all_runs, run_id
+from deploy.evidence.recompute import ReadRow
+from deploy.evidence.runs import all_runs, verdict_name
 from deploy.inventory import ROOT, chosen
 from deploy.options import Options
 from deploy.pipeline import graph
-from deploy.pipeline.index import Array
+from deploy.pipeline.index import Index
 from deploy.pipeline.manifest import Manifest, Step, digest_of
+from deploy.pipeline.model import Model
 from deploy.pipeline.sources import sources_sha256
 from deploy.report import page
 from deploy.report.drawings import Drawings, draw
@@ -24,7 +24,6 @@ from deploy.workspace import Workspace
 from stgcn import plain_json
 from stgcn.files import atomic_write
 
-ReadRow = Callable[[Array, int], np.ndarray]
 PAGE = "report.html"
 SOURCES = [ROOT / "deploy/report"]
 
@@ -43,28 +42,27 @@ def run(workspace: Workspace, options: Options, read_row: ReadRow) -> None:
 
 def make(workspace: Workspace, options: Options, read_row: ReadRow) -> None:
     manifest = workspace.manifest
-    run = run_id(manifest)  # refuses when there is no verdict
+    verdict = verdict_name(manifest)  # refuses when there is no verdict
     summary_path = manifest.output("score", workspace.artefact("report/summary.json"), "make score")
     entries = manifest.steps
     inputs = {
         "verdict": digest_of(entries["score"]),
         **graph.inputs(entries, "report", workspace.inventory),
-        "sources": sources_sha256(*SOURCES),
+        "sources": sources(),
     }
     path = workspace.artefact("report") / PAGE
     with reject_malformed(summary_path):
         summary = plain_json.load(summary_path)
         noted = sorted({noted["sample"] for noted in summary["noted"]})
-    previous = _previous(workspace, run)
+    previous = _previous(workspace, verdict)
     if previous:
-        inputs["previous"] = previous.run
+        inputs["previous"] = {"run": previous.run, "throughput": {str(k): v for k, v in previous.throughput.items()}}
     undrawn = entries.get("report", {}).get("facts", {}).get("drawn") != noted  # its host may give them up now
 
     def action() -> dict[str, Any]:
         with reject_malformed(summary_path):
-            drawings = _drawings(workspace, noted, read_row)
-            names = [n for n in [*graph.steps(entries["score"]["inputs"]["batch_sizes"]), "score"] if n in entries]
-            text = page.render(summary, entries, names, run, drawings, previous)
+            drawings = draw_samples(workspace.model, workspace.index(), noted, read_row)
+            text = render(manifest, summary, drawings, previous)
         with atomic_write(path) as stream:
             stream.write(text.encode())
         return {"drawn": sorted(drawings.samples or {})}
@@ -73,22 +71,45 @@ def make(workspace: Workspace, options: Options, read_row: ReadRow) -> None:
     workspace.run_step(step, options, fresh=undrawn)
 
 
+def sources() -> str:
+    """The sha256 of what makes the page."""
+    return sources_sha256(*SOURCES)
+
+
+def render(manifest: Manifest, summary: Mapping[str, Any], drawings: Drawings, previous: page.Previous | None) -> str:
+    """The page of a manifest's verdict."""
+    entries = manifest.steps
+    names = [n for n in [*graph.steps(entries["score"]["inputs"]["batch_sizes"]), "score"] if n in entries]
+    return page.render(summary, entries, names, verdict_name(manifest), drawings, previous)
+
+
 def command(task: str) -> list[str]:
     """The kit's own command line, in the kit's folder."""
     return ["env", f"INVENTORY={chosen()}", "make", task]
 
 
-def _previous(workspace: Workspace, run: str) -> page.Previous | None:
-    """The newest kept run before `run` whose figures are of the same kind of device."""
+def previous_of(inputs: Mapping[str, Any]) -> page.Previous | None:
+    """The earlier run that the page of an entry with these inputs compares with."""
+    told = inputs.get("previous")
+    return page.Previous(told["run"], {int(k): float(v) for k, v in told["throughput"].items()}) if told else None
+
+
+def medians(summary: Mapping[str, Any]) -> dict[int, float]:
+    """The throughput by batch size, of those that were measured."""
+    measured = [batch for batch in summary["batches"] if batch["throughput"]]
+    return {batch["batch_size"]: float(batch["throughput"]["median"]) for batch in measured}
+
+
+def _previous(workspace: Workspace, verdict: str) -> page.Previous | None:
+    """The newest kept run before `verdict` whose figures are of the same kind of device."""
     with reject_malformed(workspace.manifest.path):
         kind = workspace.manifest.steps["score"]["facts"]["simulated"]
-    for kept in reversed([kept for kept in all_runs(workspace.folder) if kept.folder.name < run]):
+    for kept in reversed([kept for kept in all_runs(workspace.folder) if kept.folder.name < verdict]):
         with suppress(KitError, KeyError, TypeError, ValueError):
-            measured = [batch for batch in kept.summary["batches"] if batch["throughput"]]
+            measured = medians(kept.summary)
             measured_anew = _measurements(kept.manifest) != _measurements(workspace.manifest)
             if measured and measured_anew and kept.summary["device"]["simulated"] == kind:
-                medians = {batch["batch_size"]: float(batch["throughput"]["median"]) for batch in measured}
-                return page.Previous(kept.folder.name, medians)
+                return page.Previous(kept.folder.name, measured)
     return None
 
 
@@ -97,11 +118,10 @@ def _measurements(manifest: Manifest) -> dict[str, str]:
     return {name: entry["started"] for name, entry in manifest.steps.items() if name.startswith("throughput/")}
 
 
-def _drawings(workspace: Workspace, samples: Sequence[int], read_row: ReadRow) -> Drawings:
+def draw_samples(model: Model, index: Index, samples: Sequence[int], read_row: ReadRow) -> Drawings:
     """The first row of each of `samples`, drawn; one that its host does not give up is left out, and told of."""
-    if not samples or "draw" not in workspace.model.card.capabilities:
+    if not samples or "draw" not in model.card.capabilities:
         return Drawings()
-    index = workspace.index()
     found = {}
     for sample in samples:
         row = sample if index.rows is None else index.rows[sample][0]
@@ -109,4 +129,4 @@ def _drawings(workspace: Workspace, samples: Sequence[int], read_row: ReadRow) -
             found[sample] = read_row(index.inputs[0], row)
         except KitError as error:
             say(f"  {error}; it is not drawn", "yellow")
-    return draw(workspace.model, found)
+    return draw(model, found)

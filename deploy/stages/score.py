@@ -4,28 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from deploy.console import console, say
 from deploy.errors import GateFailed, KitError, reject_malformed
-from deploy.evidence import runs
+from deploy.evidence import chain, recompute, runs, signature
+from deploy.evidence.chain import dataset_index, exported_card, reference_names
 from deploy.evidence.logits import DIGESTS, output_names, read_logits
+from deploy.evidence.recompute import ReadRow
 from deploy.evidence.scores import scores
-from deploy.inventory import ROOT
+from deploy.inventory import ROOT, local_path
 from deploy.options import Options
 from deploy.outcome import Check, Outcome
 from deploy.pipeline import graph, reproduce
-from deploy.pipeline.index import FILES, Index, read_index
+from deploy.pipeline.index import FILES, Array, Index, read_index
 from deploy.pipeline.manifest import Manifest, Step, digest_of, write_json
-from deploy.pipeline.model import CARD, Card, Model, published, read_card
+from deploy.pipeline.model import CARD, Card, Model, published
 from deploy.pipeline.sources import sources_sha256
 from deploy.report.summary import Evidence, summary
 from deploy.report.table import shown, table, to_csv, worst_error
 from deploy.stages import report
-from deploy.stages.gpu import reference_names
-from deploy.stages.report import ReadRow
 from deploy.workspace import Workspace
 from stgcn import npy, plain_json
 from stgcn.files import atomic_write
@@ -47,18 +48,22 @@ def run(workspace: Workspace, options: Options, read_row: ReadRow) -> Outcome:
     with reject_malformed(manifest.path):
         refuse_other_sources(workspace)
         for name in resting_on:
-            graph.check(manifest.steps, name)
+            chain.check_step(manifest, name, workspace.model)
+    key = local_path(workspace.inventory.sign) if workspace.inventory.sign else None
     inputs = {
         "entries": {name: digest_of(manifest.steps[name]) for name in resting_on},
         "batch_sizes": sizes,
         **graph.inputs(manifest.steps, "score", workspace.inventory),
         "reference": published(workspace.inventory, workspace.model.card),
-        "sources": sources_sha256(*SOURCES),
+        "sources": sources(),
+        **({"signer": signature.fingerprint(key)} if key else {}),
     }
-    with reject_malformed(manifest.workspace):
-        found = evidence(
-            manifest, workspace.model, inputs
-        )  # even when the verdict is cached: what it rests on is checked every time
+    with reject_malformed(
+        manifest.workspace
+    ):  # even when the verdict is cached: what it rests on is checked every time
+        if not options.dry:
+            _recompute(workspace, read_row, digest_of(inputs))
+        found = evidence(manifest, workspace.model, inputs)
     folder = workspace.artefact("report")
     outputs = [folder / "summary.json", folder / "summary.csv"]
 
@@ -75,7 +80,7 @@ def run(workspace: Workspace, options: Options, read_row: ReadRow) -> Outcome:
         return Outcome()
     report.make(workspace, options, read_row)
     reproduce.write(manifest)
-    kept = runs.keep(manifest)
+    kept = runs.keep(manifest, key)
     with reject_malformed(outputs[0]):
         verdict = plain_json.load(outputs[0])
         told, outcome = table(verdict), _outcome(verdict, kept)
@@ -83,7 +88,7 @@ def run(workspace: Workspace, options: Options, read_row: ReadRow) -> Outcome:
     console.print(told)
     say(f"summary: {outputs[0]}")
     say(f"page:    {folder / report.PAGE}")
-    say(f"run:     {kept.folder}")
+    say(f"run:     {kept.folder}" + (f", signed with {inputs['signer']}" if key else ""))
     if missed:
         raise GateFailed(
             f"batch size {', '.join(missed)}: accuracy is more than {100 * workspace.inventory.gate:g}% (relative) off;"
@@ -91,6 +96,43 @@ def run(workspace: Workspace, options: Options, read_row: ReadRow) -> Outcome:
             outcome,
         )
     return outcome
+
+
+def _recompute(workspace: Workspace, read_row: ReadRow, seed: str) -> None:
+    """What `fab audit` computes again: index and labels, where the dataset lies here, and some samples' reference."""
+    manifest, model, files = workspace.manifest, workspace.model, workspace.local_files()
+    with TemporaryDirectory() as scratch:
+        if files:
+            try:
+                dataset = recompute.Dataset(model, files["data"], files["labels"], Path(scratch))
+            except KitError as error:
+                say(f"  not recomputed: the index, for the model's `index` does not run here ({error})", "yellow")
+            else:
+                recompute.check_index(manifest, dataset)
+        samples = recompute.choose(seed, recompute.SAMPLES, dataset_index(manifest).samples)
+        try:
+            recompute.check_reference(manifest, model, _or_not_here(read_row), samples, Path(scratch))
+        except _NotHereError as error:
+            say(f"  not recomputed: the reference ({error})", "yellow")
+
+
+class _NotHereError(KitError):
+    """A row that its host does not give up: a verdict can do without."""
+
+
+def _or_not_here(read_row: ReadRow) -> ReadRow:
+    def read(array: Array, row: int) -> np.ndarray:
+        try:
+            return read_row(array, row)
+        except KitError as error:
+            raise _NotHereError(str(error)) from None
+
+    return read
+
+
+def sources() -> str:
+    """The sha256 of what makes a verdict of its evidence."""
+    return sources_sha256(*SOURCES)
 
 
 def _outcome(summary: Mapping[str, Any], kept: runs.Run) -> Outcome:
@@ -187,14 +229,6 @@ def _refuse_other_forms(index: Index, card: Card, labels: np.ndarray, reference:
         if bad.size:
             sample = f"sample {bad[0]} ({index.names[bad[0]]})"
             raise KitError(f"{name}: {sample} has NaN or infinite logits; check the checkpoint")
-
-
-def exported_card(manifest: Manifest) -> Card:
-    return read_card(manifest.output("export", manifest.workspace / "gpu" / CARD, "make gpu-stage"))
-
-
-def dataset_index(manifest: Manifest) -> Index:
-    return read_index(manifest.output("preprocess", manifest.workspace / "gpu/dataset.json", "make gpu-stage"))
 
 
 def persons(manifest: Manifest, batch_sizes: Sequence[int]) -> dict[str, Any] | None:

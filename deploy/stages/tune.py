@@ -15,6 +15,7 @@ from rich.text import Text
 from deploy.connections import Connections
 from deploy.console import console, say
 from deploy.errors import KitError
+from deploy.evidence.chain import reference_names
 from deploy.evidence.logits import output_names
 from deploy.evidence.scores import Score, scores
 from deploy.pipeline.build import Build
@@ -210,7 +211,7 @@ def _measure(connections: Connections, outcome: Outcome, build: Build) -> Outcom
 def _scores(connections: Connections, build: Build, samples: int) -> list[Score]:
     """The scores of the fp32 reference and of the device on the same samples."""
     workspace = connections.workspace
-    manifest, names = workspace.manifest, gpu.reference_names(build.card)
+    manifest, names = workspace.manifest, reference_names(build.card)
     labels = manifest.output("preprocess", workspace.artefact("gpu/labels.npy"), "make gpu-stage")
     reference = [manifest.output("reference", workspace.artefact(f"gpu/{name}"), "make gpu-stage") for name in names]
     device = [build.folder / name for name in output_names(build.card)]

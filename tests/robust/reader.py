@@ -12,7 +12,7 @@ from pathlib import Path
 from deploy.pipeline.manifest import FAILED, canonical
 
 _TEXT = (".json", ".html", ".sh", ".csv", ".yaml")
-_RUN = r"\d{8}T\d{6}-[0-9a-f]{8}"
+_RUN = r"\d{8}T\d{6}-[0-9a-f]{32}"
 # What differs from one run to the next: when it ran, how long it took, and the digests of what says so.
 _PASSING = re.compile(
     rf"{_RUN}|\d{{4}}-\d\d-\d\d[T ][\d:.]+(?:\+00:00)?|\b[0-9a-f]{{8,64}}\b|\d+\.?\d* (?:s|min|h)\b"

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploy.audit import differences, print_audit
+from deploy.audit import print_audit
 from deploy.errors import KitError
-from deploy.evidence.runs import find, run_id
+from deploy.evidence.differences import differences
+from deploy.evidence.runs import find
 from deploy.pipeline.manifest import key_of
 from deploy.workspace import Workspace
 
@@ -132,7 +133,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "the verdict": (edit_summary("verdict", "passed", value=False), r"summary\.json: verdict\.passed is false"),
     "a hit more": (edit_summary("batches", 0, "top1_hits", value=11), r"summary\.json: batches\[0\]\.top1_hits is 11"),
-    "a key more in the summary": (edit_summary("note", value="fine"), r"summary\.json: not the file that score made"),
+    "a key more in the summary": (edit_summary("note", value="fine"), r'summary\.json: note is "fine"'),
     "the OM replaced": (
         lambda w: (w / "npu/bs1/st_gcn_bs1.om").write_bytes(b"another"),
         r"st_gcn_bs1\.om: not the file that convert/bs1 made",
@@ -202,7 +203,7 @@ DAMAGE |= {
 
 def test_a_whole_run_holds(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     print_audit(workspace, "")
-    assert f"{run_id(workspace.manifest)} holds: 13 samples" in capsys.readouterr().out
+    assert f"{find(workspace.folder, 'latest').id} holds: 13 samples" in capsys.readouterr().out
 
 
 def test_a_kept_run_holds_when_the_workspace_has_moved_on(workspace: Workspace) -> None:
@@ -257,7 +258,7 @@ def test_a_verdict_short_of_the_inventory_is_partial(workspace: Workspace) -> No
 def test_a_run_folder_renamed_is_found(workspace: Workspace) -> None:
     run = find(workspace.folder, "latest")
     run.folder.rename(run.folder.with_name("20200101T000000-00000000"))
-    with pytest.raises(KitError, match="its name seals another verdict"):
+    with pytest.raises(KitError, match="its name is not the id"):
         print_audit(workspace, "2020")
 
 

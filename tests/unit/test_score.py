@@ -74,7 +74,7 @@ REFUSED: dict[str, tuple[Callable[[Workspace], object], str]] = {
     ),
     "another kind of device": (
         lambda c: change_entry(c, "accuracy/bs4", lambda entry: entry["inputs"].update(cann="8.0")),
-        r"ran on different devices or tools \(cann 8\.0 and 6\.0\.RC1-simulated\)",
+        r"accuracy/bs4: its cann is 8\.0",
     ),
     "the checkpoint changed": (other_file("st_gcn.made-up.pth"), r"made-up\.pth: sha256 .* but export read"),
     "the labels changed": (other_file("val_label.pkl"), r"val_label\.pkl: sha256 .* but preprocess read"),
