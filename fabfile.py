@@ -86,6 +86,51 @@ def _reporting(*options: str) -> Callable[[Callable[..., Outcome | None]], Calla
     return decorate
 
 
+@task(
+    iterable=["env_script"],
+    help={
+        "host": "the NPU host: an address, a name of ~/.ssh/config, or `local` for this machine; else it is asked for",
+        "user": "the login there",
+        "port": "of its sshd",
+        "key": "the SSH key's file, else the agent's or those of ~/.ssh",
+        "jump": "USER@HOST: reach it through this host",
+        "name": "what the inventory calls it",
+        "runtime": "native: run CANN's tools that are on the host; docker: those in an image",
+        "devices": "logical devices as 0 or 0,1, or all",
+        "env-script": "CANN's set_env.sh there, where it is not below /usr/local/Ascend; may be given again",
+        "python": "the Python there that has ais_bench",
+        "data": "val_data.npy, or another form of data (docs/data.md)",
+        "labels": "val_label.pkl, or another form",
+        "checkpoint": "the checkpoint",
+        "force": "overwrite an inventory that was edited",
+    },
+)
+@_reporting()
+def init(  # type: ignore[no-untyped-def]
+    _c,
+    host="",
+    user="",
+    port="",
+    key="",
+    jump="",
+    name="",
+    runtime="",
+    devices="",
+    env_script=None,
+    python="",
+    data="",
+    labels="",
+    checkpoint="",
+    force=False,
+):
+    """Look at an NPU host and write a commented inventory that fits it (to INVENTORY, by default inventory.yaml)."""
+    from deploy import init as inventories
+
+    number = _whole_number("--port", port) if port else None
+    given = (host, user, number, key, jump, name, runtime, devices, tuple(env_script or ()), python)
+    inventories.run(inventories.Answers(*given, data, labels, checkpoint), force, inventories.asker())
+
+
 @task(help={**HELP, **REPORTS})
 @_reporting("json", "junit")
 def run(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]

@@ -179,6 +179,11 @@ class Facts:
         )
 
 
+def read_cann(section: Npu, runtime: Runtime) -> str:
+    """CANN's version in an environment, or UNKNOWN with a warning. Raises KitError where its Python does not run."""
+    return _version(section, "CANN", _probe(section, runtime)["cann"], versions.parse_cann)
+
+
 def read_era(section: Npu, runtime: Runtime, facts: Facts) -> str:
     """Which generation of ais_bench a host has, told by its `--help`.
 
