@@ -8,7 +8,7 @@ NAMES = ("data", "files", ".kit", "runs", "jobs", "clips")
 
 
 def plant(folder: Path) -> dict[str, bytes | str]:
-    """Put them into a folder; what `bytes_below` then says of it."""
+    """Put them into a folder; what `bytes_below` then says of them."""
     for name in NAMES:
         for inner in (name, f"{name}/{'0' * 16}", f"{name}/{'0' * 16}/0", f"{name}/jobs/thesis"):
             (folder / inner).mkdir(parents=True, exist_ok=True)
@@ -19,7 +19,8 @@ def plant(folder: Path) -> dict[str, bytes | str]:
         (folder / name / "jobs/thesis/log").write_text("notes")
         (folder / name / ".draft.tmp").write_text("notes")
     (folder / "elsewhere").symlink_to(folder.parent)
-    return bytes_below(folder)
+    found = bytes_below(folder)
+    return {name: found[name] for name in found if name.partition("/")[0] in (*NAMES, "elsewhere")}
 
 
 def bytes_below(folder: Path) -> dict[str, bytes | str]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.robust.interrupted import Story, make_sample
 
 
 @pytest.fixture(scope="session")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     folder = tmp_path_factory.mktemp("story")
     make_sample(folder / "sample")
-    story = Story(folder / "story", folder / "sample")
-    story.tell(again=False)
-    return story
+    with Story(folder / "story", folder / "sample") as story:
+        story.tell(again=False)
+        yield story

@@ -22,7 +22,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { NONE, KILL_ALL, KILL_ONE, FULL, DENIED };
+enum { NONE, KILL_ALL, KILL_ONE, FULL, DENIED, ELSEWHERE /* and higher: faults.py kills something else meanwhile */ };
 enum { ALLOCATES = 1, NAMES = 2 }; /* what a full disk refuses, what missing permissions refuse */
 
 struct plan {
@@ -88,6 +88,12 @@ static int point(const char *operation, int refused, int at, const char *name) {
         if (number != plan->at) return 0;
         plan->fired = number;
         return 1;
+    }
+    if (plan->mode >= ELSEWHERE) {
+        if (number != plan->at) return 0;
+        plan->fired = number;
+        while (plan->mode != NONE) usleep(1000);
+        return errno = saved, 0;
     }
     if (plan->mode == NONE || number < plan->at) return 0;
     if (plan->mode == FULL ? !(refused & ALLOCATES) : !(refused & NAMES)) return 0;

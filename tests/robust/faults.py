@@ -16,6 +16,7 @@ from tests.robust import processes
 
 SOURCE = Path(__file__).with_name("faults.c")
 PLAN = struct.Struct("4l")  # mode, at, count, fired
+MODE = struct.Struct("l")
 TIMEOUT_S = 300.0
 
 
@@ -27,6 +28,12 @@ class Fault(enum.IntEnum):
     KILL_ONE = 2  # the process that came to the point is killed, the others go on
     FULL = 3  # from the point on the disk is full
     DENIED = 4  # from the point on nothing may be made, renamed or removed
+    # While the process that came to the point waits there:
+    KILL_SSHD = 5  # the host's sshd is killed, with every connection, and starts again
+    KILL_HOLD = 6  # the process is killed that holds the host's workspace
+
+
+LEAVING = {Fault.KILL_ONE, Fault.KILL_SSHD, Fault.KILL_HOLD}  # after which jobs may go on
 
 
 @dataclass(frozen=True)
@@ -50,15 +57,22 @@ class Ran:
 
 
 class Faults:
-    """`folder` takes the compiled faults.c and the plan; every point is a change below `root`."""
+    """`folder` takes the compiled faults.c and the plan; every point is a change below `root`. `elsewhere` has what is
+    done at a point by this process."""
 
     def __init__(self, folder: Path, root: Path) -> None:
+        self.elsewhere: dict[Fault, Callable[[], None]] = {}
         self._library, self._plan, self._root = folder / "faults.so", folder / "plan", root
         self._trace, self._output = folder / "plan.trace", folder / "output"
         folder.mkdir(parents=True, exist_ok=True)
         install("gcc", "libc6-dev", program="gcc")
         command = ["gcc", "-std=gnu11", "-shared", "-fPIC", "-O2", "-o", str(self._library), str(SOURCE), "-ldl"]
         subprocess.run(command, check=True)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs to come to points."""
+        return {"LD_PRELOAD": str(self._library), "FAULTS": str(self._plan), "FAULTS_ROOT": str(self._root)}
 
     def run(
         self,
@@ -70,24 +84,28 @@ class Faults:
     ) -> Ran:
         """Run a program to its end with `fault` at point `at` (from 1); `meanwhile` is called again and again.
 
-        Afterwards nothing that it started runs any more, unless the fault was KILL_ONE: then jobs may go on.
+        Afterwards nothing that it started runs any more, unless the fault is one of LEAVING: then jobs may go on.
         """
         self._plan.write_bytes(PLAN.pack(fault, at, 0, 0))
         self._trace.write_bytes(b"")
-        faulty = {"LD_PRELOAD": str(self._library), "FAULTS": str(self._plan), "FAULTS_ROOT": str(self._root)}
         with (
             self._plan.open("r+b") as file,
             mmap.mmap(file.fileno(), PLAN.size) as plan,
             self._output.open("wb") as out,
         ):
-            process = subprocess.Popen(list(argv), env={**environment, **faulty}, stdout=out, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                list(argv), env={**environment, **self.environment}, stdout=out, stderr=subprocess.STDOUT
+            )
             deadline = time.monotonic() + TIMEOUT_S
             while process.poll() is None:
                 if (fault is Fault.KILL_ALL and PLAN.unpack(plan[:])[3]) or time.monotonic() > deadline:
                     self.kill_all()
+                if fault in self.elsewhere and PLAN.unpack(plan[:])[0] and PLAN.unpack(plan[:])[3]:
+                    self.elsewhere[fault]()
+                    plan[: MODE.size] = MODE.pack(Fault.NONE)  # so that the process goes on
                 meanwhile()
                 time.sleep(processes.POLL_S)
-            if fault is not Fault.KILL_ONE:
+            if fault not in LEAVING:
                 self.kill_all()
             fired = PLAN.unpack(plan[:])[3]
             plan[:] = PLAN.pack(Fault.NONE, 0, 0, 0)

@@ -14,11 +14,13 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -26,17 +28,21 @@ from typing import Any
 
 import yaml
 
+from deploy.errors import GateFailed
 from deploy.inventory import ROOT
+from tests.pipeline.browser import install
 from tests.pipeline.conftest import FAB, Job
-from tests.robust.faults import Fault, Faults, Point, Ran
+from tests.robust.faults import LEAVING, Fault, Faults, Point, Ran
 from tests.robust.reader import Reader, states
+from tests.sshd import Sshd
 
 STAGES = ("gpu-stage", "npu-convert", "npu-bench", "score", "report")
 SAMPLES = 3
 QUIET_S = 20.0  # for what a cut left behind to end by itself
-FAILING = {"score"}  # for the shortened inference knows no class
+STATUS = {"score": GateFailed.status}  # for the shortened inference knows no class
 KILLS = (Fault.KILL_ALL, Fault.KILL_ONE)
-FAULTS = (*KILLS, Fault.FULL, Fault.DENIED)
+ON_THE_HOST = (Fault.KILL_SSHD, Fault.KILL_HOLD)  # of stages whose work is there
+FAULTS = (*KILLS, Fault.FULL, Fault.DENIED, *ON_THE_HOST)
 
 
 @dataclass(frozen=True)
@@ -67,19 +73,34 @@ class Outcome:
 class Story:
     """The whole job, stage by stage, each with the state before it kept: so that any stage can be cut at will.
 
-    The NPU is simulated and its inference shortened, so that a run takes seconds; so the verdict is FAILED.
+    The NPU host is reached over SSH. It is simulated and its inference shortened, so that a run takes seconds; so the
+    verdict is FAILED.
     """
 
     def __init__(self, folder: Path, sample: Path) -> None:
         self.folder, self._kept = folder / "job", folder / "kept"
         self.folder.mkdir(parents=True)
         job = Job(self.folder, sample, batch_sizes=[2], benchmark={"loop": 1, "max_repeats": 1, "idle_timeout_s": 4})
-        job.npu["tools"]["env"] = {"NPU_SIM_SHORTCUT": "1", "NPU_SIM_THREADS": "1"}
+        scripts = [str(ROOT / script) for script in job.npu["tools"]["env_scripts"]]  # over SSH paths are its home's
+        job.npu["tools"] |= {"env_scripts": scripts, "env": {"NPU_SIM_SHORTCUT": "1", "NPU_SIM_THREADS": "1"}}
+        self.faults = Faults(folder / "faults", self.folder)
+        install("openssh-server", program="/usr/sbin/sshd")
+        self.sshd = Sshd(folder / "sshd", self.faults.environment)
+        job.npu |= self.sshd.section
+        job.inventory["known_hosts"] = str(self.sshd.known_hosts)
+        self._lock = Path(job.npu["workspace"]) / ".stgcn-kit/lock"
+        self.faults.elsewhere = {Fault.KILL_SSHD: self.sshd.restart, Fault.KILL_HOLD: self._kill_hold}
         self._inventory = job.folder.parent / "inventory.yaml"
         self._inventory.write_text(yaml.safe_dump(job.inventory))
-        self.faults = Faults(folder / "faults", self.folder)
         self.points: dict[tuple[str, bool], Sequence[Point]] = {}
         self.ends: dict[str, dict[str, set[str]]] = {}
+
+    def __enter__(self) -> Story:
+        self.sshd.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sshd.kill()
 
     def tell(self, again: bool = True) -> None:
         """Run every stage undisturbed, and `again` over its own artefacts: the points, the ends, the states between."""
@@ -96,7 +117,7 @@ class Story:
 
     def _tell(self, stage: str, again: bool) -> None:
         ran = self._run(stage, again)
-        assert ran.status == (stage in FAILING), ran.output
+        assert ran.status == STATUS.get(stage, 0), ran.output
         self.points[stage, again] = ran.points
 
     def cut(self, cut: Cut) -> Outcome:
@@ -110,11 +131,11 @@ class Story:
             reader.look()
             wrong += _complaints(ran)
             hits += [(fault, ran.fired)] if ran.fired else []
-            if fault is Fault.KILL_ONE and at % 2:
+            if fault in LEAVING and at % 2:
                 self._still_running()  # what the killed process had begun ends while nobody watches
         mended = self._run(cut.stage, cut.again, reader=reader)
         reader.look()
-        if mended.status != (cut.stage in FAILING) or mended.hung:
+        if mended.status != STATUS.get(cut.stage, 0) or mended.hung:
             wrong.append(f"the next run ended with {mended.status}: {_last_lines(mended.output)}")
         wrong += [f"after the next run, {name}" for name in _differences(self.ends[cut.stage], states(self.folder))]
         wrong += [f"left behind: {name}" for name in left_aside(self.folder)]
@@ -129,6 +150,11 @@ class Story:
         environment = {**os.environ, "INVENTORY": str(self._inventory), "OMP_NUM_THREADS": "1"}
         argv = [str(FAB), stage, *(["--fresh"] if again else [])]
         return self.faults.run(argv, environment, fault, at, reader.look if reader else lambda: None)
+
+    def _kill_hold(self) -> None:
+        """Where there is none yet, or none any more, nothing happens."""
+        with suppress(OSError, ValueError):
+            os.kill(json.loads(self._lock.read_text())["pid"], signal.SIGKILL)
 
     def _keep(self, name: str) -> None:
         shutil.copytree(self.folder, self._kept / name, symlinks=True)
@@ -178,7 +204,7 @@ def _differences(expected: dict[str, set[str]], found: dict[str, set[str]]) -> l
     return [f"{name} {what[name]}" for name in names if expected.get(name) != found.get(name)]
 
 
-def chosen(story: Story, cuts: int, seed: int, faults: Sequence[Fault] = FAULTS, runs: int = 3) -> list[Cut]:
+def chosen(story: Story, cuts: int, seed: int, runs: int = 3) -> list[Cut]:
     """A seeded choice of cuts of `runs` faults each: one of every stage, then by their number of points; each file and
     operation of a stage comes before any of them comes twice."""
     chance = random.Random(seed)
@@ -189,7 +215,8 @@ def chosen(story: Story, cuts: int, seed: int, faults: Sequence[Fault] = FAULTS,
         for point in chance.sample(list(points), len(points)):
             times[kind_of(point, story.folder)] += 1
             ranked.append((times[kind_of(point, story.folder)], point.number))
-        at = [(chance.choice(faults), number) for _, number in sorted(ranked, key=itemgetter(0))]
+        fitting = [fault for fault in FAULTS if stage.startswith("npu-") or fault not in ON_THE_HOST]
+        at = [(chance.choice(fitting), number) for _, number in sorted(ranked, key=itemgetter(0))]
         stages.append([Cut(stage, again, at[i : i + runs]) for i in range(0, len(at), runs)])
     order = [cuts_of for cuts_of in stages for _ in cuts_of[1:]]
     turns = [*stages, *chance.sample(order, len(order))]
@@ -212,7 +239,7 @@ def report(outcomes: Sequence[Outcome], folder: Path, seed: int) -> dict[str, An
         "shortened": ["NPU inference (NPU_SIM_SHORTCUT)"],
         "seed": seed,
         "faults": dict(Counter(fault.name for _, fault, _ in hits)),
-        "kills": sum(fault in KILLS for _, fault, _ in hits),
+        "kills": sum(fault in (*KILLS, *ON_THE_HOST) for _, fault, _ in hits),
         "distinct_points": len({(stage, kind_of(point, folder)) for stage, _, point in hits}),
         "points": dict(Counter(stage for stage, _, _ in hits)),
         "files_read": sum(outcome.reads for outcome in outcomes),
@@ -233,9 +260,9 @@ def main() -> None:
     options = parser.parse_args()
     shutil.rmtree(options.folder, ignore_errors=True)
     make_sample(options.folder / "sample")
-    story = Story(options.folder / "story", options.folder / "sample")
-    story.tell()
-    outcomes = [_told(story, cut) for cut in chosen(story, options.cuts, options.seed)]
+    with Story(options.folder / "story", options.folder / "sample") as story:
+        story.tell()
+        outcomes = [_told(story, cut) for cut in chosen(story, options.cuts, options.seed)]
     for part in ("sample", "story"):
         shutil.rmtree(options.folder / part)
     found = report(outcomes, story.folder, options.seed)

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from tests.robust.interrupted import FAULTS, STAGES, Story, chosen
+from tests.robust.interrupted import FAULTS, ON_THE_HOST, STAGES, Cut, Story, chosen
 
 pytestmark = pytest.mark.full
 
@@ -24,6 +24,14 @@ def test_a_cut_leaves_whole_files_and_the_next_run_ends_in_the_same_bytes(story:
     assert not outcome.torn, told
     assert not outcome.wrong, told
     assert outcome.reads, told
+
+
+@pytest.mark.parametrize("stage", ["npu-convert", "npu-bench"])
+def test_the_hosts_sshd_or_the_hold_may_be_killed_anywhere(story: Story, stage: str) -> None:
+    chance = random.Random(SEED)
+    faults = [(fault, chance.choice(story.points[stage, False]).number) for fault in ON_THE_HOST]
+    outcome = story.cut(Cut(stage, False, faults))
+    assert not [*outcome.torn, *outcome.wrong], f"SEED={SEED}, {outcome.cut}"
 
 
 def test_a_choice_holds_every_stage_and_fault_and_is_the_same_for_the_same_seed(story: Story) -> None:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
 
+from tests.sshd import Sshd
+
 START_TIMEOUT_S = 120.0
-PRIVILEGE_SEPARATION = Path("/run/sshd")  # sshd insists on its empty folder
 
 
 @contextmanager
@@ -72,47 +73,11 @@ def install_base_tools() -> None:
 
 
 @contextmanager
-def login(folder: Path) -> Iterator[dict[str, object]]:
+def login(folder: Path) -> Iterator[dict[str, Any]]:
     """An sshd on the loopback that lets this user in by key: what an inventory says of such a host."""
     _install("openssh-server")
-    for name in ("host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    settings = {
-        "Port": port,
-        "ListenAddress": "127.0.0.1",
-        "HostKey": folder / "host",
-        "AuthorizedKeysFile": folder / "user.pub",
-        "PidFile": "none",
-        "StrictModes": "no",
-        "UsePAM": "no",
-    }
-    (folder / "sshd_config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
-    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
-    if not PRIVILEGE_SEPARATION.is_dir():
-        if os.getuid() != 0:
-            pytest.skip(f"sshd wants {PRIVILEGE_SEPARATION}, and to make it takes root")
-        PRIVILEGE_SEPARATION.mkdir()
-    daemon = subprocess.Popen(["/usr/sbin/sshd", "-D", "-f", folder / "sshd_config"])
-    try:
-        _await_port(port)
-        yield {"connection": "ssh", "host": "127.0.0.1", "port": port, "key": str(folder / "user")}
-    finally:
-        daemon.terminate()
-        daemon.wait()
-
-
-def _await_port(port: int) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            assert time.monotonic() < deadline, "sshd did not come up"
-            time.sleep(0.05)
+    with Sshd(folder) as sshd:
+        yield sshd.section
 
 
 def _answering(daemon: subprocess.Popen[bytes], log: Path, at: str | None = None) -> docker.DockerClient:
