@@ -24,7 +24,12 @@ from tests.pipeline.browser import Browser
 pytestmark = pytest.mark.full
 
 SIZES = (1, 4, 8, 16, 32, 64)
-WIDTHS = (390, 768, 1440)
+# Every width in both languages, every language in both themes.
+VIEWS = [
+    (width, language, (i + j) % 2 == 0)
+    for i, width in enumerate((390, 768, 1440))
+    for j, language in enumerate(("en", "zh"))
+]
 MOST_BYTES = 1 << 20
 READ_NUMBERS = """[...document.querySelectorAll("data")].filter((n) => n.offsetParent)
     .map((n) => [n.dataset.path, JSON.parse(n.value), n.innerText])"""
@@ -166,9 +171,7 @@ def at(found: Any, path: str) -> Any:
     return found
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("language", ["en", "zh"])
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("width", "language", "dark"), VIEWS)
 @pytest.mark.parametrize("name", CASES)
 def test_the_page_is_whole_accessible_and_true(
     browser: Browser, pages: Any, name: str, width: int, language: str, dark: bool

@@ -16,13 +16,10 @@ import pytest
 from tests.pipeline.browser import Browser
 from tests.pipeline.conftest import SAMPLES, Job
 
-VIEWS = {"desktop": (1280, 900), "phone": (390, 844)}
+WINDOW = (1280, 900)
 CJK = re.compile(r"[\u4e00-\u9fff]")
 READ_NUMBERS = """[...document.querySelectorAll("data")].filter((n) => n.offsetParent)
     .map((n) => [n.dataset.path, JSON.parse(n.value), n.innerText])"""
-# Wide tables scroll in their own box; nothing else may stick out of the window.
-READ_OVERFLOW = """[...document.querySelectorAll("body *")].filter((n) => !n.closest(".wide, pre, svg"))
-    .filter((n) => n.getBoundingClientRect().right > innerWidth + 1).map((n) => n.outerHTML.slice(0, 120))"""
 WAIT = "new Promise((done) => setTimeout(done, 400))"
 
 
@@ -38,20 +35,17 @@ def at(summary: Any, path: str) -> Any:
     return summary
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("language", ["en", "zh"])
-@pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.full
 def test_the_page_opens_clean_with_the_summary_s_numbers(
-    finished: tuple[Job, str], browser: Browser, tmp_path: Path, view: str, language: str, dark: bool
+    finished: tuple[Job, str], browser: Browser, tmp_path: Path
 ) -> None:
+    """Of a real run; that every width, language and theme is whole, tests/pipeline/test_page.py looks at real size."""
     page = finished[0].workspace / "report/report.html"
     summary = json.loads(page.with_name("summary.json").read_text())
     browser.requests.clear()
-    browser.open(page, language, *VIEWS[view], dark)
+    browser.open(page, "en", *WINDOW, dark=False)
     text = browser.evaluate("document.querySelector('main').innerText")
-    assert bool(CJK.search(text)) == (language == "zh")
-    assert ("Throughput and latency" in text) == (language == "en")
+    assert not CJK.search(text)
     numbers = browser.evaluate(READ_NUMBERS)
     assert len(numbers) > 60
     for path, value, shown in numbers:
@@ -59,7 +53,6 @@ def test_the_page_opens_clean_with_the_summary_s_numbers(
         assert float(shown.rstrip("%")) == pytest.approx(value * (100 if "%" in shown else 1), rel=0.06, abs=0.006), (
             path
         )
-    assert browser.evaluate(READ_OVERFLOW) == []
     assert browser.evaluate("document.querySelectorAll('figure svg').length") == 2
     browser.screenshot(tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 50_000
@@ -70,7 +63,7 @@ def test_the_page_opens_clean_with_the_summary_s_numbers(
 
 @pytest.mark.full
 def test_the_switch_changes_the_language(finished: tuple[Job, str], browser: Browser) -> None:
-    browser.open(finished[0].workspace / "report/report.html", "en", *VIEWS["desktop"], dark=False)
+    browser.open(finished[0].workspace / "report/report.html", "en", *WINDOW, dark=False)
     browser.evaluate("document.querySelector('button[data-set=zh]').click()")
     assert "吞吐量" in browser.evaluate("document.querySelector('main').innerText")
     browser.evaluate("document.querySelector('button[data-set=en]').click()")
@@ -79,7 +72,7 @@ def test_the_switch_changes_the_language(finished: tuple[Job, str], browser: Bro
 
 @pytest.mark.full
 def test_skeletons_move_and_stop_at_a_click(finished: tuple[Job, str], browser: Browser) -> None:
-    browser.open(finished[0].workspace / "report/report.html", "en", *VIEWS["desktop"], dark=False)
+    browser.open(finished[0].workspace / "report/report.html", "en", *WINDOW, dark=False)
     browser.evaluate("document.querySelector('canvas').scrollIntoView()")
     read = "document.querySelector('canvas').toDataURL()"
     still = browser.evaluate(f"{WAIT}.then(() => {read})")
