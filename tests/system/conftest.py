@@ -22,7 +22,19 @@ LINK_TIMEOUT_S = 5.0
 SIMULATOR = str(ROOT / "docker" / "npu" / "simulator" / "set_env.sh")
 
 
-@pytest.fixture(scope="session")
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those without the two hosts first: they need the machine's own network, which is out of reach from then on."""
+    places = [place for place, item in enumerate(items) if Path(__file__).parent in item.path.parents]
+    ordered = sorted((items[place] for place in places), key=lambda item: "network" in _fixtures(item))
+    for place, item in zip(places, ordered, strict=True):
+        items[place] = item
+
+
+def _fixtures(item: pytest.Item) -> list[str]:
+    return item.fixturenames if isinstance(item, pytest.Function) else []
+
+
+@pytest.fixture(scope="package")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     if os.getuid() != 0:
         pytest.skip("network namespaces need root")
@@ -132,7 +144,7 @@ def inventory(network: Network, folder: Path, sample: Path, **changes: Any) -> d
     }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def undisturbed(network: Network, sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Kit:
     """The whole job, across the two hosts, with nothing in its way."""
     folder = tmp_path_factory.mktemp("undisturbed")
