@@ -127,14 +127,17 @@ def network_ends(row_shape: Tuple[int, ...], card: Card = KINETICS) -> List[Tupl
     return [(INPUT, ("batch", *row_shape)), (OUTPUT, ("batch", card.classes))]
 
 
-def session(model: Any) -> Any:
-    """An ONNX Runtime session of a model that says nothing of its own: warnings quote the model's names as they are."""
+def session(model: Any, threads: int = THREADS) -> Any:
+    """An ONNX Runtime session of a model that says nothing of its own: warnings quote the model's names as they are.
+
+    It runs on no more than so many threads.
+    """
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(4)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    options.intra_op_num_threads = min(THREADS, os.cpu_count() or 1)
+    options.intra_op_num_threads = min(threads, os.cpu_count() or 1)
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
