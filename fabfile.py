@@ -227,10 +227,27 @@ def audit(_c, run="", samples="4"):  # type: ignore[no-untyped-def]
     return audits.print_audit(_workspace(), run, _whole_number("--samples", samples))
 
 
+@task(
+    help={
+        "baseline": "the kept run to compare with: an id, its beginning, latest (the newest but this one), or a folder",
+        "run": "the run that is judged; the workspace itself by default",
+        **REPORTS,
+    }
+)
+@_reporting("json", "junit")
+def gate(_c, baseline="", run=""):  # type: ignore[no-untyped-def]
+    """Fail where accuracy or throughput is worse than the baseline's, beyond noise."""
+    from deploy.evidence import gate as gates
+
+    if not baseline:
+        raise KitError("--baseline is missing: name the kept run to compare with, such as latest (see `fab runs`)")
+    return gates.run(_workspace().folder, baseline, run)
+
+
 @task(name="compare", help={"json": REPORTS["json"]})
 @_reporting("json")
 def compare_(_c, run_a, run_b):  # type: ignore[no-untyped-def]
-    """Show what two kept runs differ in, and whether a throughput differs beyond both runs' spread."""
+    """Show what two kept runs differ in, and what of the second is worse or better beyond noise."""
     from deploy.evidence import compare as comparison
     from deploy.evidence import runs
 

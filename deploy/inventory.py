@@ -120,7 +120,8 @@ class Dataset(_Section):
 class Benchmark(_Section):
     loop: PositiveInt = 100  # batches a repeat
     warmup: PositiveInt = 1
-    max_repeats: PositiveInt = 10
+    min_repeats: PositiveInt = 5  # from which on a comparison finds a slowdown of 5% (docs/ci.md)
+    max_repeats: PositiveInt = 10  # obeyed first
     spread: Annotated[float, Field(gt=0, le=1)] = 0.02  # stop repeating once (max - min) / median is under this
     idle_timeout_s: Annotated[float, Field(ge=0, le=MAX_S)] = 600
 

@@ -1,4 +1,4 @@
-"""`fab compare RUN_A RUN_B`: what two runs differ in, and whether a throughput differs by more than its own spread."""
+"""`fab compare RUN_A RUN_B`: what two runs differ in, and what is worse or better beyond noise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 from rich.table import Table
 
 from deploy.console import console, mark, say
-from deploy.errors import reject_malformed
+from deploy.errors import KitError, reject_malformed
+from deploy.evidence import regression
+from deploy.evidence.regression import Comparison
 from deploy.evidence.runs import Run
 from deploy.outcome import Outcome
 from deploy.pipeline import graph
@@ -17,23 +19,35 @@ NOT_RESULTS = ("batch_size", "samples")  # of a batch size's row
 
 
 def print_comparison(a: Run, b: Run) -> Outcome:
-    """Print what changed in inputs, in results and in throughput."""
+    """Print what changed in inputs, in results and, by the tests of `significance`, beyond noise."""
     with reject_malformed(f"{a.folder} or {b.folder}"):
         changed = list(inputs(a.manifest.steps, b.manifest.steps))
-        differing, rates = list(results(a.summary, b.summary)), list(speeds(a.summary, b.summary))
+        differing, found = list(results(a.summary, b.summary)), figures(a, b)
         ids = a.id, b.id
+        simulated = mark(b.summary["device"]["simulated"], b.summary["device"].get("health"))
     _print("inputs and versions", ("step", "input", *ids), changed)
     _print("results", ("batch size", "result", *ids), differing)
-    for line in rates:
-        say(line)
+    for comparison in found:
+        say(f"bs{comparison.batch_size} {comparison.figure}{simulated}: {comparison.detail}")
     named = [{"id": run.id, "folder": str(run.folder)} for run in (a, b)]
     return Outcome(
         {
             "runs": named,
             "inputs": [dict(zip(("step", "input", "a", "b"), row, strict=True)) for row in changed],
             "results": [dict(zip(("batch_size", "result", "a", "b"), row, strict=True)) for row in differing],
+            "comparisons": [comparison.as_json() for comparison in found],
         }
     )
+
+
+def figures(a: Run, b: Run) -> list[Comparison]:
+    """What of `b` is worse or better; runs of different things have no samples in common, only rates."""
+    try:
+        regression.refuse_others(a, b)
+    except KitError as error:
+        say(str(error), "yellow")
+        return regression.rates(a.summary, b.summary)
+    return regression.comparisons(a, b)
 
 
 def inputs(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
@@ -68,32 +82,6 @@ def _scalars(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     return [name for name in names if name not in NOT_RESULTS]
 
 
-def speeds(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
-    """A line on the throughput of every batch size of both runs."""
-    ours, theirs = ({batch["batch_size"]: batch["throughput"] for batch in side["batches"]} for side in (a, b))
-    label, other = (mark(side["device"]["simulated"], side["device"].get("health")) for side in (a, b))
-    for size in sorted(ours.keys() & theirs.keys()):
-        x, y = ours[size], theirs[size]
-        if x is None or y is None:
-            yield f"bs{size}: throughput not measured in both"
-        else:
-            change = f"{y['median'] / x['median'] - 1:+.1%}"
-            yield f"bs{size}: {_rate(x)}{label}, then {_rate(y)} samples/s{other}, {change}: {meaning(x, y)}"
-
-
-def meaning(x: Mapping[str, Any], y: Mapping[str, Any]) -> str:
-    """What a difference of two figures says: it counts when it exceeds either run's own max - min."""
-    if not (x["idle"] and y["idle"]):
-        return "a busy device: not comparable"
-    if min(x["repeats"], y["repeats"]) < 2:
-        return "one repeat has no spread: cannot be told"
-    spread = max(x["max"] - x["min"], y["max"] - y["min"])
-    difference = y["median"] - x["median"]
-    if abs(difference) <= spread:
-        return "within the runs' spread"
-    return f"{'faster' if difference > 0 else 'slower'}, beyond both runs' spread"
-
-
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, item in value.items():
         if isinstance(item, Mapping):
@@ -107,10 +95,6 @@ def _shown(value: Any) -> str:
         return "-"
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
     return text[:12] if len(text) == 64 else text
-
-
-def _rate(figure: Mapping[str, Any]) -> str:
-    return f"{figure['median']:.2f} ({figure['min']:.2f} to {figure['max']:.2f})"
 
 
 def _print(title: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

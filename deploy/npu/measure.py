@@ -90,10 +90,11 @@ class Measurement:
         return Measured(watch.known, figure, {**npu.facts.record, **npu.runtime.facts()})
 
     def _repeat(self, worker: Worker, folder: Path) -> list[ais_bench.Performance]:
-        """Runs until their throughputs lie within the spread, or the cap is reached."""
+        """Runs, at least `min_repeats`, until their throughputs lie within the spread or the cap is reached."""
         settings, job = self.settings, Job(worker.npu.host, self.job)
         runs: list[ais_bench.Performance] = []
-        while not is_complete([run.throughput for run in runs], settings.max_repeats, settings.spread):
+        limits = settings.min_repeats, settings.max_repeats, settings.spread
+        while not is_complete([run.throughput for run in runs], *limits):
             log, command = folder / log_name(len(runs) + 1), self.command(worker)
             with job.begun(self.fresh):
                 done = worker.runtime.run(command, log=log, timeout_s=self.timeout_s, job=job.name)
@@ -125,9 +126,9 @@ def spread(rates: Sequence[float]) -> float:
     return (max(rates) - min(rates)) / statistics.median(rates)
 
 
-def is_complete(rates: Sequence[float], max_repeats: int, bound: float) -> bool:
+def is_complete(rates: Sequence[float], min_repeats: int, max_repeats: int, bound: float) -> bool:
     """Whether no further repeat is due: their throughputs lie within the bound, or the cap is reached."""
-    return len(rates) >= max_repeats or (len(rates) >= 2 and spread(rates) <= bound)
+    return len(rates) >= max_repeats or (len(rates) >= max(min_repeats, 2) and spread(rates) <= bound)
 
 
 def log_name(repeat: int) -> str:

@@ -126,7 +126,7 @@ def test_every_era_gives_a_figure_with_its_latency_and_the_device_state(job: Npu
 
 @pytest.mark.parametrize(("steady", "repeats"), [pytest.param(True, 2, marks=pytest.mark.full), (False, 4)])
 def test_it_repeats_until_the_spread_or_the_cap(job: NpuJob, steady: bool, repeats: int) -> None:
-    job.inventory["benchmark"] |= {"spread": 0.02, "max_repeats": 4}
+    job.inventory["benchmark"] |= {"spread": 0.02, "min_repeats": 2, "max_repeats": 4}
     if not steady:  # each run of ais_bench is slower than the one before
         python = job.folder / "python"
         slower = f"echo >> {job.folder}/runs; export NPU_SIM_SHORTCUT=$(wc -l < {job.folder}/runs)"

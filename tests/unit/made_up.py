@@ -48,9 +48,16 @@ TOLD = """[INFO] open device 0 success
 """
 
 
-def make(folder: Path, seed: int = 0, error: float = 1e-3, flip: int | None = None, slower: float = 1.0) -> Workspace:
-    """A finished workspace up to the score. `error` is the device's; `flip` gives one sample another Top-1 at bs4;
-    `slower` divides the throughput."""
+def make(
+    folder: Path,
+    seed: int = 0,
+    error: float = 1e-3,
+    flip: int | None = None,
+    slower: float = 1.0,
+    wrong: int = 0,
+) -> Workspace:
+    """A finished workspace up to the score. `error` is the device's; `flip` gives one sample another Top-1 at bs4, and
+    `wrong` the first so many; `slower` divides the throughput."""
     random = np.random.default_rng(seed)
     sample = folder / "sample"
     sample.mkdir(parents=True)
@@ -69,8 +76,8 @@ def make(folder: Path, seed: int = 0, error: float = 1e-3, flip: int | None = No
     _gpu_stage(workspace, weights, reference)
     for size in SIZES:
         device = (reference + error * random.standard_normal(reference.shape)).astype(np.float32)
-        if flip is not None and size == 4:
-            device[flip, (labels[flip] + 1) % CLASSES] = 40
+        for clip in [*range(wrong), *([] if flip is None else [flip])] if size == 4 else []:
+            device[clip, (labels[clip] + 1) % CLASSES] = 40
         _npu_stages(workspace, size, names, device, slower)
     return workspace
 

@@ -13,8 +13,6 @@ from deploy.pipeline import reproduce
 from deploy.workspace import Workspace
 from tests.unit import made_up
 
-Rates = tuple[float, float, float]  # median, min, max
-
 
 def test_a_verdict_is_kept_once_with_all_its_artefacts(workspace: Workspace) -> None:
     (run,) = runs.all_runs(workspace.folder)
@@ -95,9 +93,7 @@ class TestCompare:
         steps = run.manifest.steps
         assert not list(compare.inputs(steps, steps))
         assert not list(compare.results(run.summary, run.summary))
-        lines = list(compare.speeds(run.summary, run.summary))
-        assert len(lines) == len(made_up.SIZES)
-        assert all(line.endswith("+0.0%: within the runs' spread") for line in lines)
+        assert {comparison.verdict for comparison in compare.figures(run, run)} == {"same"}
 
     def test_what_changed_is_listed(
         self, scored: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -105,30 +101,21 @@ class TestCompare:
         other = made_up.make(tmp_path, seed=5, slower=1.5)
         made_up.score(other)
         a, b = (runs.find(workspace.folder, "latest") for workspace in (scored, other))
-        assert ("preprocess", "data") in {row[:2] for row in compare.inputs(a.manifest.steps, b.manifest.steps)}
-        lines = list(compare.speeds(a.summary, b.summary))
-        assert all(line.endswith("samples/s (simulated), -33.3%: slower, beyond both runs' spread") for line in lines)
-        compare.print_comparison(a, b)
-        assert "inputs and versions" in capsys.readouterr().out
+        found = compare.print_comparison(a, b).facts
+        assert ("preprocess", "data") in {(row["step"], row["input"]) for row in found["inputs"]}
+        rates = [comparison for comparison in found["comparisons"] if comparison["figure"] == "throughput"]
+        assert [rate["verdict"] for rate in rates] == ["worse"] * len(made_up.SIZES)
+        assert rates[0]["change"] == pytest.approx(-1 / 3)
+        output = capsys.readouterr().out
+        assert "are not comparable: dataset" in output  # so no sample's answer is
+        assert "throughput (simulated): " in output
 
-    @pytest.mark.parametrize(
-        ("a", "b", "meaning"),
-        [
-            ((100, 99, 101), (101, 100, 102), "within the runs' spread"),
-            ((100, 99, 101), (103, 102.5, 103.5), "faster, beyond both runs' spread"),
-            ((100, 90, 101), (103, 102.5, 103.5), "within the runs' spread"),
-            ((100, 99, 101), (90, 89, 91), "slower, beyond both runs' spread"),
-        ],
-    )
-    def test_a_change_counts_beyond_both_spreads(
-        self, a: tuple[float, ...], b: tuple[float, ...], meaning: str
-    ) -> None:
-        first, second = (
-            dict(zip(("median", "min", "max"), f, strict=True)) | {"repeats": 3, "idle": True} for f in (a, b)
-        )
-        assert compare.meaning(first, second) == meaning
-        assert compare.meaning(first, second | {"repeats": 1}).startswith("one repeat")
-        assert compare.meaning(first, second | {"idle": False}).startswith("a busy device")
+    def test_a_faster_run_of_the_same_samples_is_better(self, scored: Workspace, tmp_path: Path) -> None:
+        other = made_up.make(tmp_path, slower=0.8)
+        made_up.score(other)
+        a, b = (runs.find(workspace.folder, "latest") for workspace in (scored, other))
+        verdicts = {comparison.figure: comparison.verdict for comparison in compare.figures(a, b)}
+        assert verdicts == {"top1": "same", "top5": "same", "throughput": "better"}
 
 
 def test_reproduce_scripts_hold_the_commands_of_their_steps(scored: Workspace) -> None:
