@@ -358,7 +358,7 @@ def compare_images(_c, first, second):  # type: ignore[no-untyped-def]
     rootfs.compare(first, second)
 
 
-@task(iterable=["image"])
+@task(iterable=["image"], help={"image": "an image's name; may be given again"})
 @_reporting()
 def sbom(_c, image=None):  # type: ignore[no-untyped-def]
     """Write a CycloneDX list of each image's packages to work/sbom/ (default: stgcn-gpu, stgcn-npu:simulator)."""

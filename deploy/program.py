@@ -37,15 +37,15 @@ from collections.abc import Iterable, Iterator
 gc.set_threshold(50_000)  # of objects: collecting at every 700 is a tenth of what loading costs
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # else the metadata of every package is read
 
-from invoke import Argument, Collection, Executor, Exit, ParseError, Parser, Task
+from invoke import Collection, Executor, Exit, ParseError, Parser, Task
 from invoke.parser import ParserContext
 
 from stgcn.errors import sentence
 
 USAGE = "Usage: fab TASK [--OPTION...] [TASK [--OPTION...]]...\n"
 OF_ALL = (
-    Argument(names=("help", "h"), optional=True, help="show this, or what a task does and takes: --help TASK"),
-    Argument(names=("list", "l"), kind=bool, default=False, help="list the tasks"),
+    ("-h, --help [TASK]", "show this, or what a task does and takes"),
+    ("-l, --list", "show this"),
 )
 _UNKNOWN = re.compile(r"No idea what (['\"])(.*)\1 is!", re.DOTALL)
 _VALUELESS = re.compile(r"Flag <Argument: ([\w-]+)")
@@ -57,22 +57,31 @@ def run(tasks: Collection, argv: list[str]) -> None:
     Raises:
         Exit: it names none, or one failed.
     """
-    of_all = ParserContext(args=list(OF_ALL))
-    parser = Parser(tasks.to_contexts(), of_all)
-    try:
-        first = Parser(initial=of_all, ignore_unknown=True).parse_argv(argv)  # `--help TASK` is ambiguous to the other
-        core, *called = parser.parse_argv(first.unparsed)
-    except ParseError as error:
-        raise Exit(sentence(f"error: {_reason(error, tasks)}"), code=1) from None
-    wanted = core.args["help"].value or first[0].args["help"].value or first[0].args["list"].value
-    if isinstance(wanted, str):
-        if wanted not in tasks.task_names:
-            raise Exit(sentence(f"error: {_no_task(wanted, tasks)}"), code=1)
+    parser = Parser(tasks.to_contexts(), ParserContext())
+    wanted = _help_wanted(argv, tasks)
+    if wanted is None:
+        _print(_overview(tasks))
+    elif wanted in tasks.task_names:
         _print(_help(tasks[wanted], parser.contexts[wanted]))
-    elif wanted or not called:
-        _print(_overview(tasks, core))
+    elif wanted:
+        raise Exit(sentence(f"error: {_no_task(wanted, tasks)}"), code=1)
     else:
-        Executor(tasks, core=first).execute(*called)
+        try:
+            result = parser.parse_argv(argv)
+        except ParseError as error:
+            raise Exit(sentence(f"error: {_reason(error, tasks)}"), code=1) from None
+        Executor(tasks, core=result).execute(*result[1:])
+
+
+def _help_wanted(argv: list[str], tasks: Collection) -> str | None:
+    """The task whose help is asked for, None for that of all, "" for no help. Invoke's parser would first want a task's
+    words that must follow."""
+    for number, word in enumerate(argv):
+        flag, _, value = word.partition("=")
+        if flag in ("-h", "--help"):
+            before = [each for each in argv[:number] if each in tasks.task_names]
+            return value or next(iter([*before[-1:], *argv[number + 1 : number + 2]]), None)
+    return "" if argv and argv[0] not in ("-l", "--list") else None
 
 
 def _reason(error: ParseError, tasks: Collection) -> str:
@@ -103,9 +112,9 @@ def _did_you_mean(word: str, allowed: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ";"
 
 
-def _overview(tasks: Collection, core: ParserContext) -> Iterator[str]:
+def _overview(tasks: Collection) -> Iterator[str]:
     yield USAGE
-    yield from _columns(core.help_tuples())
+    yield from _columns(OF_ALL)
     yield "\nTasks (INVENTORY=FILE before `fab` chooses another inventory than inventory.yaml):\n"
     yield from _columns((name, _summary(task)) for name, task in tasks.tasks.items())
 

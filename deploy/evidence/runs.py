@@ -186,7 +186,10 @@ def prune(workspace: Path, keep_newest: int, dry: bool) -> None:
     """
     if keep_newest < 1:
         raise KitError(f"--keep {keep_newest} would leave no run; keep at least 1")
-    for run in all_runs(workspace)[:-keep_newest]:
+    kept = all_runs(workspace)
+    if len(kept) <= keep_newest:
+        say(f"{workspace / FOLDER}: {len(kept)} runs are kept, so there is none to remove")
+    for run in kept[:-keep_newest]:
         say(f"  {'would remove' if dry else 'removed'} {run.folder}")
         if not dry:
             shutil.rmtree(run.folder)

@@ -145,7 +145,7 @@ class Manifest:
         relative = path.relative_to(self.workspace).as_posix()
         entry = self.steps.get(step)
         if entry is None or entry["state"] != OK or relative not in entry["outputs"] or not path.is_file():
-            raise KitError(f"{path}: not made yet ({step} has not ended well); run `{maker}` first")
+            raise KitError(f"{path}: not made yet ({step} has not finished); run `{maker}` first")
         if sha256_file(path) != entry["outputs"][relative]["sha256"]:
             raise KitError(f"{path}: not the file that {step} made (its sha256 differs); run `{maker}` again")
         return path

@@ -13,6 +13,7 @@ from deploy.console import console, say
 from deploy.errors import GateFailed, KitError, reject_malformed
 from deploy.evidence import chain, recompute, runs, signature
 from deploy.evidence.chain import dataset_index, exported_card, reference_names
+from deploy.evidence.elsewhere import require_run
 from deploy.evidence.logits import DIGESTS, output_names, read_logits
 from deploy.evidence.recompute import ReadRow
 from deploy.evidence.scores import scores
@@ -42,6 +43,7 @@ def run(workspace: Workspace, options: Options, read_row: ReadRow) -> Outcome:
         KitError: an artefact is missing, changed or another's (naming the sample).
         GateFailed: a batch size missed the gate.
     """
+    require_run(workspace, "score")
     say(STAGE, "bold")
     sizes, manifest = workspace.inventory.batch_sizes, workspace.manifest
     resting_on = [name for name in graph.steps(sizes) if _needed(manifest, name)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shutil
@@ -10,7 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from invoke import Collection
 
+import fabfile
+from deploy import program
 from deploy.inventory import ROOT
 from tests.pipeline.conftest import FAB
 from tests.pipeline.npu_job import NpuJob
@@ -97,6 +102,37 @@ def test_a_wrong_command_line_is_a_sentence_that_names_the_right_one(tmp_path: P
     done = subprocess.run([str(FAB), *argv.split()], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(rf"error: .*{named}.*\n", done.stderr)
+
+
+TASKS = Collection.from_module(importlib.reload(fabfile))  # Invoke hands out each option's help once
+OPTIONS = {name: TASKS[name].get_arguments() for name in sorted(TASKS.task_names)}
+
+
+@pytest.mark.parametrize("task", OPTIONS)
+def test_help_of_a_task_explains_each_of_its_options(task: str, capsys: pytest.CaptureFixture[str]) -> None:
+    program.run(Collection.from_module(importlib.reload(fabfile)), [task, "--help"])
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"Usage: fab {task}")
+    options = [argument for argument in OPTIONS[task] if not argument.positional]
+    assert [
+        option.name for option in options if not option.help or f"--{option.name.replace('_', '-')}" not in shown
+    ] == []
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("task", [name for name in OPTIONS if any(a.name == "dry" for a in OPTIONS[name])])
+def test_a_dry_run_in_a_fresh_workspace_is_told_in_sentences(task: str, tmp_path: Path) -> None:
+    """What is lacking there, or what would run."""
+    inventory = yaml.safe_load((ROOT / "inventory.demo.yaml").read_text())
+    inventory["npu"][0]["workspace"] = str(tmp_path / "npu")
+    inventory |= {"workspace": str(tmp_path / "work"), "checkpoint": str(tmp_path / "none.pth")}
+    (tmp_path / "inventory.yaml").write_text(yaml.safe_dump(inventory))
+    environment = {**os.environ, "INVENTORY": str(tmp_path / "inventory.yaml")}
+    done = subprocess.run([str(FAB), task, "--dry"], env=environment, capture_output=True, text=True)
+    assert done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 0 or re.fullmatch("error: .*\n", done.stderr)
+    assert not list((tmp_path / "work").glob("*/*"))
 
 
 @pytest.mark.parametrize("argv", [["--list"], ["--help"], ["score", "--help"]])
