@@ -181,6 +181,23 @@ def npu_tune(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untype
         tune.run(connections)
 
 
+@task(
+    help={
+        **HELP,
+        "batch_size": "which OM; by default the one with the best throughput",
+        "against": "compare node by node with a kept run's profile, or with another batch size's (bs64)",
+    }
+)
+@_told
+def npu_profile(_c, batch_size="", against="", dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
+    """Run an OM once under the profiler: which blocks and nodes its time goes to, and what bounds them."""
+    from deploy.stages import profile
+
+    size = _whole_number("--batch-size", batch_size) if batch_size else None
+    with _connections(dry=dry, fresh=fresh, force=force) as connections:
+        profile.run(connections, size, against)
+
+
 @task(name="score", help={**{k: HELP[k] for k in ("dry", "fresh")}, **REPORTS})
 @_reporting("json", "junit")
 def score_(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]

@@ -90,6 +90,12 @@ def benchmark_argv(python: str, om: str, device: int, batch_size: int, loop: int
     return argv if warmup == _DEFAULT_WARMUP else [*argv, "--warmup_count", str(warmup)]
 
 
+def profile_argv(python: str, om: str, device: int, batch_size: int, loop: int, output_dir: str) -> list[str]:
+    """The command that runs `loop` batches of zeros under msprof, whose tables are below `<output_dir>/profiler`."""
+    argv = [*_run_argv(python, om, device, batch_size), "--loop", str(loop)]
+    return [*argv, "--output", output_dir, "--profiler", "1"]
+
+
 def parse_help(text: str, status: int) -> Era:
     """The era, from the flags that `--help` offers. Raises KitError where this is no ais_bench that runs OMs."""
     flags = set(re.findall(r"--[A-Za-z][\w-]*", text))

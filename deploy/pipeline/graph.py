@@ -101,6 +101,7 @@ GRAPH = (
     Kind("convert", "fab npu-convert", "npu/{build}", per_build=True, reads=(_ONNX,), of_build=_convert),
     Kind("accuracy", "fab npu-bench", "npu/{build}", True, reads=(_OM, _ONNX_OF_OM, _INDEX), of_build=_accuracy),
     Kind("throughput", "fab npu-bench", "npu/{build}", True, False, reads=(_OM, _ONNX_OF_OM), of_build=_throughput),
+    Kind("profile", "fab npu-profile", "npu/{build}", True, False, reads=(_OM, _ONNX_OF_OM), of_build=_accuracy),
     Kind("score", "make score", "report", of_inventory=lambda inventory: {"gate": inventory.gate}),
     Kind("report", "make report", "report", reads=(_VERDICT, Read("data", "preprocess", title="data"))),
 )

@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+import recording
 import scenario
 from host import Host
 
@@ -40,6 +41,12 @@ def _log(level: str, text: str) -> None:
 
 def _milliseconds() -> float:
     return (time.perf_counter() - _START) * 1000
+
+
+def _copied(start: float, way: int, array: NDArray[Any]) -> float:
+    """The ms of a copy (way 0 to the device, 1 back) that began at `start`: what it took, or what is played a clip."""
+    planted = _host.scenario.copies_ms
+    return _milliseconds() - start if planted is None else planted[way] * len(array)
 
 
 class MemorySummary:
@@ -82,12 +89,12 @@ class Tensor:
     def to_device(self, device: int) -> None:
         start = _milliseconds()
         self._array, self.device = self._array.copy(), device
-        MemorySummary.H2D_time_list.append(_milliseconds() - start)
+        MemorySummary.H2D_time_list.append(_copied(start, 0, self._array))
 
     def to_host(self) -> None:
         start = _milliseconds()
         self._array, self.device = self._array.copy(), -1
-        MemorySummary.D2H_time_list.append(_milliseconds() - start)
+        MemorySummary.D2H_time_list.append(_copied(start, 1, self._array))
 
     def bytes(self) -> NDArray[np.uint8]:
         return np.ascontiguousarray(self._array).view(np.uint8).reshape(-1)
@@ -153,8 +160,10 @@ class InferenceSession:
         options.intra_op_num_threads = _host.scenario.threads
         options.log_severity_level = 4
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others share these cores
+        self._recording = recording.begin(path, options)
         try:
-            self._model = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            model: Any = self._recording.model if self._recording else path
+            self._model = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
             properties = self._model.get_modelmeta().custom_metadata_map
             soc_version = f"Ascend{_host.scenario.chips[self._device].name}"
             if properties["soc_version"] != soc_version:
@@ -245,7 +254,8 @@ class InferenceSession:
             start = _milliseconds()
             raw = tensor.bytes()
             if isinstance(tensor, BaseTensor):
-                MemorySummary.H2D_time_list.append(_milliseconds() - start)
+                planted = raw.view(description.datatype).reshape([-1, *description.shape[1:]])
+                MemorySummary.H2D_time_list.append(_copied(start, 0, planted))
             if raw.nbytes != description.realsize:
                 detail = f"in size:{raw.nbytes} needsize:{description.realsize} not match"
                 _log("ERROR", f"Check i:{index} name:{description.name} {detail}")
@@ -285,6 +295,7 @@ class InferenceSession:
             clips = next(iter(arrays.values()))
             results = [_shortcut(clips, description) for description in self._outputs]
             end = start + _host.scenario.shortcut_ms * len(clips)
+        end += (end - start) * _host.scenario.drift * (self._runs - 1)
         if "nan" in faults:
             results = [np.full_like(result, np.nan) for result in results]
         if "short" in faults:
@@ -300,6 +311,8 @@ class InferenceSession:
     def free_resource(self) -> None:
         if self._loaded:
             self._loaded = False
+            if self._recording:
+                self._recording.end(self._model.end_profiling())
             _log("INFO", "unload model success, model Id is 1")
 
     @staticmethod

@@ -371,6 +371,8 @@ def convert(flags: Mapping[str, str], played: Scenario, cann: str) -> None:
         with _refused():
             precisions = precision.precisions(model.graph, flags, _release(cann), om.VIEWS)
         om.lower(model, precisions)
+        if played.slow_block is not None:
+            om.slow_block(model, played.slow_block)
     except om.OmError as error:
         raise AtcError("E19999", reason=str(error)) from error
     if flags.get("output_type") == "FP16":

@@ -164,15 +164,12 @@ def spoil_block(model: onnx.ModelProto, number: int) -> None:
     OmError if the model has no such block.
     """
     graph = model.graph
-    temporal = [node for node in graph.node if node.op_type == "Conv" and sorted(_kernel(node)) == [1, 9]]
-    if not 0 < number <= len(temporal):
-        raise OmError(f"NPU_SIM_BAD_BLOCK={number}: the model has {len(temporal)} blocks with a 9x1 convolution")
+    temporal = node = _temporal(graph, number, "BAD_BLOCK")
     consumers = _consumers(graph)
-    node = temporal[number - 1]
     while node.op_type != "Relu":
         users = consumers.get(node.output[0], [])
         if len(users) != 1 or users[0].op_type not in BLOCK | {"Relu"}:
-            raise OmError(f"NPU_SIM_BAD_BLOCK={number}: no ReLU ends the block of {temporal[number - 1].name}")
+            raise OmError(f"NPU_SIM_BAD_BLOCK={number}: no ReLU ends the block of {temporal.name}")
         node = users[0]
     name = node.output[0]
     good, step, tiny = f"{name}/good", f"{name}/step", f"{name}/tiny"
@@ -194,6 +191,45 @@ def spoil_block(model: onnx.ModelProto, number: int) -> None:
     position = next(index for index, other in enumerate(graph.node, start=1) if good in other.output)
     for offset, extra in enumerate(bad):
         graph.node.insert(position + offset, extra)
+
+
+SLOWNESS = 8  # times that a slow block computes its temporal convolution
+
+
+def slow_block(model: onnx.ModelProto, number: int) -> None:
+    """Let the number-th block (from 1) compute its temporal convolution again and again, to the same values.
+
+    As a compiler that splits a node calls its kernels: `PartitionedCall_<node>_<type>_<n>`. Raises OmError if the model
+    has no such block.
+    """
+    graph = model.graph
+    node = _temporal(graph, number, "SLOW_BLOCK")
+    position = next(index for index, other in enumerate(graph.node) if other is node)
+    output, weight = node.output[0], next(w for w in graph.initializer if w.name == node.input[1])
+    parts, before = list[onnx.NodeProto](), None
+    for i in range(SLOWNESS):
+        part, own = onnx.NodeProto(), onnx.TensorProto()
+        part.CopyFrom(node)
+        own.CopyFrom(weight)  # of its own, or a runtime would compute the equal ones once
+        own.name, part.name = f"{weight.name}/{i}", f"PartitionedCall_{node.name}_Conv2D_{i}"
+        part.input[1], part.output[0] = own.name, f"{output}/{i}"
+        graph.initializer.append(own)
+        parts.append(part)
+        if before is not None:
+            name = f"PartitionedCall_{node.name}_Maximum_{i}"
+            parts.append(helper.make_node("Max", [before, part.output[0]], [f"{output}/most{i}"], name=name))
+        before = parts[-1].output[0]
+    parts[-1].output[0] = output
+    del graph.node[position]
+    for offset, part in enumerate(parts):
+        graph.node.insert(position + offset, part)
+
+
+def _temporal(graph: onnx.GraphProto, number: int, knob: str) -> onnx.NodeProto:
+    temporal = [node for node in graph.node if node.op_type == "Conv" and sorted(_kernel(node)) == [1, 9]]
+    if not 0 < number <= len(temporal):
+        raise OmError(f"NPU_SIM_{knob}={number}: the model has {len(temporal)} blocks with a 9x1 convolution")
+    return temporal[number - 1]
 
 
 def halve_outputs(model: onnx.ModelProto) -> None:

@@ -81,9 +81,9 @@ def mode_of(flags: Mapping[str, str]) -> str:
 
 
 def name_nodes(graph: "onnx.GraphProto") -> None:
-    """Give a name to the nodes without one, as the parser does."""
-    for index, node in enumerate(graph.node):
-        node.name = node.name or f"{node.op_type}_{index}"
+    """Give a name to the nodes without one, as the parser does, which counts those alone."""
+    for index, node in enumerate([node for node in graph.node if not node.name]):
+        node.name = f"{node.op_type}_{index}"
 
 
 def precisions(

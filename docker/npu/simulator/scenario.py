@@ -10,8 +10,8 @@ from typing import TypeVar
 ERAS = ("2022-06", "2022-12", "2023-06", "2024", "2025")  # of ais_bench; as strings they compare in order
 FAULTS = ("crash", "hang", "lost", "nan", "short")
 KNOBS = (
-    "ATC_ERROR", "BAD_BLOCK", "BUSY", "CANN", "CHIPS", "DRIVER", "ERA", "FAULT", "HEALTH", "LOST", "POWER", "SHORTCUT",
-    "SMI_ERROR", "STATE", "THREADS",
+    "ATC_ERROR", "BAD_BLOCK", "BUSY", "CANN", "CHIPS", "COPIES", "DRIFT", "DRIVER", "ERA", "FAULT", "HEALTH", "LOST",
+    "POWER", "SHORTCUT", "SLOW_BLOCK", "SMI_ERROR", "STATE", "THREADS",
 )  # fmt: skip
 
 T = TypeVar("T")
@@ -105,7 +105,10 @@ class Scenario:
     smi_error: int | None
     atc_error: AtcError | None
     bad_block: int | None
+    slow_block: int | None
     shortcut_ms: float | None
+    copies_ms: tuple[float, float] | None  # to the device and back, a clip
+    drift: float  # by which each inference of a process is slower than the one before, as a share of the first
     threads: int
     state: Path | None
 
@@ -144,7 +147,10 @@ def load(environment: Mapping[str, str] = os.environ) -> Scenario:
         smi_error=knobs.get("SMI_ERROR", int, None),
         atc_error=knobs.get("ATC_ERROR", _atc_error, None),
         bad_block=knobs.get("BAD_BLOCK", int, None),
+        slow_block=knobs.get("SLOW_BLOCK", int, None),
         shortcut_ms=knobs.get("SHORTCUT", float, None),
+        copies_ms=knobs.get("COPIES", _copies, None),
+        drift=knobs.get("DRIFT", float, 0.0),
         threads=knobs.get("THREADS", int, len(os.sched_getaffinity(0))),
         state=knobs.get("STATE", Path, None),
     )
@@ -168,6 +174,11 @@ def _one_of(*words: str) -> Callable[[str], str]:
 
 def _each(parse: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
     return lambda text: tuple(parse(item) for item in text.split(","))
+
+
+def _copies(text: str) -> tuple[float, float]:
+    there, back = map(float, _groups(r"([\d.]+),([\d.]+)", text))
+    return there, back
 
 
 def _chips(text: str) -> tuple[Chip, ...]:

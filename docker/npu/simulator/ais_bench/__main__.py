@@ -5,7 +5,7 @@ import sys
 
 import scenario
 
-from . import arguments, devices
+from . import arguments, devices, profiler
 
 
 def main() -> int:
@@ -18,6 +18,8 @@ def main() -> int:
     arguments.check(flags)
     if flags.debug:
         logging.getLogger().setLevel(logging.DEBUG)
+    if flags.profiler and (msprof := profiler.find()):
+        return profiler.run(flags, msprof, era)
     if isinstance(flags.device, list):
         return devices.run_devices(flags, era)
     from .inference import run  # late: a bad flag should not wait for ONNX Runtime

@@ -1,0 +1,153 @@
+"""An OM under the profiler: one run of ais_bench under msprof, and the tables that it leaves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from deploy.errors import KitError
+from deploy.hosts import transfer
+from deploy.hosts.host import Host
+from deploy.hosts.job import Job
+from deploy.npu import ais_bench, op_summary, transcript
+from deploy.npu.device import Idle, IdleWatch, naming
+from deploy.npu.worker import CachedFile, Rows, Worker
+from deploy.pipeline.build import Build
+from stgcn.files import atomic_write
+
+LOOP = 6  # inferences: the first warms up
+LOG = "profile.log"
+TABLE, FUSIONS = "op_summary.csv", "fusion_op.csv"  # as they come back
+_PROF = re.compile(r"(?:^|/)(PROF_[^/]+)/")
+# `op_summary_0_1.csv` to CANN 6, `op_summary_<time>.csv` since, `op_summary_slice_0_<time>.csv` a part of a large one;
+# ais_bench of 2024 puts the model's name behind.
+_SUMMARY = re.compile(r"op_summary_(?:slice_(?P<slice>[0-9]+)_)?(?P<rest>[^/]*)\.csv")
+
+
+@dataclass(frozen=True)
+class Profiled:
+    idle: Idle
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Profiling:
+    """One OM on one device, under the profiler. Leaves TABLE, and FUSIONS where the release writes it."""
+
+    job: str
+    om: CachedFile
+    build: Build
+    idle_timeout_s: float
+    timeout_s: float
+    fresh: bool
+    force: bool
+    idle: Idle
+    inputs: Sequence[Rows] = ()
+
+    @property
+    def files(self) -> Sequence[CachedFile]:
+        return [self.om]
+
+    def __str__(self) -> str:
+        return f"profile/{self.build.name}"
+
+    def command(self, worker: Worker) -> list[str]:
+        python, output = worker.npu.section.tools.python, str(self._output(worker))
+        om = str(self.om.on(worker.npu.host))
+        return ais_bench.profile_argv(python, om, worker.number, self.build.batch_size, LOOP, output)
+
+    def _output(self, worker: Worker) -> PurePosixPath:
+        return Job(worker.npu.host, self.job).folder / "output"
+
+    def __call__(self, worker: Worker, folder: Path) -> Profiled:
+        npu, device = worker.npu, worker.device
+        assert device is not None
+        watch = IdleWatch(npu.smi, device, 0 if self.force else self.idle_timeout_s, self.idle)
+        check = watch.before()
+        if check.busy and not self.force:
+            raise KitError(
+                f"{watch}: the device was not idle within {watch.patience_s:g} s ({check.busy}), and a profile would "
+                "tell of both; free it, or profile it as it is with --force"
+            )
+        job = Job(npu.host, self.job)
+        with naming(str(worker)), job.begun(self.fresh) as begun:
+            if not begun:
+                npu.host.call("link", {"folder": str(self._output(worker)), "files": {}})
+            done = worker.runtime.run(
+                self.command(worker), folder=job.folder, log=folder / LOG, timeout_s=self.timeout_s, job=job.name
+            )
+            if done.status != 0:
+                raise ais_bench.failure(done.output, done.status)
+            self._collect(worker, folder, done.output)
+        return Profiled(watch.known, {**npu.facts.record, **npu.runtime.facts(), "idle": check.busy is None})
+
+    def _collect(self, worker: Worker, folder: Path, output: str) -> None:
+        """Bring the tables; where msprof left raw data alone, have it make them first."""
+        host, top = worker.npu.host, self._output(worker)
+        tables = choose(_listing(host, top))
+        if not tables:
+            raw = sorted({found[1] for name in _listing(host, top) if (found := _PROF.search(name))})
+            if not raw:
+                raise KitError(_no_table(output))
+            export = ["msprof", "--export=on", f"--output={top / 'profiler' / raw[-1]}"]
+            done = worker.runtime.run(export, folder=top.parent, log=folder / f"export-{LOG}", timeout_s=self.timeout_s)
+            tables = choose(_listing(host, top))
+            if done.status != 0 or not tables:
+                raise KitError(
+                    f"msprof --export made no op_summary ({transcript.last(done.output)}); see export-{LOG}, and the "
+                    "profiler's requirements of this CANN"
+                )
+        _join([_fetch(host, top / name, folder / TABLE) for name in tables], folder / TABLE)
+        fusions = sorted(name for name in _listing(host, top) if re.search(r"(?:^|/)fusion_op_[^/]*\.csv$", name))
+        (folder / FUSIONS).unlink(missing_ok=True)
+        if fusions:
+            transfer.get(host, top / fusions[-1], folder / FUSIONS)
+
+
+def _listing(host: Host, top: PurePosixPath) -> list[str]:
+    found: dict[str, int] = host.call("listing", {"folder": str(top)})
+    return sorted(name for name, size in found.items() if size)
+
+
+def choose(names: Iterable[str]) -> list[str]:
+    """Of the files below a run's output those of one op_summary: the newest export's, its slices in their order.
+
+    A second export leaves a second table of the same operators, and a PROF_ folder of its own is another run's.
+    """
+    found: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    for name in names:
+        path = PurePosixPath(name)
+        if summary := _SUMMARY.fullmatch(path.name):
+            part = int(summary["slice"] or 0)
+            found.setdefault((str(path.parent), summary["rest"]), []).append((part, name))
+    if not found:
+        return []
+    newest = max(found, key=lambda key: ("mindstudio_profiler_output" in key[0], key))
+    return [name for _, name in sorted(found[newest])]
+
+
+def _fetch(host: Host, there: PurePosixPath, near: Path) -> str:
+    part = near.with_suffix(".part")
+    transfer.get(host, there, part)
+    text = op_summary.decode(part.read_bytes())
+    part.unlink()
+    return text
+
+
+def _join(texts: Sequence[str], path: Path) -> None:
+    """Slices have the same first line; that of the others is left out."""
+    head, *others = texts
+    with atomic_write(path) as stream:
+        stream.write((head.rstrip("\r\n") + "\n" + "".join(text.partition("\n")[2] for text in others)).encode())
+
+
+def _no_table(output: str) -> str:
+    if "find no msprof" in output:
+        return (
+            "ais_bench found no msprof, so there is no table: put CANN's profiler on the PATH "
+            "(<toolkit>/tools/profiler/bin) by a script in `tools.env_scripts`, and profile again"
+        )
+    return f"the profiler left nothing (its run last said {transcript.last(output)}): see {LOG}"

@@ -1,0 +1,200 @@
+"""`fab npu-profile`: one OM under the profiler; which nodes and blocks of the ONNX the device's time goes to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from deploy.connections import Connections
+from deploy.console import console, mark, say
+from deploy.errors import KitError, as_written
+from deploy.evidence import profile, runs
+from deploy.evidence.costs import PUBLISHED, Node, nodes
+from deploy.hosts.job import job_name
+from deploy.npu import op_summary
+from deploy.npu.profiler import FUSIONS, TABLE, Profiling
+from deploy.npu.worker import CachedFile, Worker
+from deploy.pipeline import graph
+from deploy.pipeline.build import Build
+from deploy.pipeline.manifest import Step, write_json
+from deploy.pipeline.model import run_command
+from deploy.workspace import Workspace
+from stgcn import onnx_model, plain_json
+
+STAGE = "npu-profile"
+RESULT = "profile.json"
+LISTED = 12  # operators of the table on the terminal
+
+
+def run(connections: Connections, batch_size: int | None = None, against: str = "") -> None:
+    """Make npu/bs<N>/profile.json and op_summary.csv, and print them; `against` is a kept run, or `bs<M>` of this one.
+
+    The batch size is the one with the best throughput, where none is given.
+
+    Raises:
+        KitError: it has no OM yet, the device is busy, or the profiler leaves no table.
+    """
+    workspace = connections.workspace
+    size = batch_size or _best(workspace)
+    if size not in workspace.inventory.batch_sizes:
+        sizes = ", ".join(map(str, workspace.inventory.batch_sizes))
+        raise KitError(f"--batch-size {size}: the inventory has {sizes}")
+    other = _other(workspace, against, size) if against else None
+    say(f"{STAGE} on {connections.npus[0].devices[0]}, batch size {size}", "bold")
+    build = workspace.build(size)
+    connections.run_step(_step(connections, build))
+    if connections.options.dry:
+        return
+    result = json.loads((build.folder / RESULT).read_bytes())
+    _print(result)
+    if other is not None:
+        _print_changes(other, result, against)
+
+
+def _best(workspace: Workspace) -> int:
+    """The batch size with the best throughput so far, else the smallest."""
+    sizes, rates = workspace.inventory.batch_sizes, dict[int, float]()
+    for size in sizes:
+        path = workspace.batch_folder(size) / "benchmark.json"
+        with as_written(path):
+            if path.is_file():
+                rates[size] = float(plain_json.load(path)["throughput"]["median"])
+    return max(rates, key=lambda size: rates[size]) if rates else min(sizes)
+
+
+def _step(connections: Connections, build: Build) -> Step:
+    workspace, npu = connections.workspace, connections.npus[0]
+    worker, step = Worker(npu, npu.devices[0].chip.device), f"profile/{build.name}"
+    workspace.om(build)
+    inputs: dict[str, Any] = {
+        **graph.inputs(workspace.manifest.steps, step, connections.inventory, build),
+        "host": npu.section.name,
+        "device": worker.device,
+        **npu.facts.tools,
+    }
+    limits = (connections.inventory.timeout_s, connections.options.fresh, connections.options.force)
+    profiling = Profiling(
+        job_name(inputs, f"profile-bs{build.batch_size}"),
+        CachedFile(build.om.name, inputs["om"]),
+        build,
+        connections.inventory.benchmark.idle_timeout_s,
+        *limits,
+        connections.idle,
+    )
+    table, result = build.folder / TABLE, build.folder / RESULT
+
+    def action() -> dict[str, Any]:
+        place = connections.engine.alone()
+        place.send(build.om)
+        profiled = place.do(profiling, build.folder)
+        connections.idle = profiled.idle
+        operators = op_summary.parse(op_summary.decode(table.read_bytes()))
+        fusions = build.folder / FUSIONS
+        found = profile.profile(
+            operators,
+            graph_nodes(workspace, build),
+            build.batch_size,
+            PUBLISHED.get(npu.facts.soc_version),
+            op_summary.parse_fusions(op_summary.decode(fusions.read_bytes())) if fusions.is_file() else None,
+        )
+        write_json(result, {**found, "soc_version": npu.facts.soc_version, **npu.facts.record})
+        return profiled.facts
+
+    return Step(step, str(worker), inputs, [table, result], action, [worker.runtime.argv(profiling.command(worker))])
+
+
+def graph_nodes(workspace: Workspace, build: Build) -> list[Node]:
+    """The nodes of a build's ONNX with their costs, in the model's blocks where its package can tell them."""
+    model, blocks = workspace.model, dict[str, str]()
+    if "blocks" in model.card.capabilities:
+        path, result = (build.folder / f".blocks{suffix}" for suffix in (".onnx", ".json"))
+        try:
+            run_command(model, "blocks", "--onnx", str(build.onnx), "--output", str(path), "--result", str(result))
+            with as_written(result):
+                blocks = {str(block["name"]): str(block["output"]) for block in plain_json.load(result)["blocks"]}
+        except KitError as error:
+            say(f"  the time is told by node alone: {error}", "yellow")
+        finally:
+            path.unlink(missing_ok=True)
+            result.unlink(missing_ok=True)
+    return nodes(onnx_model.load(build.onnx), blocks)
+
+
+def _other(workspace: Workspace, against: str, size: int) -> Mapping[str, Any]:
+    """The profile to compare with: another batch size's, or that of another run."""
+    name = f"npu/bs{size}/{RESULT}"
+    if against.startswith("bs") and against[2:].isdigit():
+        path = workspace.batch_folder(int(against[2:])) / RESULT
+    else:
+        path = runs.find(workspace.folder, against).folder / name
+    with as_written(path):
+        if not path.is_file():
+            raise KitError(f"{path}: there is no profile to compare with; run `fab npu-profile` for it first")
+        return dict(plain_json.load(path))
+
+
+def _print(result: Mapping[str, Any]) -> None:
+    told = mark(result["simulated"], result["health"])
+    ms = result["device_us"] / 1000
+    title = f"{result['soc_version']}{told}, batch size {result['batch_size']}: {ms:.3f} ms of device time an inference"
+    grid = Table(title=title, title_justify="left")
+    ratios = [name for name in profile.UNIT_RATIOS if any(name in block["ratios"] for block in result["blocks"])]
+    headings = ("block", "ms", "share", "computing, ms", "moving, ms", "bound by", *ratios)
+    for heading in headings:
+        grid.add_column(heading, justify="left" if heading == "bound by" else "right")
+    for block in result["blocks"]:
+        limits = [_ms(block[name]) for name in ("compute_us", "bandwidth_us")]
+        of_units = [f"{block['ratios'][name]:.2f}" if name in block["ratios"] else "" for name in ratios]
+        row = (block["block"], _ms(block["us"]), f"{block['share']:.1%}", *limits, block["bound"] or "?", *of_units)
+        grid.add_row(*row)
+    for name, title in APART.items():
+        part = result[name]
+        if part["us"]:
+            grid.add_row(title, _ms(part["us"]), f"{part['share']:.1%}", style="dim")
+    console.print(grid)
+    _print_operators(result["operators"])
+    kinds = ", ".join(f"{kind} {_ms(us)} ms" for kind, us in result["compiler"]["kinds"].items())
+    if kinds:
+        say(f"put in by the compiler: {kinds}")
+    say(f"{result['attributed']:.1%} of the device's time is accounted for", "bold")
+    if result["unattributed"]["operators"]:
+        names = ", ".join(f"{row['name']} ({row['share']:.1%})" for row in result["unattributed"]["operators"][:5])
+        say(f"of no node: {names}", "yellow")
+    if result["other_devices"]:
+        say(f"left out: the operators of devices {result['other_devices']}", "yellow")
+
+
+APART = {"compiler": "compiler's own", "communication": "communication", "unattributed": "of no node"}
+
+
+def _print_operators(operators: Sequence[Mapping[str, Any]]) -> None:
+    grid = Table(title="the longest operators", title_justify="left")
+    for heading in ("ms", "share", "type", "block", "nodes"):
+        grid.add_column(heading, justify="right" if heading in ("ms", "share") else "left", overflow="fold")
+    for row in sorted(operators, key=lambda row: -row["us"])[:LISTED]:
+        cells = (_ms(row["us"]), f"{row['share']:.1%}", row["kind"], row["block"])
+        grid.add_row(*cells, Text(" + ".join(row["nodes"])))
+    console.print(grid)
+
+
+def _print_changes(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> None:
+    sizes = before["batch_size"], after["batch_size"]
+    a_sample = " a sample" if sizes[0] != sizes[1] else ""
+    scale = sizes if a_sample else (1, 1)
+    blocks, of_nodes = profile.changes(before, after)
+    for title, rows in (("block", blocks), ("nodes", of_nodes[:LISTED])):
+        grid = Table(title=f"against {name}: ms{a_sample} by {title}, what changed most first", title_justify="left")
+        for heading in (title, "before", "now", "change"):
+            grid.add_column(heading, justify="left" if heading == title else "right", overflow="fold")
+        for row in rows:
+            was, now = ((us or 0) / size for us, size in zip((row.before, row.after), scale, strict=True))
+            grid.add_row(Text(row.name), _ms(was), _ms(now), f"{(now - was) / 1000:+.3f}")
+        console.print(grid)
+
+
+def _ms(us: float | None) -> str:
+    return "?" if us is None else f"{us / 1000:.3f}"
