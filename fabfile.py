@@ -188,7 +188,7 @@ def npu_tune(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untype
         "against": "compare node by node with a kept run's profile, or with another batch size's (bs64)",
     }
 )
-@_told
+@_reporting()
 def npu_profile(_c, batch_size="", against="", dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
     """Run an OM once under the profiler: which blocks and nodes its time goes to, and what bounds them."""
     from deploy.stages import profile
