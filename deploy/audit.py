@@ -92,7 +92,8 @@ class Audit:
         yield "the record of the verdict", self._check_record
         yield "the inventory's gate and batch sizes", self._check_inventory
         for name in graph.steps(verdict["inputs"]["batch_sizes"]):
-            yield name, partial(self._check_step, name)
+            if not graph.kind_of(name).apart or name in verdict["inputs"]["entries"]:
+                yield name, partial(self._check_step, name)
         yield "the index and the labels, of the dataset", self._check_index
         yield f"the reference of {self.samples} samples, of the ONNX", self._check_reference
         yield "score", self._check_score

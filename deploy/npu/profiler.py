@@ -13,7 +13,7 @@ from deploy.hosts import transfer
 from deploy.hosts.host import Host
 from deploy.hosts.job import Job
 from deploy.npu import ais_bench, op_summary, transcript
-from deploy.npu.device import Idle, IdleWatch, naming
+from deploy.npu.device import Idle, IdleWatch, prefix_errors
 from deploy.npu.worker import CachedFile, Rows, Worker
 from deploy.pipeline.build import Build
 from stgcn.files import atomic_write
@@ -73,7 +73,7 @@ class Profiling:
                 "tell of both; free it, or profile it as it is with --force"
             )
         job = Job(npu.host, self.job)
-        with naming(str(worker)), job.begun(self.fresh) as begun:
+        with prefix_errors(str(worker)), job.begun(self.fresh) as begun:
             if not begun:
                 npu.host.call("link", {"folder": str(self._output(worker)), "files": {}})
             done = worker.runtime.run(

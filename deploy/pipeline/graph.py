@@ -45,6 +45,7 @@ class Kind:
     folder: str  # of its reproduce.sh
     per_build: bool = False
     required: bool = True  # for a verdict
+    apart: bool = False  # from the whole job: a verdict is whole without it, and rests on it where it was made before
     files: Sequence[str] = ()  # from outside the workspace: data, labels, checkpoint
     package: bool = False  # runs a command of the model's package, whose sources count
     reads: Sequence[Read] = ()
@@ -101,7 +102,7 @@ GRAPH = (
     Kind("convert", "fab npu-convert", "npu/{build}", per_build=True, reads=(_ONNX,), of_build=_convert),
     Kind("accuracy", "fab npu-bench", "npu/{build}", True, reads=(_OM, _ONNX_OF_OM, _INDEX), of_build=_accuracy),
     Kind("throughput", "fab npu-bench", "npu/{build}", True, False, reads=(_OM, _ONNX_OF_OM), of_build=_throughput),
-    Kind("profile", "fab npu-profile", "npu/{build}", True, False, reads=(_OM, _ONNX_OF_OM), of_build=_accuracy),
+    Kind("profile", "fab npu-profile", "npu/{build}", True, False, True, reads=(_OM, _ONNX_OF_OM), of_build=_accuracy),
     Kind("score", "make score", "report", of_inventory=lambda inventory: {"gate": inventory.gate}),
     Kind("report", "make report", "report", reads=(_VERDICT, Read("data", "preprocess", title="data"))),
 )

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from deploy.connections import Connections
 from deploy.console import console, mark, say
-from deploy.errors import KitError, as_written
+from deploy.errors import KitError, reject_malformed
 from deploy.evidence import profile, runs
 from deploy.evidence.costs import PUBLISHED, Node, nodes
 from deploy.hosts.job import job_name
@@ -60,7 +60,7 @@ def _best(workspace: Workspace) -> int:
     sizes, rates = workspace.inventory.batch_sizes, dict[int, float]()
     for size in sizes:
         path = workspace.batch_folder(size) / "benchmark.json"
-        with as_written(path):
+        with reject_malformed(path):
             if path.is_file():
                 rates[size] = float(plain_json.load(path)["throughput"]["median"])
     return max(rates, key=lambda size: rates[size]) if rates else min(sizes)
@@ -88,7 +88,7 @@ def _step(connections: Connections, build: Build) -> Step:
     table, result = build.folder / TABLE, build.folder / RESULT
 
     def action() -> dict[str, Any]:
-        place = connections.engine.alone()
+        place = connections.scheduler.alone()
         place.send(build.om)
         profiled = place.do(profiling, build.folder)
         connections.idle = profiled.idle
@@ -114,7 +114,7 @@ def graph_nodes(workspace: Workspace, build: Build) -> list[Node]:
         path, result = (build.folder / f".blocks{suffix}" for suffix in (".onnx", ".json"))
         try:
             run_command(model, "blocks", "--onnx", str(build.onnx), "--output", str(path), "--result", str(result))
-            with as_written(result):
+            with reject_malformed(result):
                 blocks = {str(block["name"]): str(block["output"]) for block in plain_json.load(result)["blocks"]}
         except KitError as error:
             say(f"  the time is told by node alone: {error}", "yellow")
@@ -131,7 +131,7 @@ def _other(workspace: Workspace, against: str, size: int) -> Mapping[str, Any]:
         path = workspace.batch_folder(int(against[2:])) / RESULT
     else:
         path = runs.find(workspace.folder, against).folder / name
-    with as_written(path):
+    with reject_malformed(path):
         if not path.is_file():
             raise KitError(f"{path}: there is no profile to compare with; run `fab npu-profile` for it first")
         return dict(plain_json.load(path))

@@ -19,6 +19,7 @@ from stgcn.cards import KINETICS
 from tests.pipeline.npu_job import CLASSES, NpuJob, simulator_script
 
 BLOCKS = 10
+WIDTH = 8  # channels
 
 
 def blocks_network() -> onnx.ModelProto:
@@ -35,12 +36,13 @@ def blocks_network() -> onnx.ModelProto:
         return name
 
     x = add("Transpose", "input1", perm=[0, 4, 1, 2, 3])
-    x = add("Reshape", x, weight("shape", np.array([-1, 3, 300, 18])))
+    x, width = add("Reshape", x, weight("shape", np.array([-1, 3, 300, 18]))), 3
     for i in range(BLOCKS):
-        kernel = weight(f"w{i}", (0.2 * random.standard_normal((3, 3, 9, 1))).astype(np.float32))
+        kernel = weight(f"w{i}", (0.1 * random.standard_normal((WIDTH, width, 9, 1))).astype(np.float32))
+        width = WIDTH
         x = add("Relu", add("Conv", x, kernel, kernel_shape=[9, 1], pads=[4, 0, 4, 0]))
-    x = add("Reshape", add("ReduceMean", x, axes=[2], keepdims=0), weight("flat", np.array([-1, 108])))
-    x = add("MatMul", x, weight("fcn", random.standard_normal((108, CLASSES)).astype(np.float32)))
+    x = add("Reshape", add("ReduceMean", x, axes=[2], keepdims=0), weight("flat", np.array([-1, 36 * WIDTH])))
+    x = add("MatMul", x, weight("fcn", random.standard_normal((36 * WIDTH, CLASSES)).astype(np.float32)))
     nodes[-1].output[0] = "output1"
     inputs = [helper.make_tensor_value_info("input1", TensorProto.FLOAT, ["batch", *KINETICS.shape("both")])]
     outputs = [helper.make_tensor_value_info("output1", TensorProto.FLOAT, ["batch", CLASSES])]
