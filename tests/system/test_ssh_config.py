@@ -133,16 +133,9 @@ def section(workspace: Path) -> Npu:
 
 
 def ssh_reaches(config: Path) -> bool:
-    options = [
-        "-o",
-        "BatchMode=yes",
-        "-o",
-        "StrictHostKeyChecking=yes",
-        "-o",
-        "RemoteCommand=none",
-        "-o",
-        "ControlMaster=no",
-    ]
+    no_login = {"RemoteCommand": "none", "ControlMaster": "no", "PermitLocalCommand": "no"}
+    settings = {"BatchMode": "yes", "StrictHostKeyChecking": "yes", **no_login}
+    options = [f"-o{name}={value}" for name, value in settings.items()]
     argv = ["ssh", "-F", str(config), *options, "bench", "true"]
     return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=60).returncode == 0
 
