@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -50,6 +50,12 @@ class OverrunError(KitError):
 def status_of(error: InputError) -> int:
     """The exit status of a command that ends with this error."""
     return error.status if isinstance(error, KitError) else ERROR
+
+
+def of_all(sentence: str, failures: Iterable[InputError]) -> KitError:
+    """The error of a command in which these happened: a host is unfit where nothing else was wrong."""
+    only_hosts = all(isinstance(failure, HostUnfit) for failure in failures)
+    return (HostUnfit if only_hosts else KitError)(sentence)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from deploy.containers import endpoint
 from deploy.containers.endpoint import EngineError
-from deploy.errors import KitError, OverrunError
+from deploy.errors import HostUnfit, KitError, OverrunError
 from deploy.hosts.host import Host
 from deploy.hosts.over_ssh import SSHHost
 from deploy.interrupt import ended_by_interrupt
@@ -233,11 +233,11 @@ def telling(host: str, doing: str) -> Iterator[None]:
     try:
         yield
     except ImageNotFound as error:
-        raise KitError(f"{host}: {_reason(error)}; build it there (make gpu-image, make npu-image)") from None
+        raise HostUnfit(f"{host}: {_reason(error)}; build it there (make gpu-image, make npu-image)") from None
     except APIError as error:
         raise KitError(f"{host}: the Docker engine refuses to {doing}: {_reason(error)}") from None
     except (DockerException, requests.RequestException) as error:
-        raise KitError(f"{host}: the Docker engine stopped answering ({_reason(error)}); see `fab doctor`") from None
+        raise HostUnfit(f"{host}: the Docker engine stopped answering ({_reason(error)}); see `fab doctor`") from None
 
 
 def connect(host: Host) -> docker.DockerClient:

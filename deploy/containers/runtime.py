@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import docker
 
 from deploy.containers.daemon import ARRAYS, INPUT, PIDS, DockerDaemon
-from deploy.errors import KitError, OverrunError
+from deploy.errors import HostUnfit, KitError, OverrunError
 from deploy.hosts.capture import Capture
 from deploy.hosts.host import Completed, Host
 from deploy.inventory import Gpu, Npu
@@ -303,13 +303,13 @@ def _overrun(host: Host, command: Sequence[str], timeout_s: float | None) -> Kit
 
 def _refuse_wrong_tools(done: Completed, program: str, where: str, env_scripts: Sequence[str]) -> None:
     if done.status == CONFIGURATION_STATUS and "environment script" in done.output:
-        raise KitError(
+        raise HostUnfit(
             f"{where}: {done.output.strip().splitlines()[-1]}; "
             "name those that are there under tools.env_scripts in the inventory"
         )
     # The loader ends with the same status, for a library: what its program says of that is read where it is known.
     if done.status == NOT_FOUND_STATUS and "shared libraries" not in done.output:
-        raise KitError(
+        raise HostUnfit(
             f"{where}: {program} is not found after sourcing {', '.join(env_scripts) or 'nothing'}"
             "; correct `tools` in the inventory"
         )

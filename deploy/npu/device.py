@@ -15,7 +15,7 @@ from typing import Any
 
 from deploy.console import mark, say
 from deploy.containers.runtime import Runtime
-from deploy.errors import KitError
+from deploy.errors import HostUnfit, KitError, host_is_unfit
 from deploy.inventory import Npu
 from deploy.npu import ais_bench, probe, smi, transcript, versions
 from stgcn import plain_json
@@ -56,11 +56,13 @@ class Smi:
             )
         return cls(section.name, section.tools.npu_smi, asked, in_container)
 
+    @host_is_unfit()
     def chips(self) -> list[smi.Chip]:
         """Every chip that the host shows, with its logical device. Raises KitError where npu-smi fails."""
         with prefix_errors(self.name):
             return smi.parse_info(self._ask(smi.info_argv), self._logical)
 
+    @host_is_unfit()
     def chip(self, device: int) -> smi.Chip:
         """One device now, its processes too where this npu-smi has any way to tell them.
 
@@ -152,6 +154,7 @@ class Facts:
         }
 
     @classmethod
+    @host_is_unfit()
     def read(cls, section: Npu, runtime: Runtime, asked: Smi) -> Facts:
         """Ask a host's npu-smi and version files. A version that is not told is `unknown`, with a warning: it makes no
         result wrong, the steps merely do not run again when it changes.
@@ -184,6 +187,7 @@ def read_cann(section: Npu, runtime: Runtime) -> str:
     return _version(section, "CANN", _probe(section, runtime)["cann"], versions.parse_cann)
 
 
+@host_is_unfit()
 def read_era(section: Npu, runtime: Runtime, facts: Facts) -> str:
     """Which generation of ais_bench a host has, told by its `--help`.
 
@@ -301,9 +305,9 @@ def prefix_errors(who: str) -> Iterator[None]:
         yield
     except KitError as error:
         named = (f"{who}: ", f"{who.partition(':')[0]}: ")
-        if type(error) is not KitError or str(error).startswith(named):
+        if type(error) not in (KitError, HostUnfit) or str(error).startswith(named):
             raise
-        raise KitError(f"{who}: {error}") from None
+        raise type(error)(f"{who}: {error}") from None
 
 
 def _version(section: Npu, of: str, text: str | None, parse: Callable[[str], str]) -> str:

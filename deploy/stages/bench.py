@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from deploy.connections import Connections
 from deploy.console import say
-from deploy.errors import KitError, LinkLost
+from deploy.errors import LinkLost, of_all
 from deploy.pipeline.build import Build
 from deploy.pipeline.manifest import FAILED, announce
 from deploy.stages import accuracy, throughput
@@ -29,7 +29,7 @@ def run(connections: Connections) -> None:
     say(f"{STAGE} on {devices} ({connections.npus[0].facts.target}, ais_bench of {eras} or later)", "bold")
     index = workspace.index()
     builds = [workspace.build(batch_size) for batch_size in connections.inventory.batch_sizes]
-    failures: list[str] = []
+    failures: dict[str, InputError] = {}
 
     def attempt(name: str, perform: Callable[[], None]) -> None:
         try:
@@ -38,7 +38,7 @@ def run(connections: Connections) -> None:
             raise
         except InputError as error:
             announce(name, FAILED, str(error))
-            failures.append(f"{name}: {error}")
+            failures[name] = error
 
     def infer(build: Build) -> None:
         attempt(f"accuracy/{build.name}", lambda: accuracy.run(connections, build, index))
@@ -47,4 +47,6 @@ def run(connections: Connections) -> None:
     for build in builds:
         attempt(f"throughput/{build.name}", lambda: throughput.run(connections, build))  # noqa: B023 (called at once)
     if failures:
-        raise KitError(failures[0] + (f" (and {len(failures) - 1} more, above)" if failures[1:] else ""))
+        name, error = next(iter(failures.items()))
+        others = f" (and {len(failures) - 1} more, above)" if len(failures) > 1 else ""
+        raise of_all(f"{name}: {error}{others}", failures.values())

@@ -7,7 +7,7 @@ from typing import Any
 
 from deploy.connections import Connections
 from deploy.console import say
-from deploy.errors import KitError, LinkLost
+from deploy.errors import LinkLost, of_all
 from deploy.hosts.job import job_name
 from deploy.npu.convert import Conversion
 from deploy.npu.worker import CachedFile, Place
@@ -32,7 +32,7 @@ def run(connections: Connections) -> None:
     if failures:
         failed = [build for build in builds if build.name in failures]
         sizes = ", ".join(str(build.batch_size) for build in failed)
-        raise KitError(f"batch size {sizes} not converted: {failures[failed[0].name]}")
+        raise of_all(f"batch size {sizes} not converted: {failures[failed[0].name]}", failures.values())
 
 
 def convert(

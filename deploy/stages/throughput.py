@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from deploy.connections import Connections
-from deploy.errors import KitError
+from deploy.errors import HostUnfit
 from deploy.hosts.job import job_name
 from deploy.npu.measure import Measurement
 from deploy.npu.worker import CachedFile, Worker
@@ -58,7 +58,7 @@ def _step(connections: Connections, build: Build) -> Step:
         measured = place.do(measurement, build.folder)
         connections.idle = measured.idle
         if measured.refusal:
-            raise KitError(measured.refusal)
+            raise HostUnfit(measured.refusal)
         write_json(path, measured.figure)
         return {**measured.facts, "idle": measured.figure["throughput"]["idle"]}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deploy.errors import KitError
+from deploy.errors import HostUnfit, KitError
 from tests.pipeline.npu_job import SET_ENV, NpuJob, simulator_script
 
 
@@ -41,7 +41,7 @@ def test_a_host_that_is_unfit_is_refused_before_anything_is_copied(
 ) -> None:
     job.play(**knobs)
     job.inventory["npu"][0] |= host
-    with pytest.raises(KitError, match=rf"^npu-a: .*{sentence}"):
+    with pytest.raises(HostUnfit, match=rf"^npu-a: .*{sentence}"):
         job.convert()
     assert copied(job) == []
 

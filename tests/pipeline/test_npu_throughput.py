@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deploy.errors import KitError
+from deploy.errors import HostUnfit, KitError
 from deploy.npu import device
 from deploy.stages import throughput
 from tests.pipeline.npu_job import NpuJob
@@ -37,7 +37,7 @@ def test_a_device_that_stays_busy_ends_in_its_process_and_accuracy_still_runs(
     job: NpuJob, driver: str, capsys: Any
 ) -> None:
     job.play(BUSY="0:train.py:forever", DRIVER=driver)
-    with pytest.raises(KitError) as caught:
+    with pytest.raises(HostUnfit) as caught:
         job.bench()
     assert str(caught.value).startswith(
         "throughput/bs8: npu-a:0: the device was not idle within 1 s (train.py (pid 4200, 3072 MB), AICore at 87 %)"
