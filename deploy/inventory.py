@@ -129,8 +129,8 @@ class Benchmark(_Section):
 class Tune(_Section):
     """What `fab npu-tune` tries, each with each; then AOE on the best of them."""
 
-    variants: Annotated[list[Name], Field(min_length=1)] = ["reference", "fused"]
-    persons: Annotated[list[Persons], Field(min_length=1)] = ["both", "nonempty"]
+    variants: list[Name] = []  # the model's own where empty, as `persons`
+    persons: list[Persons] = []
     precision_modes: Annotated[list[Text], Field(min_length=1)] = ["force_fp16", "allow_mix_precision"]
     batch_sizes: list[BatchSize] = []  # the inventory's own where empty
     aoe: list[AoeJobType] = [2]  # job types, where the host has AOE

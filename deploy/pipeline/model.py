@@ -128,6 +128,10 @@ class Card(_Part):
         """What the files of the graph are called: the name up to its first dot."""
         return self.name.partition(".")[0]
 
+    def gates(self, default: float) -> dict[str, float]:
+        """By metric, the relative error that passes: its own, else the inventory's."""
+        return {metric.key: metric.gate or default for metric in self.metrics}
+
     @field_validator("inputs", "outputs", "metrics")
     @classmethod
     def _distinct(cls, parts: list[Tensor] | list[Metric]) -> list[Tensor] | list[Metric]:

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from deploy.containers.runtime import bare
 from deploy.report import charts
 from deploy.report.drawings import Drawings
-from deploy.report.table import agreement_of, to_csv, worst_error
+from deploy.report.table import agreement_of, to_csv
 from stgcn import plain_json
 
 _FORMATS: dict[str, Callable[[Any], str]] = {
@@ -255,7 +255,9 @@ def _bilingual(english: str, chinese: str) -> Markup:
 
 def _worst(batches: Sequence[Mapping[str, Any]]) -> int:
     """The place of the batch size farthest from its gate."""
-    return max(range(len(batches)), key=lambda i: worst_error(batches[i]))
+    return max(
+        range(len(batches)), key=lambda i: batches[i]["decisive"]["relative_error"] / batches[i]["decisive"]["gate"]
+    )
 
 
 def _best(batches: Sequence[Mapping[str, Any]]) -> int | None:

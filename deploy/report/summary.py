@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,11 +47,12 @@ class Evidence:
 
 def summary(evidence: Evidence) -> Json:
     """The contents of summary.json."""
+    gates = evidence.card.gates(evidence.gate)
     batches = [_batch(evidence, size) for size in evidence.logits]
     return {
         "format": FORMAT,
         "model": {"name": evidence.card.name, "title": evidence.card.title},
-        "metrics": [metric.model_dump(exclude={"gate"}) for metric in evidence.card.metrics],
+        "metrics": [{**metric.model_dump(), "gate": gates[metric.key]} for metric in evidence.card.metrics],
         "device": dict(evidence.device),
         "samples": len(evidence.labels),
         "persons": dict(evidence.persons) if evidence.persons else None,
@@ -69,10 +71,12 @@ def summary(evidence: Evidence) -> Json:
 
 def _batch(evidence: Evidence, size: int) -> Json:
     outputs, score, figure = evidence.logits[size], evidence.scores[size], evidence.figures[size]
+    gates = evidence.card.gates(evidence.gate)
     errors = {"relative_error": relative_errors(score.metrics, evidence.reference_score.metrics)}
     if evidence.published:
         errors["published_relative_error"] = relative_errors(score.metrics, evidence.published)
-    gates = {metric.key: metric.gate or evidence.gate for metric in evidence.card.metrics}
+    worst = {name: farthest(each, gates) for name, each in errors.items()}
+    decisive = max(worst, key=lambda name: worst[name].of_gate)
     return {
         "batch_size": size,
         "samples": len(evidence.labels),
@@ -82,7 +86,8 @@ def _batch(evidence: Evidence, size: int) -> Json:
         "persons": figure.get("persons") if figure else None,
         "latency_ms": figure["latency_ms"] if figure else None,
         **{name: max(each.values()) for name, each in errors.items()},
-        "passed": all(error <= gates[key] for each in errors.values() for key, error in each.items()),
+        "decisive": {"against": "fp32" if decisive == "relative_error" else "published", **worst[decisive].as_json()},
+        "passed": worst[decisive].passed,
         **_confused(evidence, outputs[0]),
         **_differences(evidence, outputs[0]),
     }
@@ -155,6 +160,33 @@ def relative_errors(found: Mapping[str, float], expected: Mapping[str, float]) -
         key: abs(found[key] - value) / abs(value) if value else float(found[key] != 0)
         for key, value in expected.items()
     }
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A metric's relative error beside what its gate allows; the error is of either direction."""
+
+    metric: str
+    relative_error: float
+    gate: float
+
+    @property
+    def passed(self) -> bool:
+        return self.relative_error <= self.gate  # NaN does not
+
+    @property
+    def of_gate(self) -> float:
+        """1 at the gate; an error that is no number is infinitely far off."""
+        share = self.relative_error / self.gate
+        return math.inf if math.isnan(share) else share
+
+    def as_json(self) -> Json:
+        return dict(vars(self))
+
+
+def farthest(errors: Mapping[str, float], gates: Mapping[str, float]) -> Judged:
+    """The metric that is farthest off for its gate: it passes where all do."""
+    return max((Judged(key, error, gates[key]) for key, error in errors.items()), key=lambda judged: judged.of_gate)
 
 
 def _confused(evidence: Evidence, logits: np.ndarray) -> Json:

@@ -35,7 +35,7 @@ def _results(summary: Mapping[str, Any], simulated: str) -> Table:
     grid = _grid(title, *headings)
     grid.add_row("fp32", *_accuracy(summary["reference"], metrics, n), style="dim")
     for row in summary["batches"]:
-        mark = "✓" if row["passed"] else f"✗ {worst_error(row):.2%} off"
+        mark = "✓" if row["passed"] else f"✗ {row['decisive']['relative_error']:.2%} off"
         agreed = [f"{row[agreement]:.2%}"] if agreement else []
         cells = [str(row["batch_size"]), *_accuracy(row, metrics, n), *agreed, _rate(row["throughput"])]
         if persons:
@@ -65,7 +65,7 @@ def _verdict(summary: Mapping[str, Any], simulated: str) -> Text:
     word = "PASSED" if verdict["passed"] else "FAILED"
     which = "every batch size is" if verdict["passed"] else "not every batch size is"
     against = "the fp32 reference" + (" and of the published accuracy" if summary["reference"]["published"] else "")
-    line = f"verdict{simulated}: {word}, {which} within {100 * verdict['gate']:g}% (relative) of {against}"
+    line = f"verdict{simulated}: {word}, {which} within {allowed(summary)} (relative) of {against}"
     return Text(line, style="bold green" if verdict["passed"] else "bold red")
 
 
@@ -102,9 +102,21 @@ def as_text(cell: Any) -> Any:
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
-def worst_error(row: Mapping[str, Any]) -> float:
-    """The relative error that the gate judges a batch size by."""
-    return float(max(row["relative_error"], row.get("published_relative_error", 0.0)))
+def off(summary: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """How far a batch size is off by the metric that decides, and what its gate allows."""
+    decisive = row["decisive"]
+    title = next(metric["title"] for metric in summary["metrics"] if metric["key"] == decisive["metric"])
+    against = "fp32" if decisive["against"] == "fp32" else "the published accuracy"
+    error, gate = decisive["relative_error"], decisive["gate"]
+    return f"{title} {100 * error:.3g}% (relative) off {against}, {100 * gate:g}% allowed"
+
+
+def allowed(summary: Mapping[str, Any]) -> str:
+    """The gates: one where all metrics have the same, else each metric's."""
+    gates = {metric["title"]: f"{100 * metric['gate']:g}%" for metric in summary["metrics"]}
+    if len(set(gates.values())) == 1:
+        return next(iter(gates.values()))
+    return ", ".join(f"{gate} for {title}" for title, gate in gates.items())
 
 
 def agreement_of(summary: Mapping[str, Any]) -> str | None:

@@ -26,7 +26,7 @@ from deploy.pipeline.manifest import Manifest, Step, digest_of, write_json
 from deploy.pipeline.model import CARD, Card, Model, published
 from deploy.pipeline.sources import sources_sha256
 from deploy.report.summary import Evidence, summary
-from deploy.report.table import shown, table, to_csv, worst_error
+from deploy.report.table import off, shown, table, to_csv
 from deploy.stages import report
 from deploy.workspace import Workspace
 from stgcn import npy, plain_json
@@ -86,15 +86,14 @@ def run(workspace: Workspace, options: Options, read_row: ReadRow) -> Outcome:
     with reject_malformed(outputs[0]):
         verdict = plain_json.load(outputs[0])
         told, outcome = table(verdict), _outcome(verdict, kept)
-        missed = [str(batch["batch_size"]) for batch in verdict["batches"] if not batch["passed"]]
+        missed = [f"batch size {b['batch_size']}: {off(verdict, b)}" for b in verdict["batches"] if not b["passed"]]
     console.print(told)
     say(f"summary: {outputs[0]}")
     say(f"page:    {folder / report.PAGE}")
     say(f"run:     {kept.folder}" + (f", signed with {inputs['signer']}" if key else ""))
     if missed:
         raise GateFailed(
-            f"batch size {', '.join(missed)}: accuracy is more than {100 * workspace.inventory.gate:g}% (relative) off;"
-            " `fab locate` says in which block, and whether another precision_mode helps",
+            f"{'; '.join(missed)}; `fab locate` says in which block, and whether another precision_mode helps",
             outcome,
         )
     return outcome
@@ -143,8 +142,9 @@ def _outcome(summary: Mapping[str, Any], kept: runs.Run) -> Outcome:
     checks = []
     for batch in summary["batches"]:
         values = ", ".join(f"{metric['title']} {shown(batch[metric['key']], metric['unit'])}" for metric in metrics)
-        off = f"{100 * worst_error(batch):.3g}% (relative) off, {100 * summary['verdict']['gate']:g}% allowed"
-        checks.append(Check(f"bs{batch['batch_size']}", "accuracy", batch["passed"], f"{values}; {off}"))
+        checks.append(
+            Check(f"bs{batch['batch_size']}", "accuracy", batch["passed"], f"{values}; {off(summary, batch)}")
+        )
     return Outcome({"run": {"id": kept.id, "folder": str(kept.folder)}, **runs.brief(summary)}, checks)
 
 

@@ -23,7 +23,7 @@ from deploy.pipeline.index import Index
 from deploy.pipeline.manifest import FAILED, Step, announce, write_json
 from deploy.pipeline.model import read_card
 from deploy.progress import progress
-from deploy.report.summary import relative_errors
+from deploy.report.summary import Judged, farthest, relative_errors
 from deploy.report.table import shown
 from deploy.stages import accuracy, convert, gpu, throughput
 from stgcn.errors import InputError
@@ -67,19 +67,26 @@ class Outcome:
     candidate: Candidate
     throughput: Mapping[str, Any] | None = None
     score: Score | None = None
-    relative_error: float | None = None
+    judged: Judged | None = None  # its accuracy, by the metric that is farthest off for its gate
     error: str | None = None
 
-    def passed(self, gate: float) -> bool:
-        return self.throughput is not None and self.relative_error is not None and self.relative_error <= gate
+    @property
+    def passed(self) -> bool:
+        return self.throughput is not None and self.judged is not None and self.judged.passed
 
     @property
     def median(self) -> float:
         return float(self.throughput["median"]) if self.throughput else 0.0
 
     def record(self) -> dict[str, Any]:
-        own = {name: value for name, value in vars(self).items() if name not in ("candidate", "score")}
-        return {**vars(self.candidate), **own, **(self.score.metrics if self.score else {})}
+        return {
+            **vars(self.candidate),
+            "throughput": self.throughput,
+            "relative_error": self.judged.relative_error if self.judged else None,
+            "error": self.error,
+            **(self.score.metrics if self.score else {}),
+            "passed": self.passed,
+        }
 
 
 def run(connections: Connections) -> None:
@@ -91,26 +98,27 @@ def run(connections: Connections) -> None:
         KitError: no candidate gave a figure and passed the gate.
     """
     workspace = connections.workspace
-    gate, tune = connections.inventory.gate, connections.inventory.tune
+    tune, card = connections.inventory.tune, connections.workspace.model.card
     index = workspace.index().head(tune.samples)
     say(f"{STAGE} on {connections.npus[0].devices[0]}, accuracy over {index.samples} samples", "bold")
     sizes = tune.batch_sizes or connections.inventory.batch_sizes
-    each = itertools.product(tune.variants, tune.precision_modes, [None], sizes, tune.persons)
-    ranked = rank(_try(connections, [Candidate(*one) for one in each], index), gate)
+    variants, persons = tune.variants or card.variants, tune.persons or card.persons
+    each = itertools.product(variants, tune.precision_modes, [None], sizes, persons)
+    ranked = rank(_try(connections, [Candidate(*one) for one in each], index))
     if connections.options.dry:
         return
-    if ranked[0].passed(gate) and (tuned := _tuned(connections, ranked[0].candidate)):
-        ranked = rank([*ranked, *_try(connections, tuned, index)], gate)
+    if ranked[0].passed and (tuned := _tuned(connections, ranked[0].candidate)):
+        ranked = rank([*ranked, *_try(connections, tuned, index)])
     _keep(connections, ranked)
     console.print(_table(connections, ranked))
     for error in dict.fromkeys(outcome.error for outcome in ranked if outcome.error):
         say(f"failed: {error}", "red")
-    if not ranked[0].passed(gate):
+    if not ranked[0].passed:
         raise KitError(
-            f"none of {len(ranked)} candidates gave a figure and stayed within {gate:.0%} of the fp32 reference; "
-            f"{ranked[0].candidate}: {ranked[0].error or f'{ranked[0].relative_error:.2%} off'}"
+            f"none of {len(ranked)} candidates gave a figure and stayed within the gate; "
+            f"{ranked[0].candidate}: {ranked[0].error or _off(ranked[0])}"
         )
-    say(f"{verdict(ranked, gate)}{connections.npus[0].facts.mark}", "bold green")
+    say(f"{verdict(ranked)}{connections.npus[0].facts.mark}", "bold green")
     say(f"for the inventory: {workspace.artefact('tune/inventory.yaml')}", "bold green")
 
 
@@ -153,21 +161,26 @@ def _try(connections: Connections, wanted: Sequence[Candidate], index: Index) ->
     return [outcomes[candidate] for candidate in wanted]
 
 
-def rank(outcomes: Sequence[Outcome], gate: float) -> list[Outcome]:
+def rank(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Those that pass the gate by throughput, then the others."""
-    return sorted(outcomes, key=lambda outcome: (not outcome.passed(gate), -outcome.median))
+    return sorted(outcomes, key=lambda outcome: (not outcome.passed, -outcome.median))
 
 
-def verdict(ranked: Sequence[Outcome], gate: float) -> str:
+def verdict(ranked: Sequence[Outcome]) -> str:
     """Which candidate wins, and by how much over the next best setting."""
     best = ranked[0]
     line = f"winner: {best.candidate} with {best.median:.2f} samples/s"
-    others = [each for each in ranked[1:] if each.passed(gate) and each.candidate.setting != best.candidate.setting]
+    others = [each for each in ranked[1:] if each.passed and each.candidate.setting != best.candidate.setting]
     if not others or best.throughput is None or others[0].throughput is None:
         return line
     line += f", {best.median / others[0].median - 1:.1%} over {others[0].candidate}"
     overlap = best.throughput["min"] <= others[0].throughput["max"]
     return line + (" (their repeats overlap, so it may be chance)" if overlap else "")
+
+
+def _off(outcome: Outcome) -> str:
+    assert outcome.judged is not None
+    return f"{outcome.judged.relative_error:.2%} off"
 
 
 def _build(connections: Connections, candidate: Candidate) -> Build:
@@ -193,8 +206,8 @@ def _infer(connections: Connections, candidate: Candidate, build: Build, index: 
     except InputError as error:
         announce(build.name, FAILED, str(error))
         return Outcome(candidate, error=str(error))
-    off = max(relative_errors(found.metrics, expected.metrics).values())
-    return Outcome(candidate, score=found, relative_error=off)
+    errors = relative_errors(found.metrics, expected.metrics)
+    return Outcome(candidate, score=found, judged=farthest(errors, build.card.gates(connections.inventory.gate)))
 
 
 def _measure(connections: Connections, outcome: Outcome, build: Build) -> Outcome:
@@ -220,8 +233,8 @@ def _scores(connections: Connections, build: Build, samples: int) -> list[Score]
 
 def _keep(connections: Connections, ranked: Sequence[Outcome]) -> None:
     """tune.json holds every outcome; inventory.yaml the winner's keys, to be copied into the inventory."""
-    folder, gate = connections.workspace.artefact("tune"), connections.inventory.gate
-    rows = [{**outcome.record(), "passed": outcome.passed(gate)} for outcome in ranked]
+    folder = connections.workspace.artefact("tune")
+    rows = [outcome.record() for outcome in ranked]
     outputs = [folder / "tune.json", folder / "inventory.yaml"]
 
     def action() -> dict[str, Any]:
@@ -239,7 +252,7 @@ def _where(connections: Connections) -> dict[str, Any]:
 
 
 def _snippet(connections: Connections, ranked: Sequence[Outcome]) -> str:
-    if not ranked[0].passed(connections.inventory.gate):
+    if not ranked[0].passed:
         return "# No candidate passed the gate.\n"
     winner = ranked[0].candidate
     keys: dict[str, Any] = {
@@ -251,24 +264,18 @@ def _snippet(connections: Connections, ranked: Sequence[Outcome]) -> str:
     }
     facts = connections.npus[0].facts
     title = f"fab npu-tune, {facts.target}{facts.mark}; "
-    return f"# {title}{verdict(ranked, connections.inventory.gate)}\n" + yaml.safe_dump(
-        keys, sort_keys=False, default_flow_style=None
-    )
+    return f"# {title}{verdict(ranked)}\n" + yaml.safe_dump(keys, sort_keys=False, default_flow_style=None)
 
 
 def _table(connections: Connections, ranked: Sequence[Outcome]) -> Table:
-    facts, gate, metric = (
-        connections.npus[0].facts,
-        connections.inventory.gate,
-        connections.workspace.model.card.metrics[0],
-    )
+    facts, metric = connections.npus[0].facts, connections.workspace.model.card.metrics[0]
     grid = Table(title=f"{facts.target}{facts.mark}", title_justify="left")
     for heading in ("variant", "persons", "precision", "tuner", "batch size", "samples/s", metric.title, "gate"):
         grid.add_column(heading, justify="right" if heading in ("batch size", "samples/s", metric.title) else "left")
     for outcome in ranked:
         candidate, figure = outcome.candidate, outcome.throughput
         busy = "" if figure is None or figure["idle"] else " (busy device)"
-        off = "failed" if outcome.error else f"✗ {outcome.relative_error:.2%} off"
+        off = "failed" if outcome.error else f"✗ {_off(outcome)}"
         grid.add_row(
             candidate.variant,
             candidate.persons,
@@ -277,7 +284,7 @@ def _table(connections: Connections, ranked: Sequence[Outcome]) -> Table:
             str(candidate.batch_size),
             f"{outcome.median:.2f}{busy}" if figure else "",
             "" if outcome.score is None else shown(outcome.score.metrics[metric.key], metric.unit),
-            "✓" if outcome.passed(gate) else off,
-            style="bold green" if outcome is ranked[0] and outcome.passed(gate) else None,
+            "✓" if outcome.passed else off,
+            style="bold green" if outcome is ranked[0] and outcome.passed else None,
         )
     return grid

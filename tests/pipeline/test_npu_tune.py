@@ -12,6 +12,7 @@ import yaml
 
 from deploy import inventory
 from deploy.errors import KitError
+from deploy.report.summary import Judged
 from deploy.stages import tune
 from deploy.stages.tune import Candidate, Outcome, rank, verdict
 from tests.pipeline.npu_job import NpuJob, network
@@ -103,15 +104,20 @@ def test_aoe_is_tried_on_the_best_where_the_host_has_it(job: NpuJob, has_aoe: bo
         assert "Aoe process finished" in (job.workspace / "tune/reference-force_fp16-aoe2-bs8/aoe.log").read_text()
 
 
-def test_a_dry_run_converts_nothing(job: NpuJob, capsys: Any) -> None:
+def test_a_dry_run_of_a_workspace_that_was_never_tuned_converts_nothing(job: NpuJob, capsys: Any) -> None:
+    job.inventory["tune"] |= {"variants": ["reference", "fused"], "persons": ["both", "nonempty"]}
+    job.inventory["checkpoint"] = str(job.folder / "val_data.npy")  # any file
     tune.run(job.connections(dry=True))
-    assert "convert/tune/reference-force_fp16-bs1 would run" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "convert/tune/reference-force_fp16-bs1 would run on npu-a" in told
+    assert "export/fused-nonempty would run on gpu" in told
+    assert "convert/tune/fused-nonempty-force_fp16-bs1 would run after export/fused-nonempty" in told
     assert not (job.workspace / "tune").exists()
 
 
 def outcome(variant: str, size: int, low: float, median: float, high: float, error: float = 0.0) -> Outcome:
     figure = {"min": low, "median": median, "max": high, "idle": True}
-    return Outcome(Candidate(variant, "force_fp16", None, size), figure, 0.5, error)
+    return Outcome(Candidate(variant, "force_fp16", None, size), figure, judged=Judged("top1", error, GATE))
 
 
 @pytest.mark.parametrize(
@@ -136,4 +142,4 @@ def outcome(variant: str, size: int, low: float, median: float, high: float, err
     ],
 )
 def test_the_verdict_names_the_winner_and_its_lead(found: list[Outcome], sentence: str) -> None:
-    assert verdict(rank(found, GATE), GATE).endswith(sentence)
+    assert verdict(rank(found)).endswith(sentence)

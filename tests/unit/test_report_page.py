@@ -76,7 +76,7 @@ def test_every_figure_of_the_summary_is_on_the_page(text: str) -> None:
     for i in range(len(made_up.SIZES)):
         expected = [*batch, "mean_abs_err", "relative_error", "throughput.median", "throughput.min", "throughput.max"]
         assert {f"batches.{i}.{name}" for name in [*expected, "latency_ms.median", "latency_ms.p99"]} <= paths
-    assert {"reference.top1", "verdict.gate", "samples"} <= paths
+    assert {"reference.top1", "metrics.0.gate", "samples"} <= paths
 
 
 def test_the_charts_label_the_summary_s_medians(scored: Workspace, text: str) -> None:

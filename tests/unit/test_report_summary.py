@@ -139,6 +139,26 @@ def test_the_relative_error_is_the_largest_of_all_metrics(found: Any, expected: 
     assert max(of.relative_errors(found, expected).values()) == pytest.approx(error)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(("top1", "top5", "decides"), [(0.04, 0, "top1"), (0.06, 0, "top1"), (0.04, 0.02, "top5")])
+def test_each_metric_is_judged_by_its_own_gate_in_both_directions(
+    top1: float, top5: float, decides: str, sign: int
+) -> None:
+    gates = {"top1": 0.05, "top5": 0.01}
+    metrics = [CARD.metrics[0].model_copy(update={"gate": gates["top1"]}), CARD.metrics[1]]
+    given = evidence(card=CARD.model_copy(update={"metrics": metrics}))
+    own, off = given.reference_score.metrics, {"top1": top1, "top5": top5}
+    device = Score(metrics={key: value * (1 + sign * off[key]) for key, value in own.items()})
+    (batch,) = of.summary(dataclasses.replace(given, logits={1: given.reference}, scores={1: device}))["batches"]
+    assert batch["passed"] is all(off[key] < gates[key] for key in off)
+    assert (batch["decisive"]["metric"], batch["decisive"]["gate"]) == (decides, gates[decides])
+
+
+def test_an_error_that_is_no_number_does_not_pass() -> None:
+    judged = of.farthest({"top1": 0.005, "top5": float("nan")}, {"top1": 0.01, "top5": 0.01})
+    assert (judged.metric, judged.passed) == ("top5", False)
+
+
 def test_the_published_accuracy_is_gated_too_where_it_is_comparable() -> None:
     given = evidence()
     own = given.reference_score.metrics
