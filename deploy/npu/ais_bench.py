@@ -163,7 +163,7 @@ class Session:
 def parse_session(text: str) -> Session:
     """What a run says before its work: `open device 0 success`, `load model X.om success`, lately `Load model`."""
     stream = "\n".join(transcript.lines(text))
-    models = re.findall(r"\bload model (\S+) success", stream, re.IGNORECASE)
+    models = re.findall(r"\bload model (.+) success\b", stream, re.IGNORECASE)  # a path may have spaces
     devices = re.findall(r"\bopen device ([0-9]{1,9}) success", stream)
     return Session(models[0] if len(models) == 1 else None, int(devices[0]) if len(devices) == 1 else None)
 

@@ -284,3 +284,10 @@ def test_only_a_kit_error_is_raised_on_any_text(text: str, status: int) -> None:
         assert ais_bench.parse_help(text, status)
     assert "\n" not in str(ais_bench.failure(text, status))
     ais_bench.files_per_batch(text)
+
+
+@pytest.mark.parametrize("om", ["/ws/st_gcn_bs1.om", "/npu host/success story/st_gcn_bs1.om"])
+@pytest.mark.parametrize("load", ["load model {} success", "Load model {} success"])
+def test_the_session_names_its_om_and_device(om: str, load: str) -> None:
+    text = f"[INFO] open device 3 success\n[INFO] {load.format(om)}\n[INFO] create model description success\n"
+    assert ais_bench.parse_session(text) == ais_bench.Session(om, 3)
