@@ -15,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FAB := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/fab
 
-.PHONY: help demo gpu-image npu-image cann-image sbom gpu-stage npu-convert npu-bench npu-profile npu-tune score report audit
+.PHONY: help demo gpu-image npu-image cann-image sbom gpu-stage gpu-bench npu-convert npu-bench npu-profile npu-tune score report audit
 .PHONY: status docs pictures doctor ray bench check test test-full test-fleet test-system fuzz kill-test soak lint lock clean
 
 help: ## show this list
@@ -40,6 +40,9 @@ sbom: $(VENV)/kit ## list each image's packages (CycloneDX) in work/sbom/
 
 gpu-stage: $(VENV)/kit ## on the GPU host: index the data, export the ONNX, fp32 reference logits
 	@$(FAB) gpu-stage $(ARGS)
+
+gpu-bench: $(VENV)/kit ## on the GPU host: the fp32 model's throughput, for the NPU's to be compared with
+	@$(FAB) gpu-bench $(ARGS)
 
 npu-convert: $(VENV)/kit ## on the NPU hosts: one OM a batch size
 	@$(FAB) npu-convert $(ARGS)

@@ -151,6 +151,16 @@ def gpu_stage(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
         gpu.run(connections)
 
 
+@task(help=HELP)
+@_reporting()
+def gpu_bench(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
+    """Measure the fp32 model on the GPU host's device at the same batch sizes: what the NPU is compared with."""
+    from deploy.stages import gpu_bench
+
+    with _connections(dry=dry, fresh=fresh, force=force) as connections:
+        gpu_bench.run(connections)
+
+
 @task(help={k: HELP[k] for k in ("dry", "fresh")})
 @_reporting()
 def npu_convert(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]

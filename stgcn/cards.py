@@ -125,7 +125,7 @@ def _st_gcn(dataset: str, title: str, skeleton: Skeleton, class_file: str, publi
         variants=("reference", "fused", "winograd"),
         persons=("both", "nonempty"),
         sources=("stgcn", "mmskeleton"),
-        capabilities=("fold", "labels", "blocks", "draw", "sample"),
+        capabilities=("bench", "fold", "labels", "blocks", "draw", "sample"),
         **more,
     )
 
@@ -140,7 +140,7 @@ def _mmaction(network: str, title: str, skeleton: Skeleton, sha256: str, top1: f
         row_shape=(2, 100, len(skeleton.joints), 3),  # persons; frames; joints; x, y and score or z
         published=Published(16487, sha256, {"top1": top1}),
         rows_per_sample=10,  # clips that the test pipeline takes of a sample
-        capabilities=("fold", "labels", "sample"),
+        capabilities=("bench", "fold", "labels", "sample"),
     )
 
 

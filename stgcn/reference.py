@@ -47,7 +47,7 @@ def write_reference(
     """
     if batch_size < 1:
         raise InputError(f"--batch_size {batch_size} takes no clips: give 1 or more")
-    model, clips = load_model(checkpoint, card).to(_device(device)), open_rows(data, array_dir, card)
+    model, clips = load_model(checkpoint, card).to(torch_device(device)), open_rows(data, array_dir, card)
     inputs = " ".join([card.name, sha256_file(checkpoint), sha256_file(str(clips.filename)), torch.__version__, device])
     output = Path(output)
     part = output.with_name(f".{output.name}.{hashlib.sha256(inputs.encode()).hexdigest()[:16]}.part")
@@ -92,7 +92,8 @@ def _infer(model: Any, clips: np.memmap, part: Path, batch_size: int, device: st
             progress.advance(len(block))
 
 
-def _device(name: str) -> torch.device:
+def torch_device(name: str) -> torch.device:
+    """A device that is there, set to compute in float32 proper. Raises InputError where there is none."""
     # The reference is float32 proper; newer torch would let a GPU round to 10 bits of mantissa.
     torch.backends.cudnn.allow_tf32 = False
     try:

@@ -99,6 +99,19 @@ GRAPH = (
         package=True,
         reads=(Read("checkpoint", "export", title="checkpoint"), Read("data", "preprocess", title="data")),
     ),
+    Kind(
+        "gpu-throughput",
+        "fab gpu-bench",
+        "gpu",
+        required=False,
+        apart=True,
+        files=("checkpoint",),
+        package=True,
+        of_inventory=lambda inventory: {
+            "batch_sizes": list(inventory.batch_sizes),
+            **inventory.benchmark.model_dump(exclude={"idle_timeout_s"}),
+        },
+    ),
     Kind("convert", "fab npu-convert", "npu/{build}", per_build=True, reads=(_ONNX,), of_build=_convert),
     Kind("accuracy", "fab npu-bench", "npu/{build}", True, reads=(_OM, _ONNX_OF_OM, _INDEX), of_build=_accuracy),
     Kind("throughput", "fab npu-bench", "npu/{build}", True, False, reads=(_OM, _ONNX_OF_OM), of_build=_throughput),
@@ -116,16 +129,17 @@ def kind_of(step: str) -> Kind:
 
 
 def steps(batch_sizes: Sequence[int]) -> list[str]:
-    """The names of the steps that a verdict rests on, makers before users."""
+    """The names of the steps that a verdict rests on, makers before users; of some only where they ran."""
     single = [kind.name for kind in GRAPH if not kind.per_build and kind.name not in VERDICT]
     each = [kind.name for kind in GRAPH if kind.per_build]
     return [*single, *(f"{name}/bs{size}" for size in batch_sizes for name in each)]
 
 
 def line(batch_sizes: Sequence[int]) -> list[str]:
-    """Every step up to the page, stage by stage."""
+    """Every step up to the page, stage by stage, but for those that are asked for apart."""
     stages = list(dict.fromkeys(kind.command for kind in GRAPH))
-    return sorted([*steps(batch_sizes), *VERDICT], key=lambda step: stages.index(command_of(step)))
+    every = [step for step in (*steps(batch_sizes), *VERDICT) if not kind_of(step).apart]
+    return sorted(every, key=lambda step: stages.index(command_of(step)))
 
 
 def stage_of(step: str) -> str:

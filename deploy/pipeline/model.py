@@ -37,7 +37,7 @@ Module = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
 Line = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Joint = Annotated[int, Field(ge=0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Capability = Literal["fold", "labels", "blocks", "draw", "sample"]
+Capability = Literal["bench", "fold", "labels", "blocks", "draw", "sample"]
 
 
 class _Part(BaseModel):

@@ -42,6 +42,7 @@ class Evidence:
     figures: Mapping[int, Mapping[str, Any] | None]  # by batch size, benchmark.json; None where not measured
     gate: float  # relative error that passes
     published: Mapping[str, float] | None  # accuracy, where it is comparable
+    gpu: Mapping[str, Any] | None = None  # gpu/benchmark.json; None where not measured
     persons: Mapping[str, Any] | None = None  # where the device was given single ones: `samples`, so many make `a_clip`
 
 
@@ -65,6 +66,7 @@ def summary(evidence: Evidence) -> Json:
         **({"flipped_count": int(_flips(evidence).sum())} if evidence.card.classes else {}),
         "noted": noted(evidence),
         "guide": _guide(evidence.card),
+        "gpu": _gpu(evidence.gpu),
         "verdict": {"passed": all(b["passed"] for b in batches), "gate": evidence.gate},
     }
 
@@ -83,6 +85,7 @@ def _batch(evidence: Evidence, size: int) -> Json:
         **score.as_json(),
         **_agreement(evidence, outputs),
         "throughput": _throughput(evidence.card, figure, size) if figure else None,
+        "gpu": _beside(evidence.gpu, figure, size),
         "persons": figure.get("persons") if figure else None,
         "latency_ms": figure["latency_ms"] if figure else None,
         **{name: max(each.values()) for name, each in errors.items()},
@@ -246,6 +249,22 @@ def _throughput(card: Card, figure: Mapping[str, Any], size: int) -> Json:
     guided = rates.get(str(size)) if not figure.get("simulated") else None
     told = {"values": [], "noisy": False, **figure["throughput"]}  # records of earlier versions lack these
     return {**told, "speed_up": told["median"] / guided if guided else None}
+
+
+def _gpu(measured: Mapping[str, Any] | None) -> Json | None:
+    """What the fp32 figures are of."""
+    if measured is None:
+        return None
+    return {"host": measured["host"], "device": measured["device"], "idle": measured["idle"]}
+
+
+def _beside(measured: Mapping[str, Any] | None, figure: Mapping[str, Any] | None, size: int) -> Json | None:
+    """The fp32 figure of a batch size, and how many times it the NPU's is."""
+    rates = {batch["batch_size"]: batch["throughput"] for batch in measured["batches"]} if measured else {}
+    if size not in rates:
+        return None
+    told = {key: rates[size][key] for key in ("median", "min", "max", "repeats", "noisy")}
+    return {**told, "times": figure["throughput"]["median"] / told["median"] if figure else None}
 
 
 def _class(index: int, classes: Sequence[str]) -> Json:

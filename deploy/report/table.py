@@ -28,6 +28,10 @@ def _results(summary: Mapping[str, Any], simulated: str) -> Table:
     metrics, agreement = summary["metrics"], agreement_of(summary)
     titles = [metric["title"] for metric in metrics]
     headings = ["batch size", *titles, *(["agreement with fp32"] if agreement else []), f"samples/s{simulated}", "gate"]
+    gpu = summary.get("gpu")
+    if gpu:
+        busy = " (busy)" if gpu["idle"] is False else ""
+        headings.insert(-1, f"fp32 on {gpu['device']['kind']}{busy}")
     if persons := summary["persons"]:
         title += f" as {persons['samples']} single persons, {persons['a_clip']:.3g} a sample"
         headings[0] = "batch size, persons"
@@ -38,6 +42,8 @@ def _results(summary: Mapping[str, Any], simulated: str) -> Table:
         mark = "✓" if row["passed"] else f"✗ {row['decisive']['relative_error']:.2%} off"
         agreed = [f"{row[agreement]:.2%}"] if agreement else []
         cells = [str(row["batch_size"]), *_accuracy(row, metrics, n), *agreed, _rate(row["throughput"])]
+        if gpu:
+            cells.append(_beside(row["gpu"]))
         if persons:
             cells.append(f"{row['persons']['throughput']['median']:.2f}" if row["persons"] else "")
         grid.add_row(*cells, mark, style=None if row["passed"] else "red")
@@ -141,6 +147,15 @@ def _accuracy(row: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], samp
     hits = [row.get(f"{metric['key']}_hits") for metric in metrics]
     values = [shown(row[metric["key"]], metric["unit"]) for metric in metrics]
     return [value if hit is None else f"{value} ({hit}/{samples})" for value, hit in zip(values, hits, strict=True)]
+
+
+def _beside(gpu: Mapping[str, Any] | None) -> str:
+    """The fp32 figure, and how many times it the NPU's is."""
+    if gpu is None:
+        return "not measured"
+    times = f" ({gpu['times']:.2f}×)" if gpu["times"] else ""
+    noisy = " (noisy)" if gpu["noisy"] else ""
+    return f"{gpu['median']:.2f}{times}{noisy}"
 
 
 def _rate(figure: Mapping[str, Any] | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -51,16 +51,16 @@ def run(connections: Connections) -> None:
     indices = sorted((FILES[persons] for persons in card.persons), reverse=True)
     inputs: dict[str, Any] = {"data": data, "labels": labels, "numpy": tools["numpy"]}
     lost = _lost_its_array(connections)
-    _run_command(connections, "preprocess", inputs, "index", options, ["labels.npy", *indices], fresh=lost)
+    run_command(connections, "preprocess", inputs, "index", options, ["labels.npy", *indices], fresh=lost)
     _say_warnings(connections)
-    inputs = {"checkpoint": _checkpoint(connections), "tools": tools}
+    inputs = {"checkpoint": checkpoint_of(connections), "tools": tools}
     outputs = [f"{card.stem}.onnx", CARD]
     _export(connections, "export", inputs, inventory.variant, inventory.persons, outputs)
     for source in sources:
         _export_from_source(connections, inputs, source)
     options = ["--ckpt", str(connections.checkpoint), "--data_path", str(connections.data), *arrays]
     options += ["--output", f"{FOLDER}/reference.npy"]
-    _run_command(connections, "reference", {**inputs, "data": data}, "reference", options, reference_names(card))
+    run_command(connections, "reference", {**inputs, "data": data}, "reference", options, reference_names(card))
 
 
 def export_variant(connections: Connections, variant: str, persons: str) -> tuple[Path, str, Path]:
@@ -70,7 +70,7 @@ def export_variant(connections: Connections, variant: str, persons: str) -> tupl
         return workspace.onnx(), "export", workspace.artefact(f"gpu/{CARD}")
     form = variant if persons == "both" else f"{variant}-{persons}"
     names = [f"{workspace.model.card.stem}.{form}.onnx", f"model.{form}.json"]
-    inputs = {"checkpoint": _checkpoint(connections), "tools": _tools(connections)[0]}
+    inputs = {"checkpoint": checkpoint_of(connections), "tools": _tools(connections)[0]}
     _export(connections, f"export/{form}", inputs, variant, persons, names)
     return (
         workspace.artefact(f"gpu/{names[0]}"),
@@ -79,7 +79,8 @@ def export_variant(connections: Connections, variant: str, persons: str) -> tupl
     )
 
 
-def _checkpoint(connections: Connections) -> dict[str, str]:
+def checkpoint_of(connections: Connections) -> dict[str, str]:
+    """The checkpoint as keys have it."""
     return {"name": connections.checkpoint.name, "sha256": connections.input_sha256(connections.checkpoint)}
 
 
@@ -101,7 +102,7 @@ def _export(
     options = ["--ckpt", str(connections.checkpoint), "--onnx", f"{FOLDER}/{names[0]}"]
     options += ["--variant", variant, "--persons", persons, *source]
     options += ["--card", f"{FOLDER}/{names[1]}"] if names[1:] else []
-    _run_command(connections, step, {**inputs, "variant": variant, "persons": persons}, "export", options, names)
+    run_command(connections, step, {**inputs, "variant": variant, "persons": persons}, "export", options, names)
 
 
 def _export_from_source(connections: Connections, inputs: dict[str, Any], source: str) -> None:
@@ -129,7 +130,7 @@ def _export_from_source(connections: Connections, inputs: dict[str, Any], source
     connections.run_step(step)
 
 
-def _run_command(
+def run_command(
     connections: Connections,
     name: str,
     inputs: Mapping[str, Any],
@@ -137,8 +138,10 @@ def _run_command(
     options: Sequence[str],
     names: Sequence[str],
     fresh: bool = False,
+    guard: AbstractContextManager[Mapping[str, Any]] | None = None,
 ) -> None:
-    """One command of the model's package, which writes `names` into FOLDER, as a step.
+    """One command of the model's package, which writes `names` into FOLDER, as a step; `guard` is around it, and gives
+    facts for its entry.
 
     Its key has the package's sources in it too. On this machine it writes into the workspace; elsewhere into a folder
     of that host, and the files come back.
@@ -156,7 +159,7 @@ def _run_command(
 
     def action() -> Mapping[str, Any]:
         log = connections.workspace.artefact(f"gpu/{name}.log")
-        with job.begun(connections.options.fresh) as begun:
+        with guard or nullcontext({}) as facts, job.begun(connections.options.fresh) as begun:
             if inside and not begun:
                 host.call("link", {"folder": str(inside), "files": {}})
                 host.run(["mkdir", "-p", str(connections.array_folder)])
@@ -166,7 +169,7 @@ def _run_command(
             for output in outputs:
                 if there != PurePosixPath(folder):
                     transfer.get(host, there / output.name, output)
-        return connections.gpu.facts()
+        return {**connections.gpu.facts(), **facts}
 
     connections.run_step(
         Step(name, host.name, inputs, outputs, action, [connections.gpu.argv(argv, inside)]), fresh=fresh

@@ -27,7 +27,7 @@ from deploy.pipeline.model import CARD, Card, Model, published
 from deploy.pipeline.sources import sources_sha256
 from deploy.report.summary import Evidence, summary
 from deploy.report.table import off, shown, table, to_csv
-from deploy.stages import report
+from deploy.stages import gpu_bench, report
 from deploy.workspace import Workspace
 from stgcn import npy, plain_json
 from stgcn.files import atomic_write
@@ -211,9 +211,16 @@ def evidence(manifest: Manifest, model: Model, inputs: Mapping[str, Any]) -> Evi
         figures={
             size: figure(manifest, size) if f"throughput/bs{size}" in inputs["entries"] else None for size in sizes
         },
+        gpu=_gpu(manifest) if gpu_bench.STEP in inputs["entries"] else None,
         gate=inputs["gate"],
         published=_comparable(manifest, card, inputs["reference"], index.samples),
     )
+
+
+def _gpu(manifest: Manifest) -> Mapping[str, Any]:
+    """What `fab gpu-bench` left."""
+    path = manifest.output(gpu_bench.STEP, manifest.workspace / f"gpu/{gpu_bench.FILE}", "fab gpu-bench")
+    return dict(plain_json.load(path))
 
 
 def _refuse_other_forms(index: Index, card: Card, labels: np.ndarray, reference: Mapping[str, np.ndarray]) -> None:

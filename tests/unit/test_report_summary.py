@@ -235,3 +235,15 @@ def test_a_figure_not_to_be_relied_on_is_marked_in_table_and_csv(mark: dict[str,
     assert [word for word in ("noisy", "busy device") if word in text] == ([said] if said else [])
     row = next(csv.DictReader(io.StringIO(to_csv(found))))
     assert row["throughput_noisy"] == str(mark.get("noisy", False))
+
+
+def test_the_gpu_hosts_figure_stands_beside_the_npus() -> None:
+    rates = {"median": 50.0, "min": 49.0, "max": 51.0, "repeats": 3, "noisy": False}
+    device = {"kind": "cuda", "name": "Tesla T4", "torch": "1.2.0"}
+    measured = {"host": "gpu", "device": device, "idle": True, "batches": [{"batch_size": 1, "throughput": rates}]}
+    found = of.summary(evidence(gpu=measured))
+    assert found["gpu"] == {"host": "gpu", "device": device, "idle": True}
+    one, four = found["batches"]
+    assert one["gpu"] == {**rates, "times": FIGURE["throughput"]["median"] / 50}
+    assert four["gpu"] is None
+    assert of.summary(evidence())["gpu"] is None
