@@ -107,6 +107,9 @@ def _rates(both: Both) -> Iterator[Comparison]:
             told = " → ".join("none" if median is None else f"{median:.2f}" for median in medians)
             yield Comparison(size, "throughput", medians[0], medians[1], None, f"{told} samples/s; {reason}")
             continue
+        if values[size][0] == values[size][1]:
+            yield Comparison(size, "throughput", *medians, "same", f"{_spread(a)} samples/s: the same measurement", 1.0)
+            continue
         change = significance.change(*values[size])
         kind: Literal["worse", "better", "same"] = "worse" if size in worse else "better" if size in better else "same"
         words = {"worse": "slower, beyond noise", "better": "faster, beyond noise", "same": "within noise"}

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from deploy.errors import HostUnfit, KitError
-from deploy.npu import device
-from deploy.stages import throughput
+from deploy.npu import device, measure
 from tests.pipeline.npu_job import NpuJob
 from tests.pipeline.test_npu_accuracy import python_that
 
@@ -28,7 +27,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> NpuJob:
 @pytest.fixture
 def job(converted: NpuJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NpuJob:
     monkeypatch.setattr(device, "POLL_S", 0.1)
-    monkeypatch.setattr(throughput, "SETTLE_S", 1.0)
+    monkeypatch.setattr(measure, "SETTLE_S", 1.0)
     return converted.copy(tmp_path)
 
 
