@@ -15,7 +15,7 @@ from typing import Any
 from rich.table import Table
 
 from deploy.connections import Connections
-from deploy.console import check_mark, console
+from deploy.console import check_mark, console, say
 from deploy.containers import runtime
 from deploy.containers.daemon import DockerDaemon
 from deploy.containers.endpoint import EngineError
@@ -30,6 +30,7 @@ from deploy.stages import gpu
 
 CLOCK_SKEW_S = 5.0  # ages and `since` would mislead beyond it
 SPARE_BYTES = 1 << 30  # for models, results and logs
+_URL = re.compile(r"https?://\S+")
 AS_SAID = "do what it says, then `fab doctor` again"
 _OPEN = """
 import os, sys
@@ -71,8 +72,11 @@ def show(checks: Sequence[Check]) -> None:
     for heading in ("host", "", "check", "found", "fix it with"):
         grid.add_column(heading, overflow="fold")
     for check in checks:
-        grid.add_row(check.subject, check_mark(bool(check.passed)), check.name, check.detail, check.fix)
+        fix = _URL.sub("(below)", check.fix)
+        grid.add_row(check.subject, check_mark(bool(check.passed)), check.name, check.detail, fix)
     console.print(grid)
+    for url in dict.fromkeys(url for check in checks for url in _URL.findall(check.fix)):
+        say(f"  {url}")  # whole, to be copied
 
 
 def _examine(connections: Connections, section: Gpu | Npu) -> Iterator[Check]:
@@ -178,14 +182,39 @@ def _gpu_tools(connections: Connections, host: Host) -> Iterator[Check]:
         docker = connections.inventory.gpu.runtime == "docker"
         cure = "make gpu-image" if docker else "name a Python that has torch, numpy, onnx, onnxruntime as `gpu.python`"
         yield Check(host.name, "packages", False, str(error), cure)
+    yield from _inputs(connections, host)
+
+
+def _inputs(connections: Connections, host: Host) -> Iterator[Check]:
+    """Whether dataset and checkpoint are there, and whole as far as their sizes and a published name tell; else where
+    they are to be had."""
+    published = connections.workspace.model.card.published
     paths = {"data": connections.data, "labels": connections.labels, "checkpoint": connections.checkpoint}
+    sizes = host.call("facts", {"workspace": str(host.workspace), "files": [str(path) for path in paths.values()]})[
+        "sizes"
+    ]
     for name, path in paths.items():
-        folder = {"folder": str(path.parent)}
-        files = host.call("listing", folder)
-        there = path.name in files or any(name.startswith(f"{path.name}/") for name in files)
-        yield Check(
-            host.name, name, there, f"{path} {'is' if there else 'is NOT'} there", f"correct `{name}` in the inventory"
-        )
+        url = published and (published.checkpoint_url if name == "checkpoint" else published.data_url)
+        key = name if name == "checkpoint" else f"dataset.{name}"
+        fix = f"correct `{key}` in the inventory" + (f", or get it: {url}" if url else "")
+        size = sizes[str(path)]
+        if not size:
+            state = "is NOT there" if size is None else "is empty"
+            yield Check(host.name, name, False, f"{path} {state}", fix)
+        elif name == "checkpoint" and published and published.sha256 in path.name:
+            found = connections.input_sha256(path)
+            whole = found.startswith(published.sha256)
+            detail = f"{path}, sha256 {found[:8]}" + ("" if whole else f", not the published {published.sha256}")
+            yield Check(host.name, name, whole, detail, f"get it again: {url}")
+        else:
+            yield Check(host.name, name, True, f"{path}, {_bytes(size)}")
+
+
+def _bytes(size: int) -> str:
+    unit, divisor = next(
+        ((unit, 10**power) for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)) if size >= 10**power), ("bytes", 1)
+    )
+    return f"{size / divisor:.1f} {unit}" if divisor > 1 else f"{size} {unit}"
 
 
 def _npu_tools(host: Host, section: Npu, nodes: Mapping[str, Sequence[int]]) -> Iterator[Check]:

@@ -26,6 +26,8 @@ class Published:
     samples: int
     sha256: str
     metrics: Mapping[str, float]
+    data_url: str  # of the page or file where the validation set is published
+    checkpoint_url: str
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ class Card:
                 "samples": self.published.samples,
                 "sha256": self.published.sha256,
                 "metrics": dict(self.published.metrics),
+                "data_url": self.published.data_url,
+                "checkpoint_url": self.published.checkpoint_url,
             },
             "metrics": [
                 {"key": "top1", "title": "Top-1", "better": "higher"},
@@ -113,7 +117,22 @@ GUIDE = {
 }
 
 
-def _st_gcn(dataset: str, title: str, skeleton: Skeleton, class_file: str, published: Published, **more: Any) -> Card:
+MMSKELETON_DATA = "https://github.com/open-mmlab/mmskeleton/blob/master/doc/SKELETON_DATA.md"
+MMSKELETON_MODELS = "https://open-mmlab.s3.ap-northeast-2.amazonaws.com/mmskeleton/models/st-gcn"
+MMACTION = "https://download.openmmlab.com/mmaction/v1.0/skeleton"
+
+
+def _st_gcn(
+    dataset: str,
+    title: str,
+    skeleton: Skeleton,
+    class_file: str,
+    samples: int,
+    sha256: str,
+    metrics: Mapping[str, float],
+    **more: Any,
+) -> Card:
+    checkpoint = f"{MMSKELETON_MODELS}/st_gcn.{dataset}-{sha256}.pth"
     return Card(
         name=f"st_gcn.{dataset}",
         title=f"ST-GCN ({title})",
@@ -121,7 +140,7 @@ def _st_gcn(dataset: str, title: str, skeleton: Skeleton, class_file: str, publi
         skeleton=skeleton,
         class_file=class_file,
         row_shape=(3, 300, len(skeleton.joints), 2),  # x, y and score or z; frames; joints; persons
-        published=published,
+        published=Published(samples, sha256, metrics, MMSKELETON_DATA, checkpoint),
         variants=("reference", "fused", "winograd"),
         persons=("both", "nonempty"),
         sources=("stgcn", "mmskeleton"),
@@ -130,15 +149,18 @@ def _st_gcn(dataset: str, title: str, skeleton: Skeleton, class_file: str, publi
     )
 
 
-def _mmaction(network: str, title: str, skeleton: Skeleton, sha256: str, top1: float) -> Card:
+def _mmaction(network: str, title: str, skeleton: Skeleton, day: str, sha256: str, top1: float) -> Card:
+    form = f"{skeleton.dimensions}d"
+    config = f"{network}_8xb16-joint-u100-80e_ntu60-xsub-keypoint-{form}"
+    checkpoint = f"{MMACTION}/{network}/{config}/{config}_{day}-{sha256}.pth"
     return Card(
-        name=f"mmaction.{network}-{skeleton.dimensions}d",
+        name=f"mmaction.{network}-{form}",
         title=f"{title} (NTU RGB+D 60, {skeleton.dimensions}D keypoints, mmaction2)",
         network=f"mmaction.{network}",
         skeleton=skeleton,
         class_file=NTU60_CLASSES,
         row_shape=(2, 100, len(skeleton.joints), 3),  # persons; frames; joints; x, y and score or z
-        published=Published(16487, sha256, {"top1": top1}),
+        published=Published(16487, sha256, {"top1": top1}, f"{MMACTION}/data/ntu60_{form}.pkl", checkpoint),
         rows_per_sample=10,  # clips that the test pipeline takes of a sample
         capabilities=("bench", "fold", "labels", "sample"),
     )
@@ -150,7 +172,9 @@ KINETICS = _st_gcn(
     "Kinetics-skeleton",
     OPENPOSE,
     "kinetics400_class_names.txt",
-    Published(19796, "6fa43f73", {"top1": 0.3160, "top5": 0.5368}),
+    19796,
+    "6fa43f73",
+    {"top1": 0.3160, "top5": 0.5368},
     files={
         "data": "data/Kinetics/kinetics-skeleton/val_data.npy",
         "labels": "data/Kinetics/kinetics-skeleton/val_label.pkl",
@@ -167,19 +191,23 @@ CARDS: Dict[str, Card] = {
             "NTU RGB+D 60, cross-subject",
             KINECT,
             NTU60_CLASSES,
-            Published(16487, "300b57d4", {"top1": 0.8157, "top5": 0.9685}),
+            16487,
+            "300b57d4",
+            {"top1": 0.8157, "top5": 0.9685},
         ),
         _st_gcn(
             "ntu-xview",
             "NTU RGB+D 60, cross-view",
             KINECT,
             NTU60_CLASSES,
-            Published(18932, "9ba67746", {"top1": 0.8876, "top5": 0.9883}),
+            18932,
+            "9ba67746",
+            {"top1": 0.8876, "top5": 0.9883},
         ),
-        _mmaction("stgcn", "ST-GCN", COCO, "484a394a", 0.8895),
-        _mmaction("stgcn", "ST-GCN", KINECT_MMACTION, "850308e1", 0.8811),
-        _mmaction("stgcnpp", "ST-GCN++", COCO, "86e1e77a", 0.8929),
-        _mmaction("stgcnpp", "ST-GCN++", KINECT_MMACTION, "4e455ce3", 0.8914),
+        _mmaction("stgcn", "ST-GCN", COCO, "20221129", "484a394a", 0.8895),
+        _mmaction("stgcn", "ST-GCN", KINECT_MMACTION, "20221129", "850308e1", 0.8811),
+        _mmaction("stgcnpp", "ST-GCN++", COCO, "20221228", "86e1e77a", 0.8929),
+        _mmaction("stgcnpp", "ST-GCN++", KINECT_MMACTION, "20221230", "4e455ce3", 0.8914),
     )
 }
 ALIASES = {"mmaction.stgcn": "mmaction.stgcn-2d", "mmaction.stgcnpp": "mmaction.stgcnpp-2d"}

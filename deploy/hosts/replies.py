@@ -50,6 +50,7 @@ class Facts(TypedDict):
     uid: int
     time: FiniteFloat
     programs: dict[str, str | None]
+    sizes: dict[str, NonNegativeInt | None]
     devices: dict[str, Annotated[list[Mode], Field(min_length=3, max_length=3)]]
 
 

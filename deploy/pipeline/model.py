@@ -82,6 +82,8 @@ class Published(_Part):
     samples: PositiveInt
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
     metrics: dict[Key, Finite]
+    data_url: Line | None = None  # where the validation set is published
+    checkpoint_url: Line | None = None
 
 
 class Guide(_Part):

@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 
-from deploy.doctor import Check, _device_nodes, _npu_tools
+from deploy.connections import Connections
+from deploy.doctor import _device_nodes, _inputs, _npu_tools
 from deploy.hosts.host import Completed
 from deploy.hosts.local import LocalHost
-from deploy.inventory import ROOT, Npu
+from deploy.inventory import ROOT, Inventory, Npu
+from deploy.options import Options
+from deploy.outcome import Check
+from deploy.workspace import Workspace
 
 NODES = {"/dev/davinci3": (1000, 1077, 0o20660)}
 
@@ -90,3 +94,36 @@ def test_a_device_is_opened_as_the_run_will(output: str, runtime: Any, ok: bool,
     check = _device_nodes(host, npu, Printing(output), 3, NODES)  # type: ignore[arg-type]
     assert check.passed is ok
     assert says in check.detail + check.fix
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> Workspace:
+    """An inventory whose checkpoint has a published name."""
+    files = {name: str(tmp_path / f"{name}.npy") for name in ("data", "labels")}
+    checkpoint = tmp_path / "st_gcn.kinetics-6fa43f73.pth"
+    values = {"workspace": str(tmp_path / "work"), "gpu": {"runtime": "native"}, "npu": [{"name": "npu-a"}]}
+    return Workspace(Inventory.model_validate({**values, "dataset": files, "checkpoint": str(checkpoint)}))
+
+
+def inputs(workspace: Workspace) -> dict[str, Check]:
+    with Connections(workspace, Options(dry=True)) as connections:
+        return {check.name: check for check in _inputs(connections, connections.gpu.host)}
+
+
+def test_what_is_not_there_is_said_where_it_is_to_be_had(named: Workspace) -> None:
+    found = inputs(named)
+    assert [check.passed for check in found.values()] == [False] * 3
+    assert "mmskeleton/blob/master/doc/SKELETON_DATA.md" in found["data"].fix
+    assert "st_gcn.kinetics-6fa43f73.pth" in found["checkpoint"].fix
+
+
+def test_what_is_there_is_looked_at(named: Workspace, tmp_path: Path) -> None:
+    files = named.local_files()
+    files["data"].with_name("elsewhere").write_bytes(bytes(5000))
+    files["data"].symlink_to("elsewhere")
+    files["labels"].touch()
+    files["checkpoint"].write_bytes(b"the first half")
+    found = inputs(named)
+    assert {name: check.passed for name, check in found.items()} == {"data": True, "labels": False, "checkpoint": False}
+    assert "5.0 kB" in found["data"].detail
+    assert "not the published 6fa43f73" in found["checkpoint"].detail

@@ -82,7 +82,7 @@ REFUSED: dict[str, tuple[Callable[[Workspace], object], str]] = {
         lambda c: change_entry(c, "export", lambda entry: entry["inputs"].update(checkpoint=None)),
         r"manifest\.json: not of the form that the kit writes",
     ),
-    "no manifest": (lambda c: (c.folder / "manifest.json").unlink(), "run `make gpu-stage` first"),
+    "no manifest": (lambda c: (c.folder / "manifest.json").unlink(), "nothing has run yet"),
 }
 
 

@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import time
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 from .compression import codecs
 from .protocol import Request
@@ -31,8 +31,16 @@ def facts(request: Request, _operator: Any) -> Dict[str, Any]:
         "uid": os.getuid(),
         "time": time.time(),
         "programs": {name: shutil.which(name) for name in request.get("programs", [])},
+        "sizes": {path: _size(path) for path in request.get("files", [])},
         "devices": {path: [os.stat(path).st_uid, os.stat(path).st_gid, os.stat(path).st_mode] for path in devices},
     }
+
+
+def _size(path: str) -> Optional[int]:
+    """Bytes of a file, or of the files in a folder; None where nothing is."""
+    if os.path.isdir(path):
+        return sum(entry.stat().st_size for entry in os.scandir(path) if entry.is_file())
+    return os.path.getsize(path) if os.path.isfile(path) else None
 
 
 def is_pid(number: Any) -> bool:
