@@ -108,7 +108,8 @@ def _rates(both: Both) -> Iterator[Comparison]:
             yield Comparison(size, "throughput", medians[0], medians[1], None, f"{told} samples/s; {reason}")
             continue
         if values[size][0] == values[size][1]:
-            yield Comparison(size, "throughput", *medians, "same", f"{_spread(a)} samples/s: the same measurement", 1.0)
+            same = f"{_spread(a)} samples/s: the same measurement"
+            yield Comparison(size, "throughput", medians[0], medians[1], "same", same, 1.0)
             continue
         change = significance.change(*values[size])
         kind: Literal["worse", "better", "same"] = "worse" if size in worse else "better" if size in better else "same"
