@@ -24,7 +24,7 @@ from deploy.options import Options
 from deploy.pipeline.index import Array, Index
 from deploy.pipeline.manifest import Step
 from deploy.pipeline.model import BUNDLED
-from deploy.pipeline.sources import source_files
+from deploy.pipeline.sources import by_folder, source_files
 from deploy.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -91,7 +91,8 @@ class Connections:
         sources = PurePosixPath(model.path)
         if section.connection == "ssh":
             sources = host.kit / f"{model.package.name}-{model.sha256[:16]}"
-            transfer.plant(host, source_files(model.package), sources / model.package.name)
+            for folder, files in by_folder(source_files(model.package)).items():
+                transfer.put_folder(host, files, sources / model.package.name / folder)
         return runtime.for_gpu(section, host, files, sources)
 
     @property

@@ -19,7 +19,7 @@ from deploy.npu import om, versions
 from deploy.npu.device import UNKNOWN
 from deploy.pipeline import graph
 from deploy.pipeline.index import FILES, Index, read_index
-from deploy.pipeline.manifest import Manifest
+from deploy.pipeline.manifest import OK, Manifest
 from deploy.pipeline.model import CARD, Card, Model, read_card
 from stgcn import onnx_model
 from stgcn.files import read_record, sha256_file
@@ -61,6 +61,17 @@ def check_output(manifest: Manifest, step: str, relative: str, recorded: str) ->
 
 
 def exported_card(manifest: Manifest) -> Card:
+    """The card that the export wrote.
+
+    Raises:
+        KitError: it is missing or was changed; or the run is of a version of the kit that wrote none.
+    """
+    entry = manifest.steps.get("export")
+    if entry and entry["state"] == OK and f"gpu/{CARD}" not in entry["outputs"]:
+        raise KitError(
+            f"{manifest.workspace}: made by a version of the kit that left no gpu/{CARD} (revision {entry['revision']})"
+            "; audit or compare it with that version, or make it again with `make gpu-stage` and what follows"
+        )
     return read_card(manifest.output("export", manifest.workspace / "gpu" / CARD, "make gpu-stage"))
 
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from deploy.errors import KitError
 from deploy.evidence import significance
+from deploy.evidence.chain import exported_card
 from deploy.evidence.logits import LOGITS
 from deploy.evidence.runs import Run
-from deploy.pipeline.model import CARD, Card, Metric, read_card
+from deploy.pipeline.model import Metric
 from deploy.report.table import shown
 from stgcn import npy
 
@@ -53,7 +54,7 @@ def _kind(run: Run) -> dict[str, str]:
     summary, read = run.summary, run.manifest.steps["preprocess"]["inputs"]
     device = summary["device"]
     return {
-        "model": _card(run).name,
+        "model": exported_card(run.manifest).name,
         "dataset": str(read["data"])[:12],
         "labels": str(read["labels"])[:12],
         "samples": str(summary["samples"]),
@@ -72,12 +73,12 @@ def comparisons(before: Run, now: Run) -> list[Comparison]:
         run.manifest.output("score", run.folder / "report/summary.json", "make score")
     ours, theirs = (_batches(run) for run in (before, now))
     both = {size: (ours[size], theirs[size]) for size in sorted(ours.keys() & theirs.keys())}
-    card = _card(now)
+    card = exported_card(now.manifest)
     first = card.metrics[0]
     found = list(_answers(before, now, both, first.key) if card.classes else ())
-    gate = float(now.summary["verdict"]["gate"])
+    gates = card.gates(float(now.summary["verdict"]["gate"]))
     for metric in card.metrics[1 if card.classes else 0 :]:
-        found += _metric(both, metric, metric.gate or gate)
+        found += _metric(both, metric, gates[metric.key])
     return [*found, *_rates(both)]
 
 
@@ -176,7 +177,3 @@ def _metric(both: Both, metric: Metric, gate: float) -> Iterator[Comparison]:
         words = "worse by more than" if kind == "worse" else "within"
         told = " → ".join(shown(row[key], metric.unit) for row in (a, b))
         yield Comparison(size, key, a[key], b[key], kind, f"{told}: {words} {100 * gate:g}% (relative)")
-
-
-def _card(run: Run) -> Card:
-    return read_card(run.manifest.output("export", run.folder / "gpu" / CARD, "make gpu-stage"))

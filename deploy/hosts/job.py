@@ -32,18 +32,18 @@ class Job:
         return self.host.kit / "runs" / self.name
 
     @contextmanager
-    def begun(self, fresh: bool = False) -> Iterator[bool]:
-        """Whether an earlier command began it, so that its folder is ready and in use.
+    def attached(self, fresh: bool = False) -> Iterator[bool]:
+        """Whether an earlier command started it, so that its folder is ready and in use.
 
         At the end nothing is left of it, unless the link was lost: then it goes on.
         """
         if fresh:
             self._remove()
-        begun = self.host.has_job(self.name)
-        if begun:
-            say(f"  {self.name} on {self.host.name} was begun before: going on with it")
+        resumed = self.host.has_job(self.name)
+        if resumed:
+            say(f"  {self.name} on {self.host.name} was started before: resuming it")
         try:
-            yield begun
+            yield resumed
         except LinkLost:
             raise
         except BaseException:

@@ -99,7 +99,7 @@ class PipedHost(Host):
         self._beginning.add(ticket)
         try:
             if self._closed and operation != "abandon":
-                raise LinkLost(f"{self.name}: {operation} was not begun: the command is ending")
+                raise LinkLost(f"{self.name}: {operation} was not started: the command is ending")
             if isinstance(self._held, _HeldThere):
                 self._held.refuse_lost()
             pipe = self.start([*self.operations, operation])

@@ -79,7 +79,7 @@ _FORMS: Mapping[str, Any] = {
     "landed": Landed,
     "link": Done,
     "listing": dict[str, NonNegativeInt],
-    "plant": Done,
+    "put_folder": Done,
     "receive": Done,
     "remove": Done,
     "send": Digest,

@@ -80,11 +80,11 @@ def gather(host: Host, folder: PurePosixPath, names: Sequence[str], size: int) -
     return found.getvalue()
 
 
-def plant(host: Host, sources: Sequence[Path], folder: PurePosixPath) -> None:
+def put_folder(host: Host, sources: Sequence[Path], folder: PurePosixPath) -> None:
     """Bring small files to a folder of a host whose name says their version."""
     contents = {path.name: path.read_bytes() for path in sources}
     request = {"folder": str(folder), "files": {name: len(data) for name, data in contents.items()}}
-    host.call("plant", request, contents.values())
+    host.call("put_folder", request, contents.values())
 
 
 def push_rows(source: Host, data: PurePosixPath, array: Array, host: Host, folder: PurePosixPath) -> Pushed:

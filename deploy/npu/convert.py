@@ -40,8 +40,8 @@ class Conversion:
     def __call__(self, worker: Worker, folder: Path) -> StepResult:
         npu, build, job = worker.npu, self.build, Job(worker.npu.host, self.job)
         om = job.folder / build.om.name
-        with job.begun(self.fresh) as begun:
-            if not begun:
+        with job.attached(self.fresh) as resumed:
+            if not resumed:
                 npu.host.call("link", {"folder": str(job.folder), "files": {}})
             log = folder / self.log
             done = npu.runtime.run(

@@ -75,8 +75,8 @@ class Inference:
     def __call__(self, worker: Worker, folder: Path) -> Inferred:
         job = Job(worker.npu.host, self.job)
         log = folder / f"ais_bench-{self.unit.first}.log"
-        with job.begun(self.fresh) as begun:
-            if not begun:
+        with job.attached(self.fresh) as resumed:
+            if not resumed:
                 self._prepare(worker)
             start = time.monotonic()
             done = worker.runtime.run(

@@ -96,7 +96,7 @@ class Measurement:
         limits = settings.min_repeats, settings.max_repeats, settings.spread
         while not is_complete([run.throughput for run in runs], *limits):
             log, command = folder / log_name(len(runs) + 1), self.command(worker)
-            with job.begun(self.fresh):
+            with job.attached(self.fresh):
                 done = worker.runtime.run(command, log=log, timeout_s=self.timeout_s, job=job.name)
                 if done.status != 0:
                     raise ais_bench.failure(done.output, done.status)

@@ -73,8 +73,8 @@ class Profiling:
                 "tell of both; free it, or profile it as it is with --force"
             )
         job = Job(npu.host, self.job)
-        with prefix_errors(str(worker)), job.begun(self.fresh) as begun:
-            if not begun:
+        with prefix_errors(str(worker)), job.attached(self.fresh) as resumed:
+            if not resumed:
                 npu.host.call("link", {"folder": str(self._output(worker)), "files": {}})
             done = worker.runtime.run(
                 self.command(worker), folder=job.folder, log=folder / LOG, timeout_s=self.timeout_s, job=job.name

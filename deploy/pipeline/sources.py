@@ -1,23 +1,34 @@
-"""Source files and the digest over them: what runs, whatever the revision says."""
+"""Source files and the digest over them: what runs, whatever the revision says. Nothing else hashes sources."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-SUFFIXES = (".py", ".txt", ".json", ".j2", ".css", ".js")
 
-
-def source_files(*paths: Path) -> list[Path]:
-    """The sources among files and those directly in folders, in one order."""
-    every = (file for path in paths for file in (path.iterdir() if path.is_dir() else [path]))
-    return sorted(file for file in every if file.suffix in SUFFIXES)
+def source_files(*paths: Path) -> dict[str, Path]:
+    """The files among `paths` and below its folders, by their names there; caches and hidden ones are no sources."""
+    found = {path.name: path for path in paths if path.is_file()}
+    for folder in (path for path in paths if path.is_dir()):
+        for file in folder.rglob("*"):
+            parts = file.relative_to(folder).parts
+            if file.is_file() and not any(part.startswith(".") or part == "__pycache__" for part in parts):
+                found["/".join(parts)] = file
+    return dict(sorted(found.items()))
 
 
 def sources_sha256(*paths: Path) -> str:
-    """sha256 (hex) over source files, and those directly in folders."""
-    return digest([(path.name, path.read_bytes()) for path in source_files(*paths)])
+    """sha256 (hex) over source files, and those below folders."""
+    return digest([(name, path.read_bytes()) for name, path in source_files(*paths).items()])
+
+
+def by_folder(files: Mapping[str, Path]) -> dict[str, list[Path]]:
+    """The files of each folder, by the folder's name; "." is first."""
+    found: dict[str, list[Path]] = {}
+    for name, path in sorted(files.items(), key=lambda item: item[0].count("/")):
+        found.setdefault(str(Path(name).parent), []).append(path)
+    return found
 
 
 def digest(files: Sequence[tuple[str, bytes]]) -> str:

@@ -159,8 +159,8 @@ def run_command(
 
     def action() -> Mapping[str, Any]:
         log = connections.workspace.artefact(f"gpu/{name}.log")
-        with guard or nullcontext({}) as facts, job.begun(connections.options.fresh) as begun:
-            if inside and not begun:
+        with guard or nullcontext({}) as facts, job.attached(connections.options.fresh) as resumed:
+            if inside and not resumed:
                 host.call("link", {"folder": str(inside), "files": {}})
                 host.run(["mkdir", "-p", str(connections.array_folder)])
             done = connections.gpu.run(argv, folder=inside, log=log, echo=True, job=job.name)

@@ -216,7 +216,7 @@ def test_no_operation_leaves_its_folder(name: str, kit: Path) -> None:
     (kit / "folder").mkdir()
     folder, host = str(kit / "folder"), LocalHost("a", kit.parent)
     for operation, request, body in (
-        ("plant", {"folder": folder + "/new", "files": {name: 1}}, [b"1"]),
+        ("put_folder", {"folder": folder + "/new", "files": {name: 1}}, [b"1"]),
         ("link", {"folder": folder, "files": {name: str(kit / "one")}}, []),
         ("gather", {"folder": folder, "names": [name]}, []),
     ):

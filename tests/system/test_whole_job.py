@@ -164,7 +164,7 @@ def test_the_control_process_killed_in_each_stage(
             process.kill()
             output += process.communicate()[0]
         output += kit.run(stage)
-    assert output.count("was begun before") >= 4  # what ran detached went on
+    assert output.count("was started before") >= 4  # what ran detached went on
     expected = undisturbed.summary()
     expected["batches"] = [batch for batch in expected["batches"] if batch["batch_size"] == 1]
     assert kit.summary() == expected
@@ -218,7 +218,7 @@ def test_a_link_lost_in_a_job_costs_nothing(undisturbed: Kit, after_gpu_stage: K
         network.up()
     assert process.returncode == 1
     assert "the connection to 192.0.2.2 was lost" in output
-    assert "begun before" in kit.run("npu-bench", "score")
+    assert "started before" in kit.run("npu-bench", "score")
     assert kit.summary() == undisturbed.summary()
     nothing_left(kit, network)
 

@@ -43,7 +43,7 @@ def test_clean_removes_the_kits_folder_and_nothing_else(mine: Path) -> None:
     before = bytes_below(mine)
     host = LocalHost("here", mine)
     host.run(["true"], job="ended")
-    host.call("plant", {"folder": str(host.kit / "stgcn-1/stgcn"), "files": {"a.py": 1}}, [b"1"])
+    host.call("put_folder", {"folder": str(host.kit / "stgcn-1/stgcn"), "files": {"a.py": 1}}, [b"1"])
     assert clean(mine) == {"removed": [str(mine / KIT)], "left": []}
     assert bytes_below(mine) == before
     assert clean(mine)["left"] == []
@@ -206,7 +206,7 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
         ("unpack", {"folder": str(kit / "clips/0"), **shard}, [stream]),
         ("unpack", {"folder": str(kit / "set/0"), **shard}, [stream]),
         ("receive", {"path": str(kit / "files/0.bin"), "bytes": 3, "sha256": sha256}, [b"new"]),
-        ("plant", {"folder": str(kit / "files/new"), "files": {"a": 1}}, [b"1"]),
+        ("put_folder", {"folder": str(kit / "files/new"), "files": {"a": 1}}, [b"1"]),
         ("link", {"folder": str(kit / "runs/new"), "files": {}}, []),
         ("job", {"folder": str(kit / "jobs/new"), "argv": ["true"]}, []),
         ("remove", {"paths": [str(kit / "files/0.bin")]}, []),

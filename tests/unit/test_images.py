@@ -13,6 +13,7 @@ from deploy.containers import images
 from deploy.containers.images import Settings
 from deploy.errors import KitError
 from deploy.inventory import ROOT
+from deploy.pipeline.model import find
 
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 PATCH = ROOT / "docker/gpu/stgcn.patch"
@@ -47,6 +48,13 @@ def test_labels_and_arguments_say_what_went_in(docker: Path) -> None:
     assert {"--build-arg=SOURCE_DATE_EPOCH=12345", "--build-arg=PYTHON_IMAGE=my-python@sha256:00"} <= set(argv)
     assert any(re.fullmatch(r"--label=stgcn-ascend-kit\.simulator\.lock\.sha256=[0-9a-f]{64}", word) for word in argv)
     assert any(word.startswith("--label=org.opencontainers.image.revision=") for word in argv)
+
+
+def test_the_gpu_image_is_labelled_with_the_digest_that_the_keys_have(docker: Path) -> None:
+    """A stage refuses an image of other sources: one function has to hash both."""
+    images.gpu_image(Settings({"DOCKER": str(docker / "docker"), "WITHOUT_MMSKELETON": "1", "PLATFORM": "linux/amd64"}))
+    label = f"--label={images.SOURCES_LABEL}={find('st_gcn.kinetics', ROOT).sha256}"
+    assert label in (docker / "argv").read_text().splitlines()
 
 
 def test_the_context_has_the_same_modes_whatever_the_checkout_had(docker: Path) -> None:

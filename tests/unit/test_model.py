@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from deploy.errors import KitError
+from deploy.hosts.local import LocalHost
+from deploy.hosts.transfer import put_folder
 from deploy.inventory import ROOT
 from deploy.pipeline.model import BUNDLED, Card, find, read_card
+from deploy.pipeline.sources import by_folder, source_files
 from stgcn.cards import CARDS
 
 SMALL: dict[str, Any] = {
@@ -88,3 +91,29 @@ def test_an_unknown_model_is_told_the_known_ones(tmp_path: Path) -> None:
 
 def test_the_schema_in_the_docs_is_the_cards() -> None:
     assert json.loads((ROOT / "docs/model.schema.json").read_text()) == Card.model_json_schema()
+
+
+def test_whatever_a_package_holds_is_hashed_wherever_it_lies(tmp_path: Path) -> None:
+    package = own(tmp_path / "mine") / "mine"
+    (package / "layers").mkdir()
+    seen = {find("mine", tmp_path / "mine").sha256}
+    for name in ("index.py", "names.csv", "layers/block.py", "layers/table.npy"):
+        (package / name).write_bytes(b"1")
+        seen.add(find("mine", tmp_path / "mine").sha256)
+    assert len(seen) == 5
+    for name in ("__pycache__/index.pyc", ".index.py.swp"):
+        (package / name).parent.mkdir(exist_ok=True)
+        (package / name).write_bytes(b"1")
+        seen.add(find("mine", tmp_path / "mine").sha256)
+    assert len(seen) == 5
+
+
+def test_a_package_is_brought_to_a_host_folder_by_folder(tmp_path: Path) -> None:
+    package, host = own(tmp_path / "mine") / "mine", LocalHost("here", tmp_path / "host")
+    (package / "layers/deep").mkdir(parents=True)
+    (package / "layers/deep/block.py").write_text("x = 1")
+    for folder, files in by_folder(source_files(package)).items():
+        put_folder(host, files, host.kit / "mine-1/mine" / folder)
+    there = Path(host.kit / "mine-1/mine")
+    found = {path.relative_to(there).as_posix() for path in there.rglob("*.py")}
+    assert found == {"__init__.py", "layers/deep/block.py"}

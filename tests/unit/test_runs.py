@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.audit import print_audit
 from deploy.errors import KitError
 from deploy.evidence import compare, runs
 from deploy.pipeline import reproduce
@@ -141,3 +142,17 @@ def test_nothing_in_a_record_leaves_its_comment(workspace: Workspace) -> None:
     assert lines[0] == "set -euo pipefail"
     assert lines[1].startswith("echo '")
     assert "\x1b" not in "".join(line for line in text.splitlines() if line.startswith("#"))
+
+
+def test_a_run_of_a_version_that_left_no_card_is_refused_in_one_sentence(workspace: Workspace) -> None:
+    path = workspace.folder / "manifest.json"
+    record = json.loads(path.read_bytes())
+    del record["steps"]["export"]["outputs"]["gpu/model.json"]
+    path.write_text(json.dumps(record))
+    (workspace.folder / "gpu/model.json").unlink()
+    older = Workspace(workspace.inventory)
+    revision = record["steps"]["export"]["revision"]
+    sentence = rf"made by a version of the kit that left no gpu/model.json \(revision {revision}"
+    for command in (lambda: print_audit(older, ""), lambda: made_up.score(older)):
+        with pytest.raises(KitError, match=sentence):
+            command()

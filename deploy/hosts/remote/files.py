@@ -127,7 +127,7 @@ def send(request: Request, _operator: Any) -> Any:
     return {"bytes": size, "sha256": sha.hexdigest()}
 
 
-def plant(request: Request, operator: Any) -> bool:
+def put_folder(request: Request, operator: Any) -> bool:
     """Make `folder` with `files` {name: bytes}, whose contents follow in that order. One that is there stays."""
     path = request["folder"]
     with folders.placed(path, make=True) as (above, name):

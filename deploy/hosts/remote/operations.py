@@ -22,7 +22,7 @@ OPERATIONS: Dict[str, Callable[[Request, Any], Any]] = {
     **{
         operation.__name__: operation
         for operation in (
-            *(files.digest, files.receive, files.send, files.plant, files.link, files.listing, files.gather),
+            *(files.digest, files.receive, files.send, files.put_folder, files.link, files.listing, files.gather),
             *(files.remove, shards.clips, shards.landed, shards.unpack, jobs.job, jobs.job_state, jobs.stop),
             *(workspace.contact, workspace.hold, workspace.abandon, workspace.clean, machine.facts),
         )
