@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deploy.errors import GATE_FAILED
 from tests.pipeline.browser import Browser
 from tests.pipeline.conftest import SAMPLES, Job
 
@@ -171,7 +172,7 @@ def test_a_device_that_rounds_block_7_badly_fails_and_is_located(copy: Job) -> N
     copy.inventory["batch_sizes"] = [1]
     copy.npu["tools"]["env"] = {"NPU_SIM_BAD_BLOCK": "7"}
     copy.fab("npu-convert", "--fresh")
-    output = copy.fab("npu-bench", "score", status=1)
+    output = copy.fab("npu-bench", "score", status=GATE_FAILED)
     assert "verdict (simulated): FAILED" in output
     assert "`fab locate` says in which block" in output
     output = copy.fab("locate")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deploy.errors import HOST_UNFIT
 from stgcn.files import sha256_file
 from tests.system.conftest import Kit, clips_of, inventory
 from tests.system.network import Network
@@ -216,7 +217,7 @@ def test_a_link_lost_in_a_job_costs_nothing(undisturbed: Kit, after_gpu_stage: K
         output = process.communicate(timeout=40)[0]
     finally:
         network.up()
-    assert process.returncode == 1
+    assert process.returncode == HOST_UNFIT
     assert "the connection to 192.0.2.2 was lost" in output
     assert "started before" in kit.run("npu-bench", "score")
     assert kit.summary() == undisturbed.summary()
@@ -240,7 +241,7 @@ def test_doctor_names_what_is_unfit(undisturbed: Kit, network: Network, sample: 
     missing = {**kit.inventory["npu"][0], "name": "npu-c", "tools": {"env_scripts": ["/none/set_env.sh"]}}
     kit.inventory["npu"] += [other, missing]
     kit.write()
-    output = kit.run("doctor", status=1)
+    output = kit.run("doctor", status=HOST_UNFIT)
     assert "ssh -v -p 2222 root@192.0.2.2 true" in output
     assert "/none/set_env.sh" in output
 
