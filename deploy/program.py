@@ -28,6 +28,7 @@ if __name__ == "__main__":
 
     site.main()  # `fab` starts Python without (-S): an interrupt while that loads would be a traceback
 
+import atexit
 import gc
 import re
 import shutil
@@ -35,6 +36,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 
 gc.set_threshold(50_000)  # of objects: collecting at every 700 is a tenth of what loading costs
+atexit.register(gc.freeze)  # what lives until the end is not looked through for what might be freed before it
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # else the metadata of every package is read
 
 from invoke import Collection, Executor, Exit, ParseError, Parser, Task

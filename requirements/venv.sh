@@ -31,6 +31,9 @@ trap '' INT # until the program answers it: Python's own answer while it starts 
 exec "${0%fab}python" -S "${0%.venv/bin/fab}deploy/program.py" "$@"
 END
 chmod 755 "$venv/bin/fab"
+# As pip does with what it installs: else every command compiles the kit where PYTHONDONTWRITEBYTECODE is set.
+kit=$(CDPATH="" cd "$(dirname "$0")/.." && pwd)
+"$venv/bin/python" -m compileall -q "$kit/deploy" "$kit/stgcn" "$kit/fabfile.py" || true
 # torch after its dependencies: a wheel at hand (PIP_FIND_LINKS, as on an air-gapped site), else from an index of CPU builds,
 # for the default index offers a CUDA build of several GB and the kit needs none.
 echo "installing torch" >&2
