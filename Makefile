@@ -15,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FAB := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/fab
 
-.PHONY: help demo gpu-image npu-image cann-image sbom gpu-stage gpu-bench npu-convert npu-bench npu-profile npu-tune score report audit
+.PHONY: help demo init run gpu-image npu-image cann-image sbom gpu-stage gpu-bench npu-convert npu-bench npu-profile npu-tune score report audit
 .PHONY: status docs pictures doctor ray bench check test test-full test-fleet test-system fuzz kill-test soak lint lock clean
 
 help: ## show this list
@@ -37,6 +37,12 @@ cann-image: $(VENV)/kit ## build stgcn-cann, a base for npu-image, of the CANN .
 
 sbom: $(VENV)/kit ## list each image's packages (CycloneDX) in work/sbom/
 	@$(FAB) sbom $(ARGS)
+
+init: $(VENV)/kit ## look at an NPU host and write the inventory
+	@$(FAB) init $(ARGS)
+
+run: $(VENV)/kit ## the whole job on the inventory's hosts: preflight, gpu-stage, npu-convert, npu-bench, score
+	@$(FAB) run $(ARGS)
 
 gpu-stage: $(VENV)/kit ## on the GPU host: index the data, export the ONNX, fp32 reference logits
 	@$(FAB) gpu-stage $(ARGS)
@@ -65,11 +71,11 @@ report: $(VENV)/kit ## the page of the verdict again: report/report.html
 audit: $(VENV)/kit ## recompute the verdict from its artefacts, name the first that does not hold
 	@$(FAB) audit $(ARGS)
 
-status: $(VENV)/kit ## each step's state, host, age and key
-	@$(FAB) status
+status: $(VENV)/kit ## what is done, what is stale and why, what to run next
+	@$(FAB) status $(ARGS)
 
-doctor: $(VENV)/kit ## is every host fit, and if not, what mends it
-	@$(FAB) doctor
+doctor: $(VENV)/kit ## is every host fit and every file there, and if not, what fixes it
+	@$(FAB) doctor $(ARGS)
 
 bench: $(VENV)/kit $(VENV)/ray ## measure the kit against the guide's way (as root also over a link); SCRATCH=FOLDER: where
 	@$(BIN)/python -m benchmarks $(ARGS)
