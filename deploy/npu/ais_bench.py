@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 
 from deploy.errors import KitError
 from deploy.hosts.host import Completed
-from deploy.npu import cann_error, transcript
+from deploy.npu import cann_error, host_error, transcript
 from stgcn import plain_json
 
 # Generations of the front end, each named by a release; 2022-12 is the guide's.
@@ -274,7 +274,7 @@ _FAILURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "the module attrs of `tools.python` is too old (no {0}): pip install --upgrade attrs for that Python",
         ),
         (
-            r"unrecognized arguments: (.+)",
+            r"(?:unrecognized arguments|No such option): ?(\S[^│]*?)(?: *│)?$",
             "this ais_bench does not know {0}: use a release of 2022-11 or later",
         ),
         (
@@ -307,6 +307,10 @@ _FAILURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (
             r"path ?:(.+) contains illegal char",
             "ais_bench refuses the path {0}: choose a `workspace` of letters, digits, `_`, `-`, `.` and `/`",
+        ),
+        (
+            r"(?:No such file or directory: '?|check failed, )([^']+\.om)\b",
+            "ais_bench finds no OM at {0}: convert again with --fresh",
         ),
         (
             r"(Invalid args\. ?\S.*)",
@@ -367,6 +371,8 @@ def failure(output: str, status: int) -> KitError:
         if found := next(filter(None, map(pattern.search, lines)), None):
             groups = (transcript.quote(group or "") for group in found.groups())
             return KitError(sentence.format(*groups, cause=_cause(lines)))
+    if host := host_error.cause(lines):
+        return KitError(f"ais_bench failed ({transcript.quote(host[0])}): {host[1]}")
     errors = [found[1] for pattern in _ERROR_LINES for line in lines if (found := pattern.search(line))]
     coded = next(iter(cann_error.errors(lines)), None)
     said = f"'{transcript.quote(errors[0])}'" if errors else transcript.last(output)
@@ -383,4 +389,7 @@ def _cause(lines: Sequence[str]) -> str:
     raised = next(
         filter(None, (re.search(r"RuntimeError: ?\[([0-9]+)\]\[(?:ACL: ?)?(.*?)\]", line) for line in lines)), None
     )
-    return f"; {raised[1]}: {transcript.quote(raised[2])}" if raised else ""
+    if raised:
+        return f"; {raised[1]}: {transcript.quote(raised[2])}"
+    reason = next(filter(None, (re.search(r"\breason=\[([^\]]+)\]", line) for line in lines)), None)
+    return f"; {transcript.quote(reason[1])}" if reason else ""

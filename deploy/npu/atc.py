@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from deploy.errors import KitError
 from deploy.hosts.host import Completed
-from deploy.npu import cann_error, transcript
+from deploy.npu import cann_error, host_error, transcript
 
 SUCCESS = "ATC run success"
 AOE_SUCCESS = "Aoe process finished"
@@ -28,6 +28,7 @@ _DRIVER = (
 )
 _PYTHON = frozenset({"E40000", "E40020", "E20001", "EC0010"})  # what ATC's Python lacks; EC0010 was E40020 before 7
 _COMPILATION = frozenset({"E40021", "E40022", "E40023", "E40024", "EC0011"})
+_WRAPPING = _PYTHON | _COMPILATION  # what these report was caused by something else
 
 _ADVICE = {
     "E10001": "correct that value, by its name under `atc` in the inventory if it is one of yours",
@@ -98,7 +99,6 @@ _COMPLAINTS: tuple[tuple[re.Pattern[str], str], ...] = (
         re.compile(r"[Ee]xec format error|cannot execute binary file"),
         "this toolkit is for another architecture: install the one of this host's (uname -m)",
     ),
-    (re.compile(r"No space left on device"), "free some room on the NPU host (df -h), its /tmp and home included"),
     (
         re.compile(r"No module named '?(?:te|tbe|topi|hccl|opc_tool)\b.*"),
         f"CANN's own Python modules are not found, so {_UNSOURCED}",
@@ -209,6 +209,9 @@ def _refusal(tool: str, success: str, output: str, status: int) -> str:
     """What went wrong, from the best that the tool printed: a code, a known complaint without one, its first error."""
     lines = transcript.lines(output)
     errors = cann_error.errors(lines)
+    if all(error.code in _WRAPPING or error.is_inner for error in errors) and (host := host_error.cause(lines)):
+        code = f" with {errors[0].code}" if errors else ""
+        return f"{tool} failed{code} ({transcript.quote(host[0])}): {host[1]}"
     if error := next((error for error in errors if error.code in _ADVICE), next(iter(errors), None)):
         return f"{tool} failed with {error.code} ({transcript.quote(error.message)}): {_advice(error)}"
     for pattern, advice in _COMPLAINTS:
@@ -235,9 +238,9 @@ def _advice(error: cann_error.CannError) -> str:
         return "the ONNX has a dynamic dimension that --input_shape does not fix, so export it again with this kit"
     if error.code in ("E10001", "E10003", "E10014", "EE1001") and re.search(r"soc_?\s?version", text, re.IGNORECASE):
         return _UNKNOWN_CHIP
-    if error.code in _PYTHON:
+    if error.code in _PYTHON and not re.search(r"[Cc]ompile Op\b", text):  # E20001 was of Python in CANN 5
         return _python_advice(text + "\n" + error.detail)
-    if error.code in _COMPILATION:
+    if error.code in _WRAPPING:
         return _compilation_advice(error)
     if error.code == "EZ3003" and re.search(r"optype \[?(Conv2D|MatMul\w*|BatchNorm\w*|Relu|Add|Transpose\w*)\b", text):
         return (
@@ -252,6 +255,10 @@ def _advice(error: cann_error.CannError) -> str:
 
 
 def _python_advice(text: str) -> str:
+    if re.search(r"No module named '?(?:distutils|imp)\b", text):
+        return (
+            "this CANN is for an older Python: put one that it supports first on PATH (3.7 to 3.11), with " + _PACKAGES
+        )
     if found := re.search(r"No module named '?([\w.]+)|Failed to import (te\b[\w.]*|tbe\b[\w.]*)", text):
         module = found[1] or found[2]
         if module.split(".")[0] in ("te", "tbe", "topi", "auto_tune", "schedule_search"):

@@ -489,7 +489,7 @@ _FAILURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "npu-smi failed with -8012, the device is not ready: it starts or is being reset, so try again in a minute",
         ),
         (
-            r"((?:dcmi|dsmi|drv)\b.*ret(?:urn)?(?: is|=|:)\s*-?\d+)",
+            r"((?:dcmi|dsmi|drv|failed to)\b.*\bret(?:urn)?(?: is|=|:)\s*-?\d+)",
             "npu-smi failed ({0}): check the Ascend driver with `npu-smi info` on the host",
         ),
         (

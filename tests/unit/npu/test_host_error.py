@@ -1,0 +1,68 @@
+"""What the host lacks is told from what the tool says of it, also where the tool wraps it in a code of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+from deploy.errors import KitError
+from deploy.npu import ais_bench, atc
+
+FAILED = "ATC run failed, Please check the detail log, Try 'atc --help' for more information\n"
+CODED = "EC0010: [PID: 1] 2025-07-08-10:25:28.680.962 Failed to import Python module [{}.].\n"
+DENIED = "PermissionError: [Errno 13] Permission denied: '/root/atc_data'"
+
+
+@pytest.mark.parametrize(
+    ("said", "cure"),
+    [
+        (f"{DENIED}\n{FAILED}{CODED.format(DENIED)}", "another HOME"),
+        ("OSError: [Errno 28] No space left on device\n" + FAILED + "E40021: Failed to compile Op [conv].\n", "df -h"),
+        (
+            FAILED
+            + "E19999: Inner Error!\nE19999: [PID: 4] 2025-01-01-01:01:01.000.000 [Write][Data]Write data to file"
+            " st_gcn.om failed, errmsg No space left on device[FUNC:WriteData][FILE:file_saver.cc][LINE:80]\n",
+            "(No space left on device): free some room",
+        ),
+        (
+            "ImportError: /tmp/x.so: failed to map segment from shared object: Operation not permitted\n" + FAILED,
+            "TMPDIR",
+        ),
+        ("OSError: [Errno 30] Read-only file system: '/home/u/atc_data'\n" + FAILED, "writable"),
+        ("/usr/local/Ascend/bin/atc: fork: retry: Resource temporarily unavailable\n", "ulimit -u"),
+        ("RuntimeError: can't start new thread\n" + FAILED + CODED.format("RuntimeError"), "ulimit -u"),
+        (FAILED + CODED.format("ModuleNotFoundError: No module named 'distutils'"), "older Python"),
+        (FAILED + "E20001: [PID: 2] 2025-06-16-13:02:36.801.136 Failed to compile Op [/Slice].\n", "short of memory"),
+    ],
+)
+def test_of_atc(said: str, cure: str) -> None:
+    with pytest.raises(KitError) as caught:
+        atc.parse(said, 255)
+    assert cure in str(caught.value)
+
+
+def test_a_code_that_names_its_own_cause_is_not_overruled() -> None:
+    said = f"{DENIED}\n{FAILED}E10016: Opname [input] specified in [--input_shape] is not found in the model.\n"
+    with pytest.raises(KitError, match="E10016"):
+        atc.parse(said, 255)
+
+
+@pytest.mark.parametrize(
+    ("said", "cure"),
+    [
+        ("OSError: 129600 requested and 0 written\n", "df -h"),
+        ("OSError: [Errno 24] Too many open files: 'clips/1021.bin'\n", "ulimit -n"),
+        (DENIED + "\n", "owner or mode"),
+        ("[ERROR] check failed, /x/st_gcn_bs1.om is not exist\n", "no OM at /x/st_gcn_bs1.om"),
+        (
+            "Usage: ais_bench [OPTIONS]\n╭─ Error ──────╮\n│ No such option: --batchsize   │\n╰───────╯\n",
+            "--batchsize: use",
+        ),
+        (
+            "[ERROR] RUNTIME(278,python3):2025-08-26-03:01:17.589.192 [error_message_manage.cc:53]278 FuncErrorReason:"
+            "rtGetDeviceCount execute failed, reason=[driver error:internal error]\n[ERROR] acl init failed\n",
+            "acl init failed; driver error:internal error",
+        ),
+    ],
+)
+def test_of_ais_bench(said: str, cure: str) -> None:
+    assert cure in str(ais_bench.failure(said, 1))
