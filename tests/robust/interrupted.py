@@ -226,7 +226,7 @@ def chosen(story: Story, cuts: int, seed: int, runs: int = 3) -> list[Cut]:
 def kind_of(point: Point, folder: Path) -> str:
     """`operation file`, what is random in the file's name left out."""
     name = Path(point.path).relative_to(folder).as_posix()
-    name = re.sub(r"\d{8}T\d{6}-[0-9a-f]{8}|\b[0-9a-f]{8,}\b", "*", name)
+    name = re.sub(r"\d{8}T\d{6}-[0-9a-f]{32}|\b[0-9a-f]{8,}\b", "*", name)
     return f"{point.operation} {re.sub(r'[0-9]+', '#', name)}"
 
 

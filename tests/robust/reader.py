@@ -16,6 +16,7 @@ _RUN = r"\d{8}T\d{6}-[0-9a-f]{32}"
 # What differs from one run to the next: when it ran, how long it took, and the digests of what says so.
 _PASSING = re.compile(
     rf"{_RUN}|\d{{4}}-\d\d-\d\d[T ][\d:.]+(?:\+00:00)?|\b[0-9a-f]{{8,64}}\b|\d+\.?\d* (?:s|min|h)\b"
+    r'|(?<=<i style=")margin-left: [\d.]+%; width: [\d.]+%'  # when in the run each step was
     r'|(?<=class="number">)[\d.]+|(?<="seconds":)[\d. ]+|(?<="samples_per_s":)[\d. ]+|(?<="bytes":)[\d. ]+'
 )
 # What of an accuracy run this command did itself, and how fast; which samples a page could show.
