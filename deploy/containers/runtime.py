@@ -9,16 +9,19 @@ import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Protocol
 
 import docker
 
 from deploy.containers.daemon import ARRAYS, INPUT, PIDS, DockerDaemon
 from deploy.errors import HostUnfit, KitError, OverrunError
 from deploy.hosts.capture import Capture
-from deploy.hosts.host import Completed, Host
+from deploy.hosts.host import Completed, Host, RunOptions, open_log
 from deploy.inventory import Gpu, Npu
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 # The scripts are counted, so that they and the command stay arguments: nothing is spliced into shell text. They are
 # sourced inside a function, for CANN's scripts must not see the command's own arguments.
@@ -52,16 +55,9 @@ class Runtime(Protocol):
         """The whole argument list that runs `command` in `folder` of the host: what is shown, recorded and run."""
 
     def run(
-        self,
-        command: Sequence[str],
-        *,
-        folder: PurePosixPath | None = None,
-        log: Path | None = None,
-        timeout_s: float | None = None,
-        echo: bool = False,
-        job: str | None = None,
+        self, command: Sequence[str], *, folder: PurePosixPath | None = None, **options: Unpack[RunOptions]
     ) -> Completed:
-        """Run `command`; see `Host.run`."""
+        """Run `command`; see `Host.run`. No container outlives the command that started it: a `job` is none there."""
 
     def facts(self) -> Mapping[str, Any]:
         """What a result's record says of the runtime itself."""
@@ -89,20 +85,13 @@ class Native:
         return ["env", *variables, "bash", "-c", _PRELUDE, "bash", str(folder or "."), *scripts, *command]
 
     def run(
-        self,
-        command: Sequence[str],
-        *,
-        folder: PurePosixPath | None = None,
-        log: Path | None = None,
-        timeout_s: float | None = None,
-        echo: bool = False,
-        job: str | None = None,
+        self, command: Sequence[str], *, folder: PurePosixPath | None = None, **options: Unpack[RunOptions]
     ) -> Completed:
         try:
             argv = self.argv(command, folder)
-            done = self.host.run(argv, env=self.env, log=log, timeout_s=timeout_s, echo=echo, job=job)
+            done = self.host.run(argv, env=self.env, **options)
         except OverrunError:
-            raise _overrun(self.host, command, timeout_s) from None
+            raise _overrun(self.host, command, options.get("timeout_s")) from None
         _refuse_wrong_tools(done, command[0], self.host.name, self.env_scripts)
         return done
 
@@ -182,25 +171,16 @@ class Container:
         return ["docker", "run", *flags, "--entrypoint=bash", self.image, *options["command"]]
 
     def run(
-        self,
-        command: Sequence[str],
-        *,
-        folder: PurePosixPath | None = None,
-        log: Path | None = None,
-        timeout_s: float | None = None,
-        echo: bool = False,
-        job: str | None = None,  # noqa: ARG002 (nothing to attach to: no container outlives the command that started it)
+        self, command: Sequence[str], *, folder: PurePosixPath | None = None, **options: Unpack[RunOptions]
     ) -> Completed:
-        options = self._options(command, folder)
+        asked, timeout_s = self._options(command, folder), options.get("timeout_s")
         with ExitStack() as stack:
             _ = self.daemon.written_passwd  # it is mounted
             self.daemon.refuse_unreadable(self._named(command))
             stack.enter_context(self.daemon.lent(self._write(command, folder), self._read(command, folder)))
-            if log:
-                log.parent.mkdir(parents=True, exist_ok=True)
-            capture = Capture(stack.enter_context(log.open("wb")) if log else None, echo)
+            capture = Capture(stack.enter_context(open_log(options.get("log"))), options.get("echo", False))
             try:
-                status = self.daemon.run(options, command[0], capture.write, timeout_s)
+                status = self.daemon.run(asked, command[0], capture.write, timeout_s)
             except OverrunError:
                 raise _overrun(self.host, command, timeout_s) from None
         done = Completed(status, capture.text())

@@ -10,12 +10,15 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypedDict
 
 from deploy.errors import KitError, OverrunError
 from deploy.hosts.capture import Capture
 from deploy.hosts.owner import Owner
 from deploy.hosts.remote.folders import KIT
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class Writer(Protocol):
@@ -38,6 +41,19 @@ class Completed:
 
     status: int
     output: str
+
+
+class RunOptions(TypedDict, total=False):
+    """How a program is run, wherever it is.
+
+    A `job` runs detached, so that a lost link costs nothing: the next call with the same name attaches to it or
+    collects its end, until `Host.forget`. Any other program ends with the call.
+    """
+
+    log: Path | None  # its output goes there too
+    timeout_s: float | None
+    echo: bool  # its output goes onto the console as it comes
+    job: str | None
 
 
 class Host(ABC):
@@ -84,25 +100,19 @@ class Host(ABC):
         argv: Sequence[str],
         *,
         env: Mapping[str, str] | None = None,
-        log: Path | None = None,
-        timeout_s: float | None = None,
-        echo: bool = False,
-        job: str | None = None,
+        **options: Unpack[RunOptions],
     ) -> Completed:
-        """Run a program to its end, with `env` added to its environment; its output goes also into `log` and, with
-        `echo`, onto the console as it comes.
-
-        A `job` runs detached, so that a lost link costs nothing: the next call with the same name attaches to it or
-        collects its end, until `forget`. Any other program ends with this call. A status that is not 0 is the caller's
-        to judge.
+        """Run a program to its end, with `env` added to its environment; a status that is not 0 is the caller's to
+        judge.
 
         Raises:
             KitError: the program cannot be started, or left no trace.
             OverrunError: it did not end in `timeout_s` and was stopped.
         """
+        timeout_s, job = options.get("timeout_s"), options.get("job")
         request: dict[str, Any] = {"argv": list(argv), "env": dict(env or {}), "timeout_s": timeout_s}
-        with _open_log(log) as stream:
-            capture = Capture(stream, echo)
+        with open_log(options.get("log")) as stream:
+            capture = Capture(stream, options.get("echo", False))
             if job is None:
                 outcome = self.call("exec", request, sink=capture, live=True)
             else:
@@ -116,7 +126,7 @@ class Host(ABC):
         return Completed(outcome["status"], capture.text())
 
     def has_job(self, job: str) -> bool:
-        """Whether an earlier command's job of this name runs, or has ended well and was not collected."""
+        """Whether an earlier command's job of this name runs, or is finished and was not collected."""
         return self.call("job_state", {"folder": str(self._job(job))}) is not None
 
     def forget(self, jobs: Sequence[str]) -> None:
@@ -185,7 +195,8 @@ def hold_lost(name: str, workspace: PurePosixPath, reason: object) -> KitError:
     )
 
 
-def _open_log(log: Path | None) -> AbstractContextManager[IO[bytes] | None]:
+def open_log(log: Path | None) -> AbstractContextManager[IO[bytes] | None]:
+    """Where a program's output goes, its folder made."""
     if log is None:
         return nullcontext(None)
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -119,44 +119,32 @@ _COMPLAINTS: tuple[tuple[re.Pattern[str], str], ...] = (
 
 
 def argv(
-    atc: str,
+    tool: str,
     onnx: str,
     output: str,
     batch_size: int,
-    soc_version: str,
     flags: Mapping[str, str],
     inputs: Mapping[str, Sequence[int]],
+    *,
+    soc_version: str | None = None,
+    job_type: int | None = None,
 ) -> list[str]:
-    """The command that converts `onnx` into `<output>.om` (ATC appends the suffix), for one batch size.
+    """The command that converts `onnx` into `<output>.om` (the tools append the suffix), for one batch size.
 
-    `inputs` maps each input's name to the shape of a row; `flags` are the inventory's, passed through sorted.
-    Raises KitError where one of them is the kit's own or no flag.
+    `inputs` maps each input's name to the shape of a row; `flags` are the inventory's, passed through sorted. ATC is
+    told the `soc_version`; AOE, which takes ATC's flags, asks the device, and is told a `job_type` (1: subgraphs,
+    2: operators). Raises KitError where a flag is the kit's own or none.
     """
+    shapes = (f"{name}:{','.join(map(str, (batch_size, *shape)))}" for name, shape in inputs.items())
     return [
-        atc,
-        *_conversion(onnx, output, batch_size, inputs),
-        f"--soc_version={soc_version}",
-        *_passed_through(flags),
-    ]
-
-
-def aoe_argv(
-    aoe: str,
-    onnx: str,
-    output: str,
-    batch_size: int,
-    job_type: int,
-    flags: Mapping[str, str],
-    inputs: Mapping[str, Sequence[int]],
-) -> list[str]:
-    """The command that tunes `onnx` on the device (job type 1: subgraphs, 2: operators) into `<output>.om`.
-
-    AOE takes ATC's flags, but no --soc_version: it asks the device. Raises KitError as `argv` does.
-    """
-    return [
-        aoe,
-        *_conversion(onnx, output, batch_size, inputs),
-        f"--job_type={job_type}",
+        tool,
+        f"--model={onnx}",
+        f"--framework={_ONNX}",
+        f"--output={output}",
+        "--input_format=ND",
+        f"--input_shape={';'.join(shapes)}",
+        *([f"--soc_version={soc_version}"] if soc_version else []),
+        *([f"--job_type={job_type}"] if job_type else []),
         *_passed_through(flags),
     ]
 
@@ -177,17 +165,6 @@ def parse_help(done: Completed) -> str:
 def parse_aoe(output: str, status: int) -> None:
     """The same for AOE, which reports ATC's errors."""
     _accept("aoe", AOE_SUCCESS, output, status)
-
-
-def _conversion(onnx: str, output: str, batch_size: int, inputs: Mapping[str, Sequence[int]]) -> list[str]:
-    shapes = (f"{name}:{','.join(map(str, (batch_size, *shape)))}" for name, shape in inputs.items())
-    return [
-        f"--model={onnx}",
-        f"--framework={_ONNX}",
-        f"--output={output}",
-        "--input_format=ND",
-        f"--input_shape={';'.join(shapes)}",
-    ]
 
 
 def _passed_through(flags: Mapping[str, str]) -> list[str]:

@@ -67,8 +67,8 @@ class Conversion:
         flags = {**build.flags, **dict(zip(build.files, others, strict=True))}
         size, shapes = build.batch_size, {tensor.name: tensor.shape for tensor in build.card.inputs}
         if build.aoe_job_type:
-            return atc.aoe_argv(tools.aoe, onnx, output, size, build.aoe_job_type, flags, shapes)
-        return atc.argv(tools.atc, onnx, output, size, npu.facts.soc_version, flags, shapes)
+            return atc.argv(tools.aoe, onnx, output, size, flags, shapes, job_type=build.aoe_job_type)
+        return atc.argv(tools.atc, onnx, output, size, flags, shapes, soc_version=npu.facts.soc_version)
 
 
 @contextmanager

@@ -117,14 +117,6 @@ def _names(cell: str) -> tuple[str, ...]:
     return tuple(name for part in cell.split(";") if (name := part.strip().strip('"').strip()))
 
 
-def by_step(operators: Sequence[Operator]) -> dict[int | None, list[Operator]]:
-    """The operators of each iteration; the first ones are warm-up."""
-    steps: dict[int | None, list[Operator]] = {}
-    for operator in operators:
-        steps.setdefault(operator.step, []).append(operator)
-    return steps
-
-
 MADE_BY_COMPILER = re.compile(r"trans_?(?:TransData|Cast|Transpose)", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[\s_+,;|&:./]+")
 

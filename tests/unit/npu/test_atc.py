@@ -86,7 +86,7 @@ INPUTS = {"input1": [3, 300, 18, 2]}
 
 def test_the_command_that_converts() -> None:
     flags = {"precision_mode": "force_fp16", "op_select_implmode": "high_precision"}
-    assert atc.argv("atc", "m/st_gcn.onnx", "npu/bs8/st_gcn", 8, "Ascend310P3", flags, INPUTS) == [
+    assert atc.argv("atc", "m/st_gcn.onnx", "npu/bs8/st_gcn", 8, flags, INPUTS, soc_version="Ascend310P3") == [
         "atc",
         "--model=m/st_gcn.onnx",
         "--framework=5",
@@ -100,7 +100,7 @@ def test_the_command_that_converts() -> None:
 
 
 def test_the_command_that_tunes() -> None:
-    assert atc.aoe_argv("aoe", "x.onnx", "x_aoe", 1, 2, {"precision_mode": "force_fp16"}, INPUTS) == [
+    assert atc.argv("aoe", "x.onnx", "x_aoe", 1, {"precision_mode": "force_fp16"}, INPUTS, job_type=2) == [
         "aoe",
         "--model=x.onnx",
         "--framework=5",
@@ -115,13 +115,13 @@ def test_the_command_that_tunes() -> None:
 @pytest.mark.parametrize("flag", ["model", "framework", "output", "input_format", "input_shape", "soc_version"])
 def test_the_kits_own_flags_are_not_the_inventorys(flag: str) -> None:
     with pytest.raises(KitError, match=rf"`atc\.{flag}` in the inventory is set by the kit itself"):
-        atc.argv("atc", "x.onnx", "x", 1, "Ascend310P3", {flag: "v"}, INPUTS)
+        atc.argv("atc", "x.onnx", "x", 1, {flag: "v"}, INPUTS, soc_version="Ascend310P3")
 
 
 @pytest.mark.parametrize("flag", ["--log", "", "log=info --model", "1"])
 def test_no_flag_is_refused(flag: str) -> None:
     with pytest.raises(KitError, match="is no ATC flag"):
-        atc.argv("atc", "x.onnx", "x", 1, "Ascend310P3", {flag: "v"}, INPUTS)
+        atc.argv("atc", "x.onnx", "x", 1, {flag: "v"}, INPUTS, soc_version="Ascend310P3")
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -276,5 +276,5 @@ def test_only_a_kit_error_is_raised_on_any_text(output: str, status: int) -> Non
 
 
 def test_every_input_has_its_shape() -> None:
-    argv = atc.argv("atc", "x.onnx", "x", 4, "Ascend310P3", {}, {"a": [3, 2], "mask": [7]})
+    argv = atc.argv("atc", "x.onnx", "x", 4, {}, {"a": [3, 2], "mask": [7]}, soc_version="Ascend310P3")
     assert "--input_shape=a:4,3,2;mask:4,7" in argv
