@@ -76,3 +76,11 @@ def reject_malformed(record: object) -> Iterator[None]:
         yield
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise KitError(f"{record}: not of the form that the kit writes ({error!r}); make it again") from None
+
+
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+    """`; did you mean WORD?` of the likeliest of the allowed words, `;` where none is likely."""
+    import difflib  # when it is needed: every command waits for what is imported here
+
+    close = difflib.get_close_matches(word, sorted(allowed), n=1)
+    return f"; did you mean {close[0]}?" if close else ";"

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
-from deploy.errors import KitError
+from deploy.errors import KitError, did_you_mean
 from deploy.hosts.remote.places import refuse_place
 from stgcn.cards import DEFAULT
 from stgcn.errors import shown
@@ -316,16 +316,12 @@ def _sentence(error: dict[str, Any]) -> str:
 
 
 def _unknown_key(location: tuple[str | int, ...], where: str) -> str:
-    import difflib  # when it is needed: every command waits for what is imported here
-
     section: Any = Inventory
     for part in location[:-1]:
         if isinstance(part, str) and part in section.model_fields:
             section = _section_of(section.model_fields[part].annotation)
     allowed = sorted(section.model_fields)
-    close = difflib.get_close_matches(str(location[-1]), allowed, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    return f"unknown key {where}; {hint}allowed: {', '.join(allowed)}"
+    return f"unknown key {where}{did_you_mean(str(location[-1]), allowed)} allowed: {', '.join(allowed)}"
 
 
 def _section_of(annotation: Any) -> Any:

@@ -42,6 +42,7 @@ os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # else the metadat
 from invoke import Collection, Executor, Exit, ParseError, Parser, Task
 from invoke.parser import ParserContext
 
+from deploy.errors import did_you_mean
 from stgcn.errors import sentence
 
 USAGE = "Usage: fab TASK [--OPTION...] [TASK [--OPTION...]]...\n"
@@ -95,7 +96,7 @@ def _reason(error: ParseError, tasks: Collection) -> str:
         return _no_task(unknown[2], tasks)
     if unknown:
         command, flags = (f"fab {task}", context.flags) if task else ("fab", ("--help", "--list"))
-        return f"{command} has no option {unknown[2]}{_did_you_mean(unknown[2], flags)} `{command} --help` lists them"
+        return f"{command} has no option {unknown[2]}{did_you_mean(unknown[2], flags)} `{command} --help` lists them"
     if valueless:
         return f"fab {task}: --{valueless[1]} needs a value; see `fab {task} --help`"
     if context and (missing := [argument.name.upper() for argument in context.missing_positional_args]):
@@ -104,14 +105,7 @@ def _reason(error: ParseError, tasks: Collection) -> str:
 
 
 def _no_task(name: str, tasks: Collection) -> str:
-    return f"{name}: no such task{_did_you_mean(name, tasks.task_names)} `fab --list` names them all"
-
-
-def _did_you_mean(word: str, allowed: Iterable[str]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(word.replace("_", "-"), sorted(allowed), n=1)
-    return f"; did you mean {close[0]}?" if close else ";"
+    return f"{name}: no such task{did_you_mean(name.replace('_', '-'), tasks.task_names)} `fab --list` names them all"
 
 
 def _overview(tasks: Collection) -> Iterator[str]:

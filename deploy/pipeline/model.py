@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
-from deploy.errors import KitError
+from deploy.errors import KitError, did_you_mean
 from deploy.inventory import Inventory
 from deploy.pipeline.sources import sources_sha256
 from stgcn import cards, plain_json
@@ -268,9 +268,10 @@ def find(name: str, folder: Path) -> Model:
     if name in (*cards.CARDS, *cards.ALIASES):
         return Model(_checked(json.dumps(cards.card_of(name).as_json()), name), BUNDLED)
     if not folder.is_dir():
-        known = ", ".join((*cards.CARDS, *cards.ALIASES))
+        known = (*cards.CARDS, *cards.ALIASES)
         raise KitError(
-            f"model: {name!r} is neither a model of the kit ({known}) nor a folder; correct it in the inventory"
+            f"model: {name!r} is neither a model of the kit nor a folder{did_you_mean(name, known)} the kit's are "
+            f"{', '.join(known)}; correct it in the inventory"
         )
     own = read_card(folder / CARD)
     package = folder / own.package

@@ -17,7 +17,8 @@ from tests.pipeline.conftest import Job
 # This very test is part of it.
 ONLY_SHOWN = {
     "make test": "make -n test",
-    ".venv/bin/fab init": "INVENTORY=new.yaml .venv/bin/fab init --host local --env-script docker/npu/simulator/set_env.sh",
+    ".venv/bin/fab init": "INVENTORY=new.yaml .venv/bin/fab init --host local "
+    "--env-script docker/npu/simulator/set_env.sh",
 }
 CHEAP = ("make test", "make score", "make report", "make status", ".venv/bin/fab status", ".venv/bin/fab audit")
 

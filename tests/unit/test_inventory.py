@@ -61,7 +61,7 @@ def test_numbers_are_decimal(tmp_path: Path, text: str, value: float) -> None:
         ("[1, 2]", "mapping of keys, not list"),
         ("workspace: work", "npu is missing"),
         ("npu: []", "npu: [] is not allowed"),
-        (NPU + "batchsizes: [1]", "unknown key batchsizes; did you mean batch_sizes? allowed: aoe, atc,"),
+        (NPU + "batchsizes: [1]", "unknown key batchsizes; did you mean batch_sizes? allowed: "),
         ("npu: [{name: a, devcies: [0]}]", "unknown key npu[0].devcies; did you mean devices?"),
         ("npu: [{name: a, tools: {npu-smi: x}}]", "unknown key npu[0].tools.npu-smi; did you mean npu_smi?"),
         ("npu: [{name: a, connection: ssh}]", "connection: ssh needs a `host`"),
