@@ -135,11 +135,11 @@ def _record(manifest: Manifest) -> bytes:
 
 
 def _files(workspace: Path, entries: dict[str, Any]) -> Iterator[str]:
-    """The outputs of the entries, and the logs and scripts beside them."""
+    """The outputs of the entries, and the logs, times and scripts beside them."""
     outputs = {Path(path) for entry in entries.values() for path in entry["outputs"]}
     yield from (path.as_posix() for path in outputs)
     for folder in {path.parent for path in outputs}:
-        for pattern in ("*.log", "*.sh"):
+        for pattern in ("*.log", "*.sh", "*.times.json"):
             yield from (path.relative_to(workspace).as_posix() for path in (workspace / folder).glob(pattern))
 
 

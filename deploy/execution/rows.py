@@ -75,6 +75,22 @@ def aggregate(spans: Sequence[Span]) -> dict[str, Any] | None:
     return {"samples": round(samples), "seconds": round(seconds, 3), "samples_per_s": round(samples / seconds, 3)}
 
 
+def end_to_end(
+    runs: Sequence[tuple[int, float | None, float | None]], rows_per_sample: float
+) -> dict[str, float] | None:
+    """Milliseconds a sample from its file to its result, of a device's own tool; None where it does not tell.
+
+    `runs` are (rows, seconds of the whole loop, seconds of computing and copying) of each ais_bench. What is left of
+    the loop is the host's: reading and joining files before a batch, splitting and writing results behind it.
+    """
+    told = [(rows, loop, device) for rows, loop, device in runs if loop is not None and device is not None]
+    if not told or len(told) < len(runs):
+        return None
+    rows, loop, device = (sum(each) for each in zip(*told, strict=True))
+    to_ms = 1000 * rows_per_sample / rows
+    return {"ms": loop * to_ms, "device_ms": device * to_ms, "host_ms": max(loop - device, 0.0) * to_ms}
+
+
 @dataclass(frozen=True)
 class Done:
     """What came of an index's rows."""
@@ -82,6 +98,7 @@ class Done:
     outputs: Outputs  # each (rows, ...)
     ran: Mapping[str, int]  # the units that each device ran
     together: Mapping[str, Any] | None  # the rate of all devices, see `aggregate`; None where nothing was left to run
+    end_to_end: Mapping[str, float] | None = None  # see `end_to_end`
 
 
 @dataclass(frozen=True)
@@ -110,6 +127,7 @@ class RowsThroughOm:
         todo = [unit for unit in self.units if self._read_kept(unit) is None]
         scheduler.send(self.build.om, sources)
         spans: list[Span] = []
+        whole: list[tuple[int, float | None, float | None]] = []
         ran = Counter(dict.fromkeys(map(str, self.devices), 0))
         with progress(f"{self.build.name} accuracy", self.index.row_count) as advance:
             advance(sum(unit.count for unit in self.units if unit not in todo))
@@ -121,12 +139,15 @@ class RowsThroughOm:
                         np.save(stream, values)
                 end = time.monotonic()
                 spans.append(Span(end - inferred.seconds, end, unit.count / self.index.rows_per_sample))
+                padded = -(-unit.count // self.build.batch_size) * self.build.batch_size
+                whole.append((padded, inferred.loop_s, inferred.device_s))
                 ran[inferred.where] += 1
                 advance(unit.count)
 
             scheduler.on_devices(todo, one)
         parts = {unit: part for unit in self.units if (part := self._read_kept(unit)) is not None}
-        return Done(join(parts, self.index.row_count), ran, aggregate(spans))
+        told = end_to_end(whole, self.index.row_count / self.index.samples)
+        return Done(join(parts, self.index.row_count), ran, aggregate(spans), told)
 
     @cached_property
     def units(self) -> Sequence[Unit]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from deploy.errors import KitError
 from deploy.hosts.host import Completed
@@ -33,6 +33,7 @@ class Latency:
     mean: float
     median: float
     p99: float
+    count: int | None = None  # of times that these are of, where the tool's summary tells it
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Performance:
     compute: Latency
     h2d: Latency | None = None  # host to device; shown in every era before 2022-08, and on demand since
     d2h: Latency | None = None
+    compute_list: tuple[float, ...] = ()  # ms of each batch in order; empty where the tool left no summary
 
 
 def help_argv(python: str) -> list[str]:
@@ -84,10 +86,93 @@ def infer_argv(
     return [*_run_argv(python, om, device, batch_size), *files]
 
 
-def benchmark_argv(python: str, om: str, device: int, batch_size: int, loop: int, warmup: int) -> list[str]:
-    """The command that runs `loop` batches of zeros. `warmup` other than 1 needs an ais_bench of 2022-11 or later."""
+def benchmark_argv(
+    python: str, om: str, device: int, batch_size: int, loop: int, warmup: int, output: tuple[str, str] | None = None
+) -> list[str]:
+    """The command that runs `loop` batches of zeros. `warmup` other than 1 needs an ais_bench of 2022-11 or later.
+
+    `output` is a folder and a name in it, beside or in which the summary lies then, with the time of every batch.
+    """
     argv = [*_run_argv(python, om, device, batch_size), "--loop", str(loop)]
-    return argv if warmup == _DEFAULT_WARMUP else [*argv, "--warmup_count", str(warmup)]
+    argv += [] if warmup == _DEFAULT_WARMUP else ["--warmup_count", str(warmup)]
+    return [*argv, "--output", output[0], "--output_dirname", output[1]] if output else argv
+
+
+_TIMES = {"NPU_compute_time": "compute", "H2D_latency": "h2d", "D2H_latency": "d2h"}
+_LIST = "npu_compute_time_list"
+
+
+def times_of(summary: Any) -> dict[str, Any]:
+    """What of a summary is about times; the rest names every file."""
+    return {name: summary[name] for name in (*_TIMES, _LIST) if name in summary} if isinstance(summary, dict) else {}
+
+
+def with_times(printed: Performance, times: Mapping[str, Any]) -> Performance:
+    """A run's figures with what its summary tells besides: the time of each batch, and the copies.
+
+    Keys are `percentile(99%)`, in today's tool `P99`; a batch is its time or its start and end. What is not there, or
+    not of this form, stays unknown.
+
+    Raises KitError where the batches' times are not those that were printed: the summary is another run's.
+    """
+    each = tuple(filter(None, map(_batch_ms, times.get(_LIST) or ()))) if isinstance(times.get(_LIST), list) else ()
+    if each and not math.isclose(math.fsum(each) / len(each), printed.compute.mean, rel_tol=1e-3):
+        raise KitError(
+            f"ais_bench's summary has batches of {math.fsum(each) / len(each):.6g} ms on average, and it printed "
+            f"{printed.compute.mean:.6g}: the summary is of another run, so benchmark again with --fresh"
+        )
+    told = {ours: _told_latency(times.get(theirs)) for theirs, ours in _TIMES.items()}
+    return replace(printed, compute_list=each, h2d=told["h2d"] or printed.h2d, d2h=told["d2h"] or printed.d2h)
+
+
+def device_seconds(summary: Any) -> float | None:
+    """What computing and both copies took in all, by a run's summary; None where it does not tell."""
+    times = times_of(summary)
+    each = [_batch_ms(value) for value in times[_LIST]] if isinstance(times.get(_LIST), list) else []
+    copies = [_told_latency(times.get(name)) for name in ("H2D_latency", "D2H_latency")]
+    if not each or None in each or not all(copy and copy.count for copy in copies):
+        return None
+    copied = math.fsum(copy.mean * (copy.count or 0) for copy in copies if copy)
+    return (math.fsum(filter(None, each)) + copied) / 1000
+
+
+def _batch_ms(value: Any) -> float | None:
+    if isinstance(value, list) and len(value) == 2 and all(map(_is_time, value)):
+        value = value[1] - value[0]
+    return float(value) if _is_time(value) and value > 0 else None
+
+
+def _told_latency(value: Any) -> Latency | None:
+    if not isinstance(value, dict):
+        return None
+    found = [value.get(name) for name in ("min", "max", "mean", "median")]
+    found.append(value.get("percentile(99%)", value.get("P99")))
+    count = value.get("count")
+    if not all(map(_is_time, found)) or (type(count) is int and count < 1):
+        return None
+    least, most, mean, median, p99 = (float(each) for each in found if each is not None)
+    return Latency(least, most, mean, median, p99, count if type(count) is int else None)
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf")
+
+
+_PROGRESS = re.compile(r"\|\s*([0-9]{1,9})/\1\b[^\]\n]{0,40}?([0-9.]{1,12})\s?(it/s|s/it)")
+
+
+def loop_seconds(text: str) -> float | None:
+    """How long the tool was at its batches, files and copies included, by its progress bar's last state (tqdm's, whose
+    rate is then of the whole); None where it shows none."""
+    found = _PROGRESS.findall(text)
+    if not found or not _is_number(found[-1][1]):
+        return None
+    count, rate, unit = int(found[-1][0]), float(found[-1][1]), found[-1][2]
+    return count * rate if unit == "s/it" else count / rate
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) is not None and float(text) > 0
 
 
 def profile_argv(python: str, om: str, device: int, batch_size: int, loop: int, output_dir: str) -> list[str]:
@@ -215,7 +300,8 @@ def _number(printed: str) -> float:
 
 def _latency(values: Sequence[str]) -> Latency:
     """A transfer may take no measurable time, a batch may not: `_check_throughput` has seen to its mean."""
-    return Latency(*(0.0 if re.fullmatch(r"0(\.0+)?", value) else _number(value) for value in values))
+    least, most, mean, median, p99 = (0.0 if re.fullmatch(r"0(\.0+)?", value) else _number(value) for value in values)
+    return Latency(least, most, mean, median, p99)
 
 
 _OWNER = "make its owner the user that runs ais_bench (uid 1000 in the image) and its mode at most 0750"

@@ -80,6 +80,14 @@ class Smi:
         listed = self._ask(lambda tool: smi.proc_mem_argv(tool, chip.npu_id, chip.chip_id))
         return dataclasses.replace(chip, processes=smi.parse_proc_mem(listed))
 
+    def sensors(self, device: int) -> smi.Chip | None:
+        """One device's figures now, without its processes; its power asked for by itself where the table lacks it."""
+        chip = next((chip for chip in self.chips() if chip.device == device), None)
+        if chip is None or chip.power_w is not None:
+            return chip
+        told = smi.parse_power(self._ask(lambda tool: smi.power_argv(tool, chip.npu_id, chip.chip_id)))
+        return dataclasses.replace(chip, power_w=told)
+
     @cached_property
     def _logical(self) -> Mapping[tuple[int, int], int]:
         """(NPU id, chip id) -> logical device; empty where the release does not tell, as its table then does."""

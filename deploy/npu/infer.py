@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,13 +14,11 @@ from deploy.errors import KitError
 from deploy.hosts import transfer
 from deploy.hosts.host import Completed, Host
 from deploy.hosts.job import Job
-from deploy.npu import ais_bench, results
+from deploy.npu import ais_bench, results, summary
 from deploy.npu.device import prefix_errors
 from deploy.npu.worker import CachedFile, Rows, Worker
 from deploy.pipeline.build import Build
-from stgcn import plain_json
 
-SUMMARY_BYTES = 256 << 20  # of ais_bench's, which names every row of a unit
 Outputs = Sequence[np.ndarray]  # one array per output of the model
 RESULTS = "results"  # the folder that ais_bench is told to write
 
@@ -49,6 +46,8 @@ class Inferred:
     outputs: Outputs  # each (count, ...)
     where: str
     seconds: float  # that ais_bench took
+    loop_s: float | None = None  # of those its batches, from the first file read to the last result written
+    device_s: float | None = None  # of those computing and copying; None where the tool does not tell
 
 
 @dataclass(frozen=True)
@@ -85,8 +84,8 @@ class Inference:
             seconds = time.monotonic() - start
             with prefix_errors(str(worker)):
                 self._check_ending(done)
-                outputs = self._collect(worker.npu.host)
-        return Inferred(outputs, str(worker), seconds)
+                outputs, device_s = self._collect(worker.npu.host)
+        return Inferred(outputs, str(worker), seconds, ais_bench.loop_seconds(done.output), device_s)
 
     def command(self, worker: Worker) -> list[str]:
         folder = self._folder(worker)
@@ -154,22 +153,22 @@ class Inference:
                 "run `fab npu-convert --fresh`"
             )
 
-    def _collect(self, host: Host) -> Outputs:
-        """The unit's outputs, each row from the result file that the tool names for its row."""
+    def _collect(self, host: Host) -> tuple[Outputs, float | None]:
+        """The unit's outputs, each row from the result file that the tool names for its row; the device's seconds."""
         top = Job(host, self.job).folder / "output"
         found: dict[str, int] = host.call("listing", {"folder": str(top)})
-        place = next((p for p in results.summary_places(RESULTS) if p in found), None)
-        summary = _summary(host, top / place) if place else None
+        told = summary.fetch(host, top, RESULTS, found)
         listing = {name[len(RESULTS) + 1 :]: size for name, size in found.items() if name.startswith(RESULTS + "/")}
-        return [self._output(host, i, listing, summary) for i in range(len(self.build.card.outputs))]
+        outputs = [self._output(host, i, listing, told) for i in range(len(self.build.card.outputs))]
+        return outputs, ais_bench.device_seconds(told)
 
-    def _output(self, host: Host, output: int, listing: Mapping[str, int], summary: Any) -> np.ndarray:
+    def _output(self, host: Host, output: int, listing: Mapping[str, int], told: Any) -> np.ndarray:
         """The unit's values (count, ...) of one output."""
         there, tensor = Job(host, self.job).folder / "output" / RESULTS, self.build.card.outputs[output]
         if len(self.build.card.outputs) > 1:
-            listing, summary = results.only_output(listing, summary, output)
+            listing, told = results.only_output(listing, told, output)
         stems, fillers = self._stems()
-        names = results.match_results(listing, summary, stems, set(fillers), str(there), tensor.row_bytes)
+        names = results.match_results(listing, told, stems, set(fillers), str(there), tensor.row_bytes)
         raw = transfer.gather(host, there, names, self.unit.count * tensor.row_bytes)
         values = np.frombuffer(raw, tensor.dtype).reshape(self.unit.count, *tensor.shape)
         if self.finite and values.dtype.kind == "f":
@@ -184,12 +183,3 @@ class Inference:
                 f"the result of sample {self.unit.first + row} ({self.names[row]}) has NaN or infinite logits"
                 f" ({bad.size} of {self.unit.count} results do); convert with another precision_mode"
             )
-
-
-def _summary(host: Host, path: PurePosixPath) -> Any:
-    stream = io.BytesIO()
-    host.call("send", {"path": str(path)}, sink=transfer.Limited(stream, SUMMARY_BYTES, f"{host.name}: {path}"))
-    try:
-        return plain_json.loads(stream.getvalue())
-    except ValueError:
-        return None  # a torn summary names nothing: the files' own names do

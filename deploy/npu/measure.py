@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deploy.console import say
 from deploy.hosts.job import Job
 from deploy.inventory import Benchmark
-from deploy.npu import ais_bench
+from deploy.npu import ais_bench, drift, summary
 from deploy.npu.device import Idle, IdleWatch, prefix_errors
+from deploy.npu.sensors import Sensors, sensed
+from deploy.npu.smi import Chip
 from deploy.npu.worker import CachedFile, Rows, Worker
 from deploy.pipeline.build import Build
+from deploy.pipeline.manifest import write_json
 from stgcn.files import sha256_file
 
+RESULTS = "measured"  # the folder that ais_bench is told to write
 SETTLE_S = 30.0  # a device's utilisation takes a moment to fall after our own run
 
 
@@ -58,7 +62,19 @@ class Measurement:
             self.build.batch_size,
             self.settings.loop,
             self.settings.warmup,
+            (str(self._output(worker)), RESULTS),
         )
+
+    def argv(self, worker: Worker) -> list[str]:
+        """The whole argument list of a repeat."""
+        return worker.runtime.argv(self.command(worker), self._output(worker).parent)
+
+    def prepare(self, worker: Worker) -> list[list[str]]:
+        """What makes the host ready for it."""
+        return [["mkdir", "-p", str(self._output(worker))]]
+
+    def _output(self, worker: Worker) -> PurePosixPath:
+        return Job(worker.npu.host, self.job).folder / "output"
 
     def __call__(self, worker: Worker, folder: Path) -> Measured:
         npu, device = worker.npu, worker.device
@@ -68,15 +84,17 @@ class Measurement:
         if before.busy and not self.force:
             return Measured(watch.known, refusal=_was_busy(watch, before.busy))
         with prefix_errors(str(worker)):
-            runs = self._repeat(worker, folder)
+            runs, readings = self._repeat(worker, folder)
         warm = watch.check()
         # What is busy after our own run has left the device was so during it, for all that can be known.
         after = watch.wait(0 if before.busy else SETTLE_S)
         if after.busy and not self.force:
             return Measured(watch.known, refusal=_became_busy(watch, after.busy))
+        repeats = range(1, len(runs) + 1)
         figure: dict[str, Any] = {
             **figures(self.build.batch_size, runs, self.persons_a_clip),
-            "logs": {name: sha256_file(folder / name) for name in map(log_name, range(1, len(runs) + 1))},
+            "logs": {name: sha256_file(folder / name) for name in map(log_name, repeats)},
+            "times": {n: sha256_file(folder / n) for n in map(times_name, repeats) if (folder / n).is_file()},
             "idle_checks": {"before": before.record(), "after": after.record()},
             "host": npu.section.name,
             "device": device,
@@ -84,27 +102,40 @@ class Measurement:
             "power_w": warm.chip.power_w,
             "simulated": npu.facts.simulated,
         }
+        figure["sensors"] = sensed(readings, figure["throughput"]["median"])
         figure["throughput"]["health"] = next(filter(None, (c.chip.ailment for c in (before, warm, after))), None)
         figure["throughput"]["idle"] = before.busy is None and after.busy is None
         figure["throughput"]["noisy"] = spread([run.throughput for run in runs]) > self.settings.spread
         return Measured(watch.known, figure, {**npu.facts.record, **npu.runtime.facts()})
 
-    def _repeat(self, worker: Worker, folder: Path) -> list[ais_bench.Performance]:
-        """Runs, at least `min_repeats`, until their throughputs lie within the spread or the cap is reached."""
-        settings, job = self.settings, Job(worker.npu.host, self.job)
+    def _repeat(self, worker: Worker, folder: Path) -> tuple[list[ais_bench.Performance], list[Chip]]:
+        """Runs, at least `min_repeats`, until their throughputs lie within the spread or the cap is reached; and what
+        npu-smi read meanwhile."""
+        settings, host, job = self.settings, worker.npu.host, Job(worker.npu.host, self.job)
         runs: list[ais_bench.Performance] = []
+        readings: list[Chip] = []
         limits = settings.min_repeats, settings.max_repeats, settings.spread
+        assert worker.device is not None
         while not is_complete([run.throughput for run in runs], *limits):
             log, command = folder / log_name(len(runs) + 1), self.command(worker)
-            with job.attached(self.fresh):
-                done = worker.runtime.run(command, log=log, timeout_s=self.timeout_s, job=job.name)
+            times = folder / times_name(len(runs) + 1)
+            times.unlink(missing_ok=True)
+            with job.attached(self.fresh) as begun, Sensors(worker.npu.smi, worker.device) as sensors:
+                if not begun:
+                    host.call("link", {"folder": str(self._output(worker)), "files": {}})
+                done = worker.runtime.run(command, folder=job.folder, log=log, timeout_s=self.timeout_s, job=job.name)
                 if done.status != 0:
                     raise ais_bench.failure(done.output, done.status)
+                if told := ais_bench.times_of(summary.fetch(host, self._output(worker), RESULTS)):
+                    write_json(times, told)
+            readings += sensors.readings
             runs.append(ais_bench.parse_stdout(done.output, self.build.batch_size))
+            if told:
+                runs[-1] = ais_bench.with_times(runs[-1], told)
             unit = "persons/s" if self.build.persons == "nonempty" else "samples/s"
             rate = f"{runs[-1].throughput:.2f} {unit}{worker.npu.facts.mark}"
             say(f"    {self.build.name} repeat {len(runs)}: {rate}", "dim")
-        return runs
+        return runs, readings
 
 
 def _was_busy(watch: IdleWatch, busy: str) -> str:
@@ -136,6 +167,11 @@ def log_name(repeat: int) -> str:
     return f"benchmark-{repeat}.log"
 
 
+def times_name(repeat: int) -> str:
+    """The file that keeps the times of a repeat's batches and copies, as the tool's summary tells them."""
+    return f"benchmark-{repeat}.times.json"
+
+
 def figures(
     batch_size: int, runs: Sequence[ais_bench.Performance], persons_a_clip: float | None = None
 ) -> dict[str, Any]:
@@ -164,8 +200,46 @@ def figures(
             "min": min(latency.min for latency in latencies),
             "median": statistics.median(latency.median for latency in latencies),
             "mean": statistics.mean(latency.mean for latency in latencies),
+            **({} if (p90 := _p90(runs)) is None else {"p90": p90}),
             "p99": max(latency.p99 for latency in latencies),
             "max": max(latency.max for latency in latencies),
+            **_copies(runs),
         },
+        "drift": _drift(runs),
         "runs": rates,
+        "repeats": [asdict(run) for run in runs],
     }
+
+
+def _p90(runs: Sequence[ais_bench.Performance]) -> float | None:
+    """Of the repeat with the largest, as p99 is; None where a repeat's batches are not told one by one."""
+    if not all(run.compute_list for run in runs):
+        return None
+    return max(drift.percentile(run.compute_list, 90) for run in runs)
+
+
+def _copies(runs: Sequence[ais_bench.Performance]) -> dict[str, Any]:
+    """The copies to the device and back: median ms a batch, its share of copies and computing, how many were timed."""
+    medians = {
+        name: statistics.median(run.median for run in told)
+        for name in ("h2d", "d2h")
+        if (told := [each for run in runs if (each := getattr(run, name)) is not None])
+    }
+    whole = sum(medians.values()) + statistics.median(run.compute.median for run in runs)
+    counted = {name: [each.count for run in runs if (each := getattr(run, name))] for name in medians}
+    return {
+        name: {
+            "median": median,
+            "share": median / whole,
+            "count": sum(filter(None, counted[name])) if all(counted[name]) else None,
+        }
+        for name, median in medians.items()
+    }
+
+
+def _drift(runs: Sequence[ais_bench.Performance]) -> dict[str, Any]:
+    """Of computing, within the repeat that changed most and from the first repeat to the last; None: not to be told."""
+    trends = [trend for run in runs if (trend := drift.within(run.compute_list))]
+    most = max(trends, key=lambda trend: (trend.counts, abs(trend.change)), default=None)
+    other = drift.between(runs[0].compute_list, runs[-1].compute_list) if len(runs) > 1 else None
+    return {"within": most and most.as_json(), "between": other and other.as_json()}

@@ -90,6 +90,10 @@ def board_argv(smi: str, npu_id: int, chip_id: int | None) -> list[str]:
     return _of_chip(smi, "board", npu_id, chip_id)
 
 
+def power_argv(smi: str, npu_id: int, chip_id: int | None) -> list[str]:
+    return _of_chip(smi, "power", npu_id, chip_id)
+
+
 def _of_chip(smi: str, kind: str, npu_id: int, chip_id: int | None) -> list[str]:
     return [smi, "info", "-t", kind, "-i", str(npu_id), *(["-c", str(chip_id)] if chip_id is not None else [])]
 
@@ -146,6 +150,13 @@ def parse_board(text: str) -> dict[str, str]:
         if colon and value.upper() not in _NOT_TOLD:
             fields.setdefault(name, value)
     return fields
+
+
+def parse_power(text: str) -> float | None:
+    """W of `npu-smi info -t power`: `NPU Real-time Power(W)` of a chip, `Power Dissipation(W)` of a board, or none."""
+    fields = parse_board(text)
+    told = (value for name, value in fields.items() if re.search(r"power.*\(W\)", name, re.IGNORECASE))
+    return next((watts for watts in map(_decimal, told) if watts is not None), None)
 
 
 def is_family(name: str) -> bool:

@@ -101,4 +101,4 @@ def _infer(connections: Connections, through: RowsThroughOm) -> dict[str, Any]:
     where = f"{len(through.devices)} devices" if len(through.devices) > 1 else str(through.devices[0])
     alone = f", as {index.row_count} single persons" if build.persons == "nonempty" else ""
     say(f"    {build.name}: {index.samples} samples{alone}, each once, over {where}{rate}", "dim")
-    return {**facts, "eras": eras, "units": dict(done.ran), "aggregate": done.together}
+    return {**facts, "eras": eras, "units": dict(done.ran), "aggregate": done.together, "end_to_end": done.end_to_end}

@@ -62,5 +62,4 @@ def _step(connections: Connections, build: Build) -> Step:
         write_json(path, measured.figure)
         return {**measured.facts, "idle": measured.figure["throughput"]["idle"]}
 
-    argv = worker.runtime.argv(measurement.command(worker))
-    return Step(step, str(worker), inputs, [path], action, [argv])
+    return Step(step, str(worker), inputs, [path], action, [measurement.argv(worker)], measurement.prepare(worker))

@@ -181,3 +181,28 @@ def test_a_batch_size_that_fails_does_not_stop_the_others(tmp_path: Path) -> Non
         job.bench()
     states = {step: job.entry(step)["state"] for step in ("accuracy/bs1", "accuracy/bs2", "throughput/bs1")}
     assert states == {"accuracy/bs1": "FAILED", "accuracy/bs2": "OK", "throughput/bs1": "OK"}
+
+
+@pytest.mark.parametrize("era", ["2022-12", pytest.param("2022-06", marks=pytest.mark.full), "2024"])
+def test_times_that_are_planted_are_found_again(job: NpuJob, era: str) -> None:
+    job.play(ERA=era, SHORTCUT="0.5", COPIES="0.08,0.01")  # ms a clip; a batch is 8
+    job.inventory["benchmark"] |= {"loop": 20}
+    job.throughput()
+    latency = job.figure(8)["latency_ms"]
+    assert latency["median"] == pytest.approx(4.0, rel=0.02)
+    assert latency["p90"] == pytest.approx(4.0, rel=0.02)
+    assert latency["h2d"]["median"] == pytest.approx(0.64, rel=0.02)
+    assert latency["d2h"]["median"] == pytest.approx(0.08, rel=0.02)
+    assert latency["h2d"]["share"] == pytest.approx(0.64 / 4.72, rel=0.02)
+    assert [len(repeat["compute_list"]) for repeat in job.figure(8)["repeats"]] == [20, 20]
+    assert job.figure(8)["drift"]["within"]["drifts"] is False
+
+
+def test_times_that_grow_are_told(job: NpuJob) -> None:
+    job.play(DRIFT="0.005")
+    job.inventory["benchmark"] |= {"loop": 30}
+    job.throughput()
+    drift = job.figure(8)["drift"]
+    assert drift["within"]["drifts"] is True
+    assert drift["within"]["change"] == pytest.approx(0.13, rel=0.1)
+    assert drift["between"]["drifts"] is False  # each repeat begins anew

@@ -291,3 +291,49 @@ def test_only_a_kit_error_is_raised_on_any_text(text: str, status: int) -> None:
 def test_the_session_names_its_om_and_device(om: str, load: str) -> None:
     text = f"[INFO] open device 3 success\n[INFO] {load.format(om)}\n[INFO] create model description success\n"
     assert ais_bench.parse_session(text) == ais_bench.Session(om, 3)
+
+
+class TestTimes:
+    printed = ais_bench.Performance(8, 100.0, ais_bench.Latency(78.0, 82.0, 80.0, 80.0, 82.0))
+    copies = {"min": 1.0, "max": 2.0, "mean": 1.5, "median": 1.5, "percentile(99%)": 2.0, "count": 3}  # noqa: RUF012
+
+    def test_a_summarys_times(self) -> None:
+        summary = {"filesinfo": {"0": {}}, "H2D_latency": self.copies, "npu_compute_time_list": [78.0, 80.0, 82.0]}
+        times = ais_bench.times_of(summary)
+        assert "filesinfo" not in times
+        found = ais_bench.with_times(self.printed, times)
+        assert found.compute_list == (78.0, 80.0, 82.0)
+        assert found.h2d == ais_bench.Latency(1.0, 2.0, 1.5, 1.5, 2.0, count=3)
+        assert found.d2h is None
+
+    def test_of_todays_tool_with_starts_and_ends(self) -> None:
+        copies = {name: value for name, value in self.copies.items() if name != "percentile(99%)"} | {"P99": 2.0}
+        times = {"D2H_latency": copies, "npu_compute_time_list": [[0.0, 78.0], [80.0, 160.0], [160.0, 242.0]]}
+        found = ais_bench.with_times(self.printed, times)
+        assert found.compute_list == (78.0, 80.0, 82.0)
+        assert found.d2h is not None
+
+    @pytest.mark.parametrize("summary", [None, [], {}, {"H2D_latency": {"mean": 1.0, "count": 3}}, {"H2D_latency": 1}])
+    def test_what_is_not_told_stays_unknown(self, summary: object) -> None:
+        assert ais_bench.with_times(self.printed, ais_bench.times_of(summary)) == self.printed
+        assert ais_bench.device_seconds(summary) is None
+
+    def test_another_runs_summary_is_refused(self) -> None:
+        with pytest.raises(KitError, match="another run"):
+            ais_bench.with_times(self.printed, {"npu_compute_time_list": [40.0, 41.0]})
+
+    def test_the_devices_share_of_a_run(self) -> None:
+        summary = {"H2D_latency": self.copies, "D2H_latency": self.copies, "npu_compute_time_list": [78.0, 80.0, 82.0]}
+        assert ais_bench.device_seconds(summary) == pytest.approx((240 + 2 * 4.5) / 1000)
+
+    @pytest.mark.parametrize(
+        ("bar", "seconds"),
+        [
+            ("Inference array Processing: 100%|##########| 10/10 [00:02<00:00,  4.55it/s]\n", 10 / 4.55),
+            ("x:  50%|#####     | 5/10 [00:09<00:09,  1.80s/it]\rx: 100%|##| 10/10 [00:12<00:00,  1.20s/it]\n", 12.0),
+            ("Inference array Processing: 100%|####| 1/1\n", None),
+            ("Inference array Processing: 100%|####| 1/1 [00:00<00:00, 0.00it/s]\n", None),
+        ],
+    )
+    def test_how_long_the_loop_took(self, bar: str, seconds: float | None) -> None:
+        assert ais_bench.loop_seconds(bar) == (None if seconds is None else pytest.approx(seconds))

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -26,9 +27,20 @@ def progress(items: Iterable[batches.Batch], count: int, title: str) -> Iterator
         if done == count or now - drawn > 0.2:
             drawn = now
             bar = "█" * (10 * done // count)
-            rate = done / max(now - start, 1e-9)
-            print(end=f"\r{title}: {100 * done // count:3}%|{bar:<10}| {done}/{count} [{rate:.2f}it/s]", flush=True)
+            print(end=f"\r{title}: {100 * done // count:3}%|{bar:<10}| {done}/{count} {pace(done, count, now - start)}")
+            sys.stdout.flush()
     print(flush=True)
+
+
+def pace(done: int, count: int, seconds: float) -> str:
+    """As tqdm shows it: `[00:02<00:00,  4.55it/s]`, below one a second `1.20s/it`."""
+
+    def clock(s: float) -> str:
+        return f"{int(s) // 60:02}:{int(s) % 60:02}"
+
+    each = max(seconds, 1e-9) / done
+    rate = f"{1 / each:5.2f}it/s" if each < 1 else f"{each:5.2f}s/it"
+    return f"[{clock(seconds)}<{clock(each * (count - done))}, {rate}]"
 
 
 def open_session(arguments: argparse.Namespace) -> Any:
