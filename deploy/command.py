@@ -96,7 +96,7 @@ def _ending(name: str, body: Callable[[], Outcome | None]) -> Ending:
     except MemoryError:
         return Ending(name, ERROR, "out of memory; close other programs, or run this on a machine with more")
     except KeyboardInterrupt:
-        return Ending(name, INTERRUPTED, "interrupted; run the command again to go on where it was")
+        return Ending(name, INTERRUPTED, "interrupted; run the command again to resume")
 
 
 def _of_system(error: OSError) -> str:

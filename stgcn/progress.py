@@ -30,4 +30,4 @@ class Progress:
     def _state(self) -> str:
         rate = (self.done - self.done_before) / max(time.monotonic() - self.started, 1e-9)
         left = round((self.total - self.done) / rate)
-        return f"{self.done}/{self.total} {self.unit}, {rate:.3g} a second, {left // 60}:{left % 60:02d} left"
+        return f"{self.done}/{self.total} {self.unit}, {rate:.3g} per second, {left // 60}:{left % 60:02d} left"

@@ -2,7 +2,7 @@
 
     python -m stgcn.reference --ckpt X.pth --data_path val_data.npy --output reference.npy [--model NAME] [--device cpu]
 
-A run that was cut short goes on where it was, if checkpoint, data, torch and device are the same.
+An interrupted run resumes, if checkpoint, data, torch and device are the same.
 """
 
 from __future__ import annotations

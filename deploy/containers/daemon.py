@@ -91,7 +91,7 @@ class DockerDaemon:
         """Run a container to its end, its output to `feed` as it comes; its exit status. Nothing of it is left.
 
         Raises:
-            KitError: the engine refuses it, or it was killed for want of memory.
+            KitError: the engine refuses it, or it ran out of memory.
             OverrunError: it did not end in `timeout_s`.
         """
         client, name, late = self.client, f"stgcn-{secrets.token_hex(6)}", threading.Event()
@@ -134,7 +134,7 @@ class DockerDaemon:
         if late.is_set():
             raise OverrunError(f"{self.host.name}: {program} did not end within {timeout_s:g} s and was stopped")
         if container.attrs["State"]["OOMKilled"]:
-            raise KitError(f"{self.host.name}: {program} was killed for want of memory; give the host more")
+            raise KitError(f"{self.host.name}: {program} ran out of memory and was killed; give the host more")
         return status
 
     def present(self, paths: Sequence[str]) -> list[str]:

@@ -25,7 +25,7 @@ AFTER = "head"  # the nodes behind the last block
 class Limits:
     """What a chip's maker publishes."""
 
-    flops: float  # a second, in float16
+    flops: float  # per second, in float16
     bandwidth: float  # bytes/s of its memory
 
 

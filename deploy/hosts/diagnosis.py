@@ -187,7 +187,7 @@ def _unusable_key(story: _Story) -> KitError | None:
     if key.name and story.late:
         return Refused(
             f"{story.login}: the agent holds the key {key.name} and gave no signature in {story.timeout_s:g} s; "
-            "confirm its use, or start the agent anew"
+            "confirm its use, or restart the agent"
         )
     if key.name:
         return _locked(story, key.name)
@@ -202,7 +202,7 @@ def _agent_hangs(story: _Story) -> KitError | None:
     if story.find(r"^debug1: Authentications that can continue"):
         return Unreachable(f"{story.login} did not finish the login in {story.timeout_s:g} s; look after the host")
     return Refused(
-        f"{story.login}: the SSH agent (SSH_AUTH_SOCK) did not answer in {story.timeout_s:g} s; start it anew, or "
+        f"{story.login}: the SSH agent (SSH_AUTH_SOCK) did not answer in {story.timeout_s:g} s; restart it, or "
         "unset SSH_AUTH_SOCK and name a `key`"
     )
 

@@ -107,7 +107,7 @@ class SSHHost(PipedHost):
         self._lost = True
         return LinkLost(
             f"{self.name}: the connection to {self._where} was lost; what runs there goes on: run the command again"
-            " to go on where it was"
+            " to resume"
         )
 
     def close(self, interrupted: bool = False) -> None:

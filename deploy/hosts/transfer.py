@@ -104,7 +104,7 @@ def push_rows(source: Host, data: PurePosixPath, array: Array, host: Host, folde
     if not missing:
         return Pushed(len(shards), len(shards), 0, 0, 0.0)
     wire, start = _Counter(), time.monotonic()
-    with progress(f"clips to {host.name}", array.rows) as advance:
+    with progress(f"{array.name} to {host.name}", array.rows) as advance:
         advance(sum(landed.values()))
 
         def push(shard: Shard) -> None:
@@ -119,7 +119,7 @@ def push_rows(source: Host, data: PurePosixPath, array: Array, host: Host, folde
         in_parallel(missing, STREAMS, push)
     raw = size * sum(shard.count - landed[shard.first] for shard in missing)
     pushed = Pushed(len(shards), len(shards) - len(missing), raw, wire.bytes, time.monotonic() - start)
-    say(f"  clips to {host.name}: {pushed}", "dim")
+    say(f"  {array.name} to {host.name}: {pushed}", "dim")
     return pushed
 
 

@@ -118,7 +118,7 @@ class Inference:
         return Job(worker.npu.host, self.job).folder
 
     def _prepare(self, worker: Worker) -> None:
-        """Make the folders that ais_bench reads and writes anew, so that nothing stale is in them.
+        """Make the folders again that ais_bench reads and writes, so that nothing stale is in them.
 
         Eras differ in what they do with a partial batch, so the kit fills it itself, as newer tools do, with copies of
         the batch's first row.

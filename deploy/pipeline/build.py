@@ -11,7 +11,7 @@ from deploy.pipeline.model import Card
 
 @dataclass(frozen=True)
 class Build:
-    """What `npu-convert` makes, once a batch size, and `npu-tune`, once a candidate."""
+    """What `npu-convert` makes, once per batch size, and `npu-tune`, once a candidate."""
 
     name: str  # its steps are convert/<name>, accuracy/<name>, throughput/<name>
     folder: Path  # of the OM, its logs, logits and figures

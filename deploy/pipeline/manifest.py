@@ -306,7 +306,7 @@ def announce(name: str, state: str, detail: str) -> None:
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:
-    """What changes when a file is made anew; None where there is none, or an empty one."""
+    """What changes when a file is made again; None where there is none, or an empty one."""
     if not path.is_file() or not path.stat().st_size:
         return None
     status = path.stat()

@@ -20,7 +20,7 @@ _ABOUT = "# What ran, as it ran. Each part is run on the host that it names."
 
 
 def write(manifest: Manifest) -> None:
-    """Write every script anew whose steps have run."""
+    """Write every script again whose steps have run."""
     for folder, names in graph.folders(manifest.steps).items():
         text = script(manifest.steps, names)
         path = manifest.workspace / folder / NAME

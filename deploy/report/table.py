@@ -51,13 +51,14 @@ def _results(summary: Mapping[str, Any], simulated: str) -> Table:
 
 
 def _nearness(summary: Mapping[str, Any], simulated: str) -> Table:
-    """How near the device's logits are to fp32's."""
-    headings = ("flipped samples", "cosine min", "median", "max error", "mean")
-    grid = _grid(f"logits{simulated} against fp32's", "batch", *headings)
+    """How near the device's first output is to fp32's."""
+    classified = "flipped_count" in summary
+    headings = (*(["flipped samples"] if classified else []), "cosine min", "median", "max error", "mean")
+    grid = _grid(f"{'logits' if classified else 'first output'}{simulated} against fp32's", "batch", *headings)
     for row in summary["batches"]:
         grid.add_row(
             str(row["batch_size"]),
-            str(row.get("flipped_count", "")),
+            *([str(row["flipped_count"])] if classified else []),
             f"{row['cosine_min']:.6f}",
             f"{row['cosine_median']:.6f}",
             f"{row['max_abs_err']:.2g}",
@@ -86,7 +87,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def to_csv(summary: Mapping[str, Any]) -> str:
-    """One row a batch size; the same keys as summary.json's, throughput and latency flattened."""
+    """One row per batch size; the same keys as summary.json's, throughput and latency flattened."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     flat = [f"{group}_{name}" for group, names in NESTED.items() for name in names]

@@ -1,4 +1,4 @@
-"""`fab npu-convert`: the ONNX to the NPU hosts, through ATC once a batch size, each OM and its log back."""
+"""`fab npu-convert`: the ONNX to the NPU hosts, through ATC once per batch size, each OM and its log back."""
 
 from __future__ import annotations
 

@@ -107,8 +107,8 @@ def _previous(workspace: Workspace, verdict: str) -> page.Previous | None:
     for kept in reversed([kept for kept in all_runs(workspace.folder) if kept.folder.name < verdict]):
         with suppress(KitError, KeyError, TypeError, ValueError):
             measured = medians(kept.summary)
-            measured_anew = _measurements(kept.manifest) != _measurements(workspace.manifest)
-            if measured and measured_anew and kept.summary["device"]["simulated"] == kind:
+            measured_again = _measurements(kept.manifest) != _measurements(workspace.manifest)
+            if measured and measured_again and kept.summary["device"]["simulated"] == kind:
                 return page.Previous(kept.folder.name, measured)
     return None
 

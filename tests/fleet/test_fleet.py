@@ -146,7 +146,7 @@ def test_an_interrupt_leaves_nothing_running_and_the_next_run_goes_on(cluster: C
     output = kit.communicate()[0]
     assert (kit.returncode, output.splitlines()[-1]) == (
         130,
-        "interrupted; run the command again to go on where it was",
+        "interrupted; run the command again to resume",
     )
     assert "goes to another" not in output
     for name in DEVICES:

@@ -2,5 +2,5 @@
 
 import os
 
-# Before Ray's import reads them: it reports home by default, and a call after an interrupt would start a cluster anew.
+# Before Ray's import reads them: it reports home by default, and a call after an interrupt would start another cluster.
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_AUTO_CONNECT": "0"}

@@ -152,7 +152,7 @@ def put_folder(request: Request, operator: Any) -> bool:
 
 
 def link(request: Request, _operator: Any) -> bool:
-    """Make `folder` anew with the hard links `{name: source}` of `files` (copies where links are refused)."""
+    """Make `folder` again, with the hard links `{name: source}` of `files` (copies where links are refused)."""
     path = request["folder"]
     with folders.placed(path, make=True) as (above, name):
         part = name + ".part"
