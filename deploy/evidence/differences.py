@@ -36,7 +36,7 @@ def differences(expected: Json, found: Json, where: str = "") -> Iterator[tuple[
                 yield from differences(value, found[key], place)
             else:
                 yield place, value, None
-    elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+    elif all(isinstance(each, (list, tuple)) for each in (expected, found)) and len(expected) == len(found):
         for i, (a, b) in enumerate(zip(expected, found, strict=True)):
             yield from differences(a, b, f"{where}[{i}]")
     elif not _same(expected, found):

@@ -39,7 +39,7 @@ class Measurement:
     job: str
     om: CachedFile
     build: Build
-    persons_a_clip: float | None  # on average, where the OM takes single persons
+    persons_per_clip: float | None  # on average, where the OM takes single persons
     settings: Benchmark
     timeout_s: float
     fresh: bool
@@ -92,7 +92,7 @@ class Measurement:
             return Measured(watch.known, refusal=_became_busy(watch, after.busy))
         repeats = range(1, len(runs) + 1)
         figure: dict[str, Any] = {
-            **figures(self.build.batch_size, runs, self.persons_a_clip),
+            **figures(self.build.batch_size, runs, self.persons_per_clip),
             "logs": {name: sha256_file(folder / name) for name in map(log_name, repeats)},
             "times": {n: sha256_file(folder / n) for n in map(times_name, repeats) if (folder / n).is_file()},
             "idle_checks": {"before": before.record(), "after": after.record()},
@@ -173,18 +173,18 @@ def times_name(repeat: int) -> str:
 
 
 def figures(
-    batch_size: int, runs: Sequence[ais_bench.Performance], persons_a_clip: float | None = None
+    batch_size: int, runs: Sequence[ais_bench.Performance], persons_per_clip: float | None = None
 ) -> dict[str, Any]:
     """What is reported of the runs: samples/s, and the compute latency of a batch in ms.
 
-    Of an OM that takes single persons, `persons_a_clip` of which make a clip of the dataset on average, samples/s are
+    Of an OM that takes single persons, `persons_per_clip` of which make a clip of the dataset on average, samples/s are
     clips/s too; the persons' own rate is beside it, and a batch is of persons.
     """
     rates = [run.throughput for run in runs]
     latencies = [run.compute for run in runs]
     middle, low, high = statistics.median(rates), min(rates), max(rates)
-    a_sample = persons_a_clip or 1
-    persons = {"a_clip": persons_a_clip, "throughput": {"median": middle, "min": low, "max": high}}
+    a_sample = persons_per_clip or 1
+    persons = {"a_clip": persons_per_clip, "throughput": {"median": middle, "min": low, "max": high}}
     return {
         "batch_size": batch_size,
         "throughput": {
@@ -195,7 +195,7 @@ def figures(
             "values": [rate / a_sample for rate in rates],
             "spread": spread(rates) if len(runs) > 1 else None,
         },
-        "persons": persons if persons_a_clip else None,
+        "persons": persons if persons_per_clip else None,
         "latency_ms": {
             "min": min(latency.min for latency in latencies),
             "median": statistics.median(latency.median for latency in latencies),

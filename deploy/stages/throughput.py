@@ -43,13 +43,13 @@ def _step(connections: Connections, build: Build) -> Step:
         **npu.facts.tools,
     }
     index = workspace.samples(build.persons)
-    persons_a_clip = index.rows_per_sample if index.rows is not None else None
-    if persons_a_clip:
-        inputs["persons_a_clip"] = persons_a_clip
+    persons_per_clip = index.rows_per_sample if index.rows is not None else None
+    if persons_per_clip:
+        inputs["persons_a_clip"] = persons_per_clip
     job = job_name(inputs, f"throughput-bs{build.batch_size}")
     limits = (connections.inventory.timeout_s, connections.options.fresh, connections.options.force)
     om = CachedFile(build.om.name, inputs["om"])
-    measurement = Measurement(job, om, build, persons_a_clip, settings, *limits, connections.idle)
+    measurement = Measurement(job, om, build, persons_per_clip, settings, *limits, connections.idle)
     path = build.folder / "benchmark.json"
 
     def action() -> dict[str, Any]:

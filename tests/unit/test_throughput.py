@@ -17,6 +17,6 @@ def test_rates_and_latencies_are_each_of_their_own_kind() -> None:
 
 def test_of_single_persons_the_rate_is_of_clips() -> None:
     run = Performance(8, 300.0, Latency(min=20.0, max=30.0, mean=26.0, median=26.0, p99=30.0))
-    figure = figures(8, [run], persons_a_clip=1.5)
+    figure = figures(8, [run], persons_per_clip=1.5)
     assert figure["throughput"]["median"] == 200.0
     assert figure["persons"] == {"a_clip": 1.5, "throughput": {"median": 300.0, "min": 300.0, "max": 300.0}}
