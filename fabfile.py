@@ -312,7 +312,7 @@ def status(_c):  # type: ignore[no-untyped-def]
 @task(help=REPORTS)
 @_reporting("json", "junit")
 def doctor(_c):  # type: ignore[no-untyped-def]
-    """Check every host of the inventory, its tools and files, in parallel; with a command that fixes each thing that is not fit."""
+    """Check every host of the inventory, its tools and files; a command that fixes each thing that is not fit."""
     from deploy import doctor as doctor_of_hosts
 
     with _connections(dry=True) as connections:

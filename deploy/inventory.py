@@ -41,7 +41,7 @@ AoeJobType = Literal[1, 2]  # subgraphs, operators
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)  # built when first used
 
 
 class Tools(_Section):

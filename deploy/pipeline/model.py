@@ -41,7 +41,7 @@ Capability = Literal["bench", "fold", "labels", "blocks", "draw", "sample"]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)  # built when first used
 
 
 class Tensor(_Part):
