@@ -19,7 +19,7 @@ from stgcn.files import read_record, sha256_file
 NAME = "benchmark.json"
 
 
-def check(folder: Path, entry: Mapping[str, Any], persons_a_clip: float | None) -> None:
+def check(folder: Path, entry: Mapping[str, Any], persons_per_clip: float | None) -> None:
     """Whether a folder's benchmark.json follows from its logs and readings; `entry` is that of its step.
 
     Raises:
@@ -33,7 +33,7 @@ def check(folder: Path, entry: Mapping[str, Any], persons_a_clip: float | None) 
     limits = inputs.get("min_repeats", 2), inputs["max_repeats"], inputs["spread"]  # earlier versions took two
     if [measure.is_complete(rates[:count], *limits) for count in range(1, len(rates) + 1)].count(True) != 1:
         raise KitError(f"{path}: of {len(rates)} repeats, which is not when repeating ends (spread {limits[2]:g})")
-    expected = measure.figures(inputs["batch_size"], runs, persons_a_clip)
+    expected = measure.figures(inputs["batch_size"], runs, persons_per_clip)
     if "times" not in figure:  # of an earlier version
         expected = {name: value for name, value in expected.items() if name not in ("drift", "repeats")}
         expected["latency_ms"] = {k: v for k, v in expected["latency_ms"].items() if k in figure["latency_ms"]}

@@ -51,6 +51,6 @@ def test_it_runs_to_a_verdict_that_audit_holds(job: Job) -> None:
     assert np.abs(spread - np.load(job.workspace / "gpu/reference.spread.npy")).max() < 0.05
     commands = json.loads((job.workspace / "manifest.json").read_text())["steps"]["convert/bs4"]["commands"][0]
     assert "--input_shape=signal:4,4,6;length:4,1" in commands
-    assert "every link from dataset to page" in job.fab("audit")
+    assert f"holds: {SAMPLES} samples" in job.fab("audit")
     np.save(job.workspace / "npu/bs4/logits.spread.npy", spread[::-1])
     assert "logits.spread.npy" in job.fab("audit", status=1)
