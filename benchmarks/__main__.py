@@ -12,7 +12,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from benchmarks import demo, figures, fleet, graphs, preprocess, push, score
+from benchmarks import demo, figures, fleet, graphs, preprocess, push, score, whole_job
 from benchmarks.harness import LeftOutError, Scratch, Spread, machine, scratch
 from deploy import interrupt
 from deploy.console import console, say
@@ -21,6 +21,7 @@ from deploy.errors import KitError
 COMPARISONS: dict[str, Callable[[Scratch], dict[str, Spread]]] = {
     "preprocess": preprocess.compare,
     "push": push.compare,
+    "whole_job": whole_job.compare,
     "score": score.compare,
     "graphs": graphs.compare,
     "demo": demo.compare,

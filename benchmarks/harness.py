@@ -161,5 +161,8 @@ def machine(place: Scratch) -> str:
     """What the figures were taken on."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), [])
+    sha = "with" if {"sha_ni", "sha2"} & set(flags) else "without"
     memory = os.sysconf("SC_PHYS_PAGES") * PAGE / 2**30
-    return f"{len(os.sched_getaffinity(0))} cores of {model}, {memory:.0f} GiB, data on {place.filesystem}"
+    cores = f"{len(os.sched_getaffinity(0))} cores of {model} {sha} SHA instructions"
+    return f"{cores}, {memory:.0f} GiB, data on {place.filesystem}"

@@ -17,6 +17,8 @@ NAMED = [
     "preprocess_vs_cp",
     "push_vs_scp_sample",
     "push_vs_scp_incompressible",
+    "whole_job_vs_guide",
+    "whole_job_own_share",
     "score_vs_guide",
     "onnx_vs_guide_b1",
     "onnx_vs_guide_b8",

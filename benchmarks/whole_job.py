@@ -1,0 +1,145 @@
+"""The whole job of 19796 samples at six batch sizes, over a link of 1 Gbit/s and 1 ms: the kit against the guide's way.
+
+The tools' own time (ATC, inference) is taken out on both sides: the device is simulated, its inference shortened, and
+the time in which one of the tools runs is not counted. So is the fp32 reference, which the guide has none of. What is
+left is what a way itself costs: the kit's `gpu-stage`, `npu-convert`, `npu-bench` and `score`; the guide's
+preprocessing, export, `scp -r` of the clips there and of the results back, and scoring. What the guide does sample by
+sample is measured on a part and multiplied.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from benchmarks import data
+from benchmarks.data import Dataset
+from benchmarks.harness import LeftOutError, Scratch, Spread, module
+from benchmarks.push import Pair
+from deploy.errors import KitError
+from deploy.inventory import ROOT, load
+from tests.system.network import Network, two_hosts
+
+CLIPS = int(os.environ.get("WHOLE_JOB_CLIPS", data.WHOLE))
+PART = 1000  # clips of which the guide's way is measured
+BATCH_SIZES = [1, 4, 8, 16, 32, 64]
+STAGES = ("gpu-stage", "npu-convert", "npu-bench", "score")
+DEVICE_S = 494.0  # that the guide's device computes for 19796 samples at these batch sizes, by its own figures
+FAB = Path(sys.executable).with_name("fab")
+# A program whose runs are noted in a log, with their beginning and end; `$1`... are its arguments.
+_TIMED = """#!/bin/bash
+case "$*" in {wanted}) ;; *) exec {program} "$@" ;; esac
+begin=$(date +%s.%N)
+{program} "$@"
+status=$?
+echo "$begin $(date +%s.%N)" >> {log}
+exit $status
+"""
+_REFERENCE = """#!/bin/bash
+[ "$3" != stgcn.reference ] || exec {timed} -u -m tests.robust.short_reference "${{@:4}}"
+exec {python} "$@"
+"""
+
+
+def compare(place: Scratch) -> dict[str, Spread]:
+    if os.getuid() != 0:
+        raise LeftOutError("two hosts on one machine need root: run `make bench` as root for these lines")
+    few, checkpoint = data.sample(place)
+    with place.fresh() as folder, two_hosts(folder) as network, network.gigabit() as port:
+        pair = Pair(network, port)
+        everything = data.repeated(few, CLIPS, folder / "everything")
+        kit = _kit(pair, everything, checkpoint, folder / "kit")
+        guide = _guide(place, pair, data.repeated(few, min(PART, CLIPS), folder / "part"), checkpoint, folder)
+    return {
+        "whole_job_vs_guide": Spread.of([guide / kit]),
+        "whole_job": Spread.of([kit]),
+        "whole_job_own_share": Spread.of([kit / DEVICE_S]),
+    }
+
+
+def _guide(place: Scratch, pair: Pair, part: Dataset, checkpoint: Path, folder: Path) -> float:
+    """Seconds of the guide's way for all clips, its tools apart."""
+    times = CLIPS / len(np.load(part.clips, mmap_mode="r"))
+    count = round(CLIPS / times)
+    made, back = folder / "guide", folder / "back"
+    made.mkdir()
+    results = data.results(folder / "results", part.labels)
+    flags = ("--result_dir", results, "--label_path", part.labels)
+    once = module("benchmarks.guide.network", "--ckpt", checkpoint, "--onnx", folder / "guide.onnx")
+    each = module("benchmarks.guide.preprocess", *part.flags, "--output_dir", made)
+    place.settle()
+    each += pair.scp(made / "val_data", folder / "there")
+    each += len(BATCH_SIZES) * pair.scp_back(results, back)
+    each += len(BATCH_SIZES) * module("benchmarks.guide.score", *flags)
+    if len(list(back.iterdir())) != count:
+        raise KitError("the guide's way did not bring every result back")
+    return once + each * times
+
+
+def _kit(pair: Pair, dataset: Dataset, checkpoint: Path, folder: Path) -> float:
+    """Seconds of the kit's stages, less those in which a tool or the reference ran."""
+    inventory = _inventory(pair.network, pair.port, dataset, checkpoint, folder)
+    start = time.time()
+    for stage in STAGES:
+        environment = {**os.environ, "INVENTORY": str(inventory)}
+        done = subprocess.run([str(FAB), stage], cwd=ROOT, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise KitError(f"{stage} failed in the benchmark: {done.stdout.strip().rpartition(chr(10))[2]}")
+    return time.time() - start - covered(_spans(folder / "tools.log"))
+
+
+def covered(spans: list[tuple[float, float]]) -> float:
+    """The seconds in which at least one of the spans was under way."""
+    total, reached = 0.0, 0.0
+    for begin, end in sorted(spans):
+        total += max(0.0, end - max(begin, reached))
+        reached = max(reached, end)
+    return total
+
+
+def _spans(log: Path) -> list[tuple[float, float]]:
+    return [(float(begin), float(end)) for begin, end in map(str.split, log.read_text().splitlines())]
+
+
+def _inventory(network: Network, port: int, dataset: Dataset, checkpoint: Path, folder: Path) -> Path:
+    folder.mkdir()
+    simulator = ROOT / "docker/npu/simulator"
+    atc = _program(folder / "atc", _TIMED, wanted="*--model*", program=simulator / "bin/atc", log=folder / "tools.log")
+    infer = _program(folder / "infer", _TIMED, wanted="*ais_bench*", program="python3", log=folder / "tools.log")
+    reference = _program(folder / "timed", _TIMED, wanted="*", program=sys.executable, log=folder / "tools.log")
+    python = _program(folder / "python", _REFERENCE, timed=reference, python=sys.executable)
+    demo = yaml.safe_load((ROOT / "inventory.demo.yaml").read_text())
+    tools = {
+        "env_scripts": [str(simulator / "set_env.sh")],
+        "env": {"NPU_SIM_SHORTCUT": "0", "NPU_SIM_THREADS": "1"},
+        "python": str(infer),
+        "atc": str(atc),
+    }
+    content = {
+        **demo,
+        "workspace": str(folder / "work"),
+        "gpu": {"connection": "local", "runtime": "native", "python": str(python)},
+        "npu": [{**network.npu_section(folder / "npu"), "port": port, "devices": [0], "tools": tools}],
+        "known_hosts": str(network.known_hosts),
+        "dataset": {"data": str(dataset.clips), "labels": str(dataset.labels)},
+        "checkpoint": str(checkpoint),
+        "batch_sizes": BATCH_SIZES,
+        "benchmark": {"loop": 1, "max_repeats": 1},
+        "gate": 0.99,
+    }
+    path = folder / "inventory.yaml"
+    path.write_text(yaml.safe_dump(content))
+    load(path)
+    return path
+
+
+def _program(path: Path, text: str, **values: object) -> Path:
+    path.write_text(text.format(**values))
+    path.chmod(0o755)
+    return path
