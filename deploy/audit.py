@@ -306,6 +306,8 @@ class Audit:
     def _check_seal(self) -> None:
         kept = self.sealed
         seal.check(kept.folder)
+        if foreign := runs.foreign(kept):
+            raise KitError(f"{kept.folder / foreign}: foreign, it is none of what the verdict rests on")
         if kept.folder.parent.name == runs.FOLDER and kept.folder.name != kept.id:
             raise KitError(f"{kept.folder}: its name is not the id of what it holds ({kept.id})")
         if kept is not self.run:

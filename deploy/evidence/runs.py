@@ -19,7 +19,7 @@ from deploy.console import console, mark, say
 from deploy.errors import KitError, reject_malformed
 from deploy.evidence import seal, signature
 from deploy.outcome import Outcome
-from deploy.pipeline import graph
+from deploy.pipeline import graph, reproduce
 from deploy.pipeline.manifest import FORMAT, OK, Manifest, digest_of, json_text
 from deploy.report.table import shown
 from stgcn import plain_json
@@ -129,6 +129,14 @@ def manifest_steps(manifest: Manifest) -> dict[str, dict[str, Any]]:
     return {name: manifest.steps[name] for name in sorted(names) if name in manifest.steps}
 
 
+def foreign(run: Run) -> str | None:
+    """The first file or entry of a kept run that is none of its verdict's; None where there is none."""
+    manifest = run.manifest
+    own = {"manifest.json", *_files(run.folder, manifest_steps(manifest))}
+    others = sorted({*seal.read(run.folder)} - own) + sorted(manifest.steps.keys() - manifest_steps(manifest).keys())
+    return others[0] if others else None
+
+
 def _record(manifest: Manifest) -> bytes:
     """The manifest.json of the kept run."""
     return json_text({"format": FORMAT, "steps": manifest_steps(manifest)})
@@ -139,7 +147,7 @@ def _files(workspace: Path, entries: dict[str, Any]) -> Iterator[str]:
     outputs = {Path(path) for entry in entries.values() for path in entry["outputs"]}
     yield from (path.as_posix() for path in outputs)
     for folder in {path.parent for path in outputs}:
-        for pattern in ("*.log", "*.sh", "*.times.json"):
+        for pattern in ("*.log", reproduce.NAME, "*.times.json"):
             yield from (path.relative_to(workspace).as_posix() for path in (workspace / folder).glob(pattern))
 
 
