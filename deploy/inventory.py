@@ -15,7 +15,16 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from deploy.errors import KitError, did_you_mean
 from deploy.hosts.remote.places import refuse_place
@@ -37,6 +46,10 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Device = Annotated[int, Field(ge=0)]
 Persons = Literal["both", "nonempty"]
 Reference = dict[Text, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+AtcFlags = Annotated[  # a number and a truth value are taken as text
+    dict[Text, Value],
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}),
+]
 AoeJobType = Literal[1, 2]  # subgraphs, operators
 
 
@@ -149,7 +162,7 @@ class Inventory(_Section):
     batch_sizes: Annotated[list[BatchSize], Field(min_length=1)] = [1, 4, 8, 16, 32, 64]
     variant: Name = "reference"
     persons: Persons = "both"  # of a clip go through the model together, or each who is seen by itself
-    atc: dict[Text, Value] = {"precision_mode": "force_fp16"}
+    atc: AtcFlags = {"precision_mode": "force_fp16"}
     aoe: AoeJobType | None = None  # have AOE tune each OM on the device
     benchmark: Benchmark = Benchmark()
     tune: Tune = Tune()

@@ -9,6 +9,7 @@ from typing import Any
 
 from deploy.containers.runtime import bare
 from deploy.errors import KitError
+from deploy.evidence import records
 from deploy.evidence.differences import refuse_difference
 from deploy.npu import ais_bench, measure
 from deploy.npu.device import IdleCheck
@@ -40,6 +41,7 @@ def check(folder: Path, entry: Mapping[str, Any], persons_per_clip: float | None
     expected["throughput"]["noisy"] = measure.spread(rates) > limits[2]
     expected |= {"host": inputs["host"], "device": inputs["device"], "simulated": entry["facts"]["simulated"]}
     refuse_difference(path, expected, figure, "the logs of its repeats")
+    records.check(path, figure, records.Benchmark)
 
 
 def _check_idleness(path: Path, figure: Mapping[str, Any], entry: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from deploy.errors import KitError
 from deploy.hosts.local import LocalHost
 from deploy.hosts.transfer import put_folder
 from deploy.inventory import ROOT
-from deploy.pipeline.model import BUNDLED, Card, find, read_card
+from deploy.pipeline.model import BUNDLED, find, read_card
 from deploy.pipeline.sources import by_folder, source_files
 from stgcn.cards import CARDS
 
@@ -87,10 +87,6 @@ def test_what_is_no_card_is_refused(tmp_path: Path, text: str) -> None:
 def test_an_unknown_model_is_told_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(KitError, match=r"st_gcn\.kinetics"):
         find("st_gcn.kinetic", tmp_path / "st_gcn.kinetic")
-
-
-def test_the_schema_in_the_docs_is_the_cards() -> None:
-    assert json.loads((ROOT / "docs/model.schema.json").read_text()) == Card.model_json_schema()
 
 
 def test_whatever_a_package_holds_is_hashed_wherever_it_lies(tmp_path: Path) -> None:

@@ -1,0 +1,331 @@
+"""The JSON files that the kit writes, as types: `docs/schemas/` is made of them, and a record is checked by them.
+
+A value that is not of its type, a key that is missing, and one that is unknown are refused.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, RootModel, ValidationError
+
+from deploy.errors import KitError
+from deploy.pipeline.model import Name
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+BatchSize = Annotated[int, Field(gt=0)]
+Path_ = Annotated[str, Field(pattern=r"^[^/]")]  # relative, with `/` between its parts
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class _Figures(_Record):
+    """Beside its own keys it has a number per metric of the model."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, Finite]
+
+
+class Process(_Record):
+    pid: Count
+    name: str
+    memory_mb: Count
+
+
+class Chip(_Record):
+    """A row of `npu-smi info`; null stands for what the release or the board does not tell."""
+
+    npu_id: Count
+    chip_id: Count | None
+    device: Count = Field(description="The logical device: what `devices` in the inventory means.")
+    name: str
+    health: str
+    bus_id: str
+    power_w: Finite | None
+    temperature_c: int | None
+    aicore_percent: int | None
+    memory_used_mb: int | None
+    memory_total_mb: int | None
+    hbm_used_mb: int | None
+    hbm_total_mb: int | None
+    processes: list[Process] | None
+
+
+class IdleCheck(_Record):
+    """The device at one moment. `busy` follows from `chip` and `idle_memory_mb`, as do the values beside them."""
+
+    at: AwareDatetime
+    busy: str | None
+    aicore_percent: int | None
+    memory_used_mb: int | None
+    memory_total_mb: int | None
+    processes: list[str] | None
+    health: str
+    temperature_c: int | None
+    power_w: Finite | None
+    asked: Literal["host", "container"]
+    idle_memory_mb: int | None = Field(description="What the device is known to hold when it is idle.")
+    chip: Chip
+
+
+class IdleChecks(_Record):
+    before: IdleCheck
+    after: IdleCheck
+
+
+class Rate(_Record):
+    """Samples per second."""
+
+    median: Positive
+    min: Positive
+    max: Positive
+
+
+class Throughput(Rate):
+    """Samples per second, of the repeats."""
+
+    repeats: BatchSize
+    values: list[Positive]
+    spread: Finite | None = Field(description="(max - min) / median; null for one repeat.")
+    health: str | None = Field(description="What ailed the device, null where it was well.")
+    idle: bool
+    noisy: bool
+
+
+class Persons(_Record):
+    """Of an OM that takes single persons: how many make a clip on average, and their own rate."""
+
+    a_clip: Positive
+    throughput: Rate
+
+
+class Latency(_Record):
+    """Milliseconds per batch of pure compute."""
+
+    min: Milliseconds
+    median: Milliseconds
+    mean: Milliseconds
+    p99: Milliseconds
+    max: Milliseconds
+
+
+class Benchmark(_Record):
+    """npu/bs<N>/benchmark.json: one OM's throughput on one device."""
+
+    batch_size: BatchSize
+    throughput: Throughput
+    persons: Persons | None
+    latency_ms: Latency
+    runs: list[Positive] = Field(description="Samples per second (or persons) of each repeat, as ais_bench printed it.")
+    logs: dict[str, Sha256] = Field(description="What each repeat's log is.")
+    idle_checks: IdleChecks
+    host: Name
+    device: Count
+    temperature_c: int | None
+    power_w: Finite | None
+    simulated: bool
+
+
+class Output(_Record):
+    sha256: Sha256
+    bytes: Count
+    made: AwareDatetime | None = Field(None, description="Since when the path holds these bytes.")
+
+
+class Entry(_Record):
+    """What is known of one step."""
+
+    state: Literal["OK", "FAILED"]
+    key: Sha256 = Field(description="sha256 of `inputs`.")
+    inputs: dict[str, Any] = Field(description="All that the result depends on; see deploy/pipeline/graph.py.")
+    outputs: dict[Path_, Output]
+    earlier: dict[Path_, Output] = Field({}, description="Of a step that failed: what was there before.")
+    prepare: list[list[str]] = []
+    commands: list[list[str]]
+    host: str
+    by: str
+    revision: str = Field(description="The kit's own.")
+    started: AwareDatetime
+    seconds: Annotated[float, Field(ge=0)]
+    facts: dict[str, Any] = {}
+    error: str | None = None
+
+
+class ManifestFile(_Record):
+    """manifest.json: what ran, by the name of the step."""
+
+    format: Literal[1]
+    steps: dict[str, Entry]
+
+
+class Seal(RootModel[dict[Path_, Sha256]]):
+    """seal.json: the sha256 of every file of a kept run but itself and its signature, by path, in their order."""
+
+
+class Class(_Record):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    number: Count = Field(alias="class")
+    name: str
+
+
+class Confusion(_Record):
+    label: Class
+    predicted: Class
+    count: BatchSize
+
+
+class ConfusionChange(_Record):
+    label: Class
+    predicted: Class
+    reference_count: Count
+    device_count: Count
+
+
+class ClassChange(_Record):
+    number: Count = Field(alias="class")
+    name: str
+    samples: Count
+    reference_hits: Count
+    device_hits: Count
+
+
+class Margins(_Record):
+    """A histogram of how far fp32's best output lies above its second."""
+
+    edges: list[Finite]
+    samples: list[Count]
+    flipped: list[Count]
+
+
+class Nearness(_Record):
+    """How near a device's output is to fp32's, over the samples."""
+
+    cosine_min: Finite
+    cosine_median: Finite
+    max_abs_err: Finite
+    mean_abs_err: Finite
+
+
+class SummarisedThroughput(Throughput):
+    speed_up: Finite | None = Field(description="How many times the guide's figure; null where there is none.")
+
+
+class Batch(_Figures):
+    """One batch size; beside these keys a value per metric, its hits where it is a share, its agreement with fp32's."""
+
+    batch_size: BatchSize
+    samples: Count
+    cosine_min: Finite
+    cosine_median: Finite
+    max_abs_err: Finite
+    mean_abs_err: Finite
+    flipped_count: Count | None = None
+    flipped: list[Count] | None = Field(None, description="The first of them.")
+    outputs: dict[str, Nearness] | None = Field(None, description="Of the model's other outputs.")
+    throughput: SummarisedThroughput | None = Field(description="Null where it was not measured.")
+    persons: Persons | None
+    latency_ms: Latency | None
+    relative_error: Finite
+    published_relative_error: Finite | None = None
+    passed: bool
+    confused: list[Confusion] | None = None
+    class_changes: list[ClassChange] | None = None
+    confusion_changes: list[ConfusionChange] | None = None
+    margins: Margins | None = None
+
+
+class Reference(_Figures):
+    """The fp32 reference; beside these keys a value per metric, and its hits where it is a share."""
+
+    published: dict[str, Finite] | None = Field(description="Where it is comparable.")
+    confused: list[Confusion] | None = None
+
+
+class Noted(_Record):
+    """A sample to look at: it flipped, or came near."""
+
+    sample: Count
+    name: str
+    flipped: bool
+    margin: Finite
+    label: Class
+    reference: Class
+    device: dict[str, Class] = Field(description="By batch size.")
+
+
+class Guide(_Figures):
+    """Another's figures; beside these keys a value per metric."""
+
+    chip: str | None = None
+    throughput: dict[str, Positive]
+    latency_ms: dict[str, Milliseconds]
+
+
+class ModelName(_Record):
+    name: str
+    title: str
+
+
+class Metric(_Record):
+    key: str
+    title: str
+    better: Literal["higher", "lower"]
+    unit: Literal["share", "number"]
+
+
+class Device(_Record):
+    chip: str
+    soc_version: str
+    simulated: bool
+    cann: str
+    driver: str | None
+    health: str | None
+
+
+class SinglePersons(_Record):
+    samples: BatchSize
+    a_clip: Positive
+
+
+class Verdict(_Record):
+    passed: bool
+    gate: Share = Field(description="The relative error that passes.")
+
+
+class Summary(_Record):
+    """report/summary.json: the verdict."""
+
+    format: Literal[1]
+    model: ModelName
+    metrics: list[Metric]
+    device: Device
+    samples: BatchSize
+    persons: SinglePersons | None
+    reference: Reference
+    batches: list[Batch]
+    flipped_count: Count | None = None
+    noted: list[Noted]
+    guide: Guide
+    verdict: Verdict
+
+
+Kind = TypeVar("Kind", bound=BaseModel)
+
+
+def check(path: Path, content: Any, kind: type[Kind]) -> Kind:
+    """A record, as its type. Raises KitError that names the file and the place in it."""
+    try:
+        return kind.model_validate_json(json.dumps(content), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise KitError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; make it again") from None
