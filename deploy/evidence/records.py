@@ -170,6 +170,8 @@ class ManifestFile(_Record):
 class Seal(RootModel[dict[Path_, Sha256]]):
     """seal.json: the sha256 of every file of a kept run but itself and its signature, by path, in their order."""
 
+    model_config = ConfigDict(json_schema_extra={"additionalProperties": False})
+
 
 class Class(_Record):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -220,6 +222,29 @@ class SummarisedThroughput(Throughput):
     speed_up: Finite | None = Field(description="How many times the guide's figure; null where there is none.")
 
 
+class Decisive(_Record):
+    """What a batch size passes or fails by: the metric that is farthest off for its gate."""
+
+    against: Literal["fp32", "published"]
+    metric: str
+    relative_error: Finite
+    gate: Share
+
+
+class GpuRate(Rate):
+    """The fp32 model's samples per second on the GPU host, and how many times that the NPU's are."""
+
+    repeats: BatchSize
+    noisy: bool
+    times: Finite | None
+
+
+class GpuHost(_Record):
+    host: str
+    device: dict[str, Any]
+    idle: bool | None
+
+
 class Batch(_Figures):
     """One batch size; beside these keys a value per metric, its hits where it is a share, its agreement with fp32's."""
 
@@ -235,8 +260,10 @@ class Batch(_Figures):
     throughput: SummarisedThroughput | None = Field(description="Null where it was not measured.")
     persons: Persons | None
     latency_ms: Latency | None
+    gpu: GpuRate | None = None
     relative_error: Finite
     published_relative_error: Finite | None = None
+    decisive: Decisive | None = None
     passed: bool
     confused: list[Confusion] | None = None
     class_changes: list[ClassChange] | None = None
@@ -281,6 +308,7 @@ class Metric(_Record):
     title: str
     better: Literal["higher", "lower"]
     unit: Literal["share", "number"]
+    gate: Share | None = Field(None, description="The relative error that passes.")
 
 
 class Device(_Record):
@@ -311,6 +339,7 @@ class Summary(_Record):
     device: Device
     samples: BatchSize
     persons: SinglePersons | None
+    gpu: GpuHost | None = Field(None, description="Where the fp32 model was measured, if it was.")
     reference: Reference
     batches: list[Batch]
     flipped_count: Count | None = None
