@@ -108,14 +108,58 @@ class Persons(_Record):
     throughput: Rate
 
 
+class Copies(_Record):
+    """Copies to the device (h2d) or from it (d2h): ms per batch, their share of copying and computing."""
+
+    median: Milliseconds
+    share: Share
+    count: Count | None = Field(description="How many were timed.")
+
+
+class Trend(_Record):
+    """How the times of computing changed, as a share of the first."""
+
+    change: Finite
+    p: Share
+    drifts: bool
+
+
+class Drift(_Record):
+    """Within the repeat that changed most, and from the first repeat to the last; null where it cannot be told."""
+
+    within: Trend | None
+    between: Trend | None
+
+
+class Range(_Record):
+    min: Finite
+    max: Finite
+
+
+class Power(Range):
+    mean: Finite
+
+
+class Sensors(_Record):
+    """What npu-smi read during the repeats."""
+
+    readings: Count
+    power_w: Power | None
+    temperature_c: Range | None
+    joules_per_sample: Finite | None
+
+
 class Latency(_Record):
-    """Milliseconds per batch of pure compute."""
+    """Milliseconds per batch of pure compute; the copies are apart."""
 
     min: Milliseconds
     median: Milliseconds
     mean: Milliseconds
+    p90: Milliseconds | None = None
     p99: Milliseconds
     max: Milliseconds
+    h2d: Copies | None = None
+    d2h: Copies | None = None
 
 
 class Benchmark(_Record):
@@ -126,7 +170,11 @@ class Benchmark(_Record):
     persons: Persons | None
     latency_ms: Latency
     runs: list[Positive] = Field(description="Samples per second (or persons) of each repeat, as ais_bench printed it.")
+    repeats: list[dict[str, Any]] = Field([], description="All that is known of each repeat.")
+    drift: Drift | None = None
+    sensors: Sensors | None = None
     logs: dict[str, Sha256] = Field(description="What each repeat's log is.")
+    times: dict[str, Sha256] | None = Field(None, description="What each repeat's record of single batches is.")
     idle_checks: IdleChecks
     host: Name
     device: Count

@@ -88,7 +88,7 @@ def objects(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 
 
 # What a record may hold beside its own keys: the inputs and facts of a step, metrics by their name, files by theirs.
-OPEN = {"inputs", "facts", "earlier"}
+OPEN = {"inputs", "facts", "earlier", "repeats"}
 
 
 @pytest.mark.parametrize("name", ["benchmark", "summary", "manifest"])
