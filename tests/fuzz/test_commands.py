@@ -123,7 +123,7 @@ def test_an_inventory(form: str, folder: Path) -> None:
 @pytest.mark.parametrize("task", forms(["audit"], ["status", "runs"]))
 @pytest.mark.parametrize("form", forms(["lists, a million deep"], ["a pipe", "an empty file"]))
 def test_a_manifest(form: str, task: str, folder: Path) -> None:
-    workspace = folder / "work" / ("runs/one" if task == "runs" else "")
+    workspace = folder / "work" / ("runs/20260101T000000-01234567" if task == "runs" else "")
     workspace.mkdir(parents=True)
     FORMS[form](workspace / "manifest.json")
     (folder / "inventory.yaml").write_text(f"workspace: {folder}/work\nnpu: [{{name: npu-a}}]\n")

@@ -114,8 +114,8 @@ def test_a_laptop_controls_both_hosts(undisturbed: Kit, network: Network, sample
     assert same_clips(kit, sample)
     nothing_left(kit, network)
     kit.run("clean")
-    assert not remote(kit).exists()
-    assert not (network.gpu.home / "gpu work").exists()
+    assert not list(remote(kit).iterdir())
+    assert not list((network.gpu.home / "gpu work").iterdir())
 
 
 def test_a_users_folders_keep_their_bytes(network: Network, sample: Path, tmp_path: Path) -> None:
