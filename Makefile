@@ -15,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FAB := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/fab
 
-.PHONY: help demo init run gpu-image npu-image cann-image sbom gpu-stage gpu-bench npu-convert npu-bench npu-profile npu-tune score report audit
+.PHONY: help demo init run gpu-image npu-image cann-image sbom gpu-stage gpu-bench npu-convert npu-bench npu-profile npu-precision npu-tune score report audit
 .PHONY: status docs pictures doctor ray bench check test test-full test-fleet test-system fuzz kill-test soak lint lock clean
 
 help: ## show this list
@@ -58,6 +58,9 @@ npu-bench: $(VENV)/kit ## on the NPU hosts: accuracy and throughput of each OM
 
 npu-profile: $(VENV)/kit ## on an NPU host: which blocks and nodes of the ONNX the device's time goes to
 	@$(FAB) npu-profile $(ARGS)
+
+npu-precision: $(VENV)/kit ## on the NPU hosts: which nodes must stay in float32 for the gate to hold, and what that costs
+	@$(FAB) npu-precision $(ARGS)
 
 npu-tune: $(VENV)/kit ## on the NPU hosts: which variant, precision mode and batch size is fastest
 	@$(FAB) npu-tune $(ARGS)

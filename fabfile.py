@@ -228,15 +228,15 @@ def report_(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
         report.run(connections.workspace, connections.options, connections.read_row)
 
 
-@task(name="locate", help={**{k: HELP[k] for k in ("dry", "fresh")}, "samples": "how many samples to compare"})
+@task(help={**HELP, "samples": "how many samples each set of nodes is tried on; the one found, on all"})
 @_reporting()
-def locate_(_c, samples="2", dry=False, fresh=False):  # type: ignore[no-untyped-def]
-    """Find the block whose output leaves fp32's, and whether another precision_mode helps."""
-    from deploy.stages import locate
+def npu_precision(_c, samples="64", dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
+    """Find the nodes that must stay in float32 for the gate to hold, ATC's file for them, and what they cost."""
+    from deploy.stages import precision
 
     count = _whole_number("--samples", samples)
-    with _connections(dry=dry, fresh=fresh) as connections:
-        locate.run(connections, count)
+    with _connections(dry=dry, fresh=fresh, force=force) as connections:
+        precision.run(connections, count)
 
 
 @task(

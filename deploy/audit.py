@@ -294,7 +294,7 @@ class Audit:
                 raise KitError(f"{path}: missing, or not the commands that the manifest records; run `make score`")
 
     def _check_others(self) -> None:
-        """What else a workspace holds (fab npu-tune, fab locate) is what its steps made, as far as it is there."""
+        """What else a workspace holds (of npu-tune, npu-precision) is what its steps made, as far as it is there."""
         chained = runs.manifest_steps(self._manifest)
         for name, entry in self._manifest.steps.items():
             if name in chained or entry["state"] != OK:

@@ -14,7 +14,7 @@ from deploy.hosts.remote.folders import make_folders
 from deploy.inventory import Inventory, local_path
 from deploy.options import Options
 from deploy.pipeline import graph
-from deploy.pipeline.build import Build
+from deploy.pipeline.build import Build, files_of
 from deploy.pipeline.index import FILES, Index, read_index
 from deploy.pipeline.manifest import Manifest, Step
 from deploy.pipeline.model import CARD, Card, Files, Model, find, input_files, read_card
@@ -135,7 +135,8 @@ class Workspace:
         folder = self.batch_folder(batch_size)
         flags, aoe = self.inventory.atc, self.inventory.aoe
         name, onnx, card = f"bs{batch_size}", self.onnx(), self.card()
-        return Build(name, folder, onnx, "export", batch_size, flags, card, self.inventory.persons, aoe)
+        persons, files = self.inventory.persons, files_of(flags)
+        return Build(name, folder, onnx, "export", batch_size, flags, card, persons, aoe, files)
 
     def om(self, build: Build) -> Path:
         """A build's OM. Raises KitError where it is not made yet or was changed."""

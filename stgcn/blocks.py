@@ -1,4 +1,4 @@
-"""The ten blocks of ST-GCN in an exported graph as outputs of their own, for `fab locate` (docs/own-model.md):
+"""The ten blocks of ST-GCN in an exported graph as outputs of their own, for `fab npu-precision` (docs/own-model.md):
 
 python -m stgcn.blocks --onnx st_gcn.onnx --output st_gcn_blocks.onnx --result blocks.json
 """

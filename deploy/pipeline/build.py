@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deploy.errors import KitError
+from deploy.inventory import local_path
 from deploy.pipeline.model import Card
+
+FILE_FLAGS = ("keep_dtype", "modify_mixlist")  # of ATC, that name a file
 
 
 @dataclass(frozen=True)
@@ -31,3 +35,16 @@ class Build:
     @property
     def om(self) -> Path:
         return self.folder / f"{self.stem}.om"
+
+
+def files_of(flags: Mapping[str, str]) -> dict[str, Path]:
+    """The files that ATC's flags of an inventory name, on this machine.
+
+    Raises:
+        KitError: one is not there.
+    """
+    found = {flag: local_path(flags[flag]) for flag in FILE_FLAGS if flag in flags}
+    for flag, path in found.items():
+        if not path.is_file():
+            raise KitError(f"{path}: there is no such file; correct `atc.{flag}` in the inventory")
+    return found

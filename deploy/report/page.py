@@ -144,7 +144,7 @@ def _header(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "date": str(last)[:16].replace("T", " "),
         "signer": found("score", "inputs", "signer"),
         "revision": found("score", "revision") or next((e["revision"] for e in entries.values()), "?"),
-        "next": "locate",
+        "next": "npu-precision",
     }
 
 

@@ -1,4 +1,4 @@
-"""`fab locate`: where a device leaves fp32, block by block, and whether another precision_mode changes it.
+"""Where a device leaves fp32, block by block, and whether another precision_mode changes it.
 
 The ONNX gets the outputs of its blocks as outputs of its own, is converted and run as the real one is, and compared
 with the same graph in ONNX Runtime in fp32.
@@ -7,6 +7,7 @@ with the same graph in ONNX Runtime in fp32.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,18 +21,19 @@ from deploy.console import console, mark, say
 from deploy.errors import KitError, reject_malformed
 from deploy.evidence import blocks
 from deploy.pipeline import graph
-from deploy.pipeline.build import Build
+from deploy.pipeline.build import FILE_FLAGS, Build
 from deploy.pipeline.manifest import Step, write_json
 from deploy.pipeline.model import Tensor, run_command
 from deploy.stages import accuracy, convert
 from deploy.workspace import Workspace
 from stgcn import onnx_model, plain_json
 
-STAGE = "locate"
+STAGE = "precision/blocks"
 FORMAT = 1
 TOLERANCE = 0.02  # relative error of a block; sound fp16 leaves 0.006 behind ten
 LOGITS = "logits"
-ATC_DEFAULT_MODE, WIDE_MODE = "force_fp16", "must_keep_origin_dtype"
+MODE_FLAGS = ("precision_mode", "precision_mode_v2")
+MODES_V2 = ("fp16", "origin", "cube_fp16in_fp32out", "mixed_float16")
 
 
 @dataclass(frozen=True)
@@ -43,58 +45,58 @@ class Instrumented:
     fp32: Mapping[str, np.ndarray]  # every output of the ONNX, in its order, each (rows, values)
 
 
-def run(connections: Connections, samples: int) -> None:
-    """Make report/locate.json and print it.
+def compare(connections: Connections, batch_size: int, chosen: Sequence[int], modes: Sequence[str]) -> dict[str, Any]:
+    """Make precision/blocks.json, of the precision_mode of the inventory and perhaps another, and give its contents.
 
     Raises:
-        KitError: nothing to look at yet, or the host's tools refuse.
+        KitError: the model's blocks are not known, or the host's tools refuse the first of the modes.
     """
     workspace = connections.workspace
-    say(STAGE, "bold")
-    if samples < 1:
-        raise KitError(f"--samples {samples}: compare at least 1")
-    batch_size, chosen = _worst_batch(workspace), _samples(workspace, samples)
-    mode = connections.inventory.atc.get("precision_mode", ATC_DEFAULT_MODE)
-    modes = [mode, WIDE_MODE if mode != WIDE_MODE else ATC_DEFAULT_MODE]
-    npu, (onnx, named) = connections.npus[0], _instrument(workspace)
+    npu, (onnx, named) = connections.npus[0], instrument(workspace)
     inputs = {
         "onnx": graph.made(workspace.manifest.steps, graph.Read("onnx", "export", ".onnx")),
         "data": workspace.manifest.steps["preprocess"]["inputs"]["data"],
-        "samples": chosen,
+        "samples": list(chosen),
         "batch_size": batch_size,
         "flags": dict(connections.inventory.atc),
-        "modes": modes,
+        "modes": list(modes),
         "tolerance": TOLERANCE,
         **npu.facts.tools,
         **connections.inventory.environment,
     }
-    path = workspace.artefact("report/locate.json")
-    builds = {each: _build(workspace, onnx, each, batch_size) for each in modes}
+    path = workspace.artefact("precision/blocks.json")
+    builds = {mode: _build(workspace, onnx, mode, batch_size) for mode in modes}
     failures = convert.convert(connections, list(builds.values()))
-    if mode_failure := failures.get(builds[mode].name):
+    if mode_failure := failures.get(builds[modes[0]].name):
         raise mode_failure
 
     def action() -> dict[str, Any]:
         instrumented = _in_fp32(connections, onnx, named, chosen)
         found: dict[str, list[dict[str, Any]] | str] = {}
-        for each, build in builds.items():
+        for mode, build in builds.items():
             refused = failures.get(build.name)
-            found[each] = str(refused) if refused else _nearness(connections, build, instrumented)
+            found[mode] = str(refused) if refused else _nearness(connections, build, instrumented)
         write_json(path, located(found, modes, chosen, batch_size) | npu.facts.record)
         return npu.facts.record
 
     connections.run_step(Step(STAGE, str(npu.devices[0]), inputs, [path], action))
-    if not connections.options.dry:
-        _print(json.loads(path.read_bytes()))
+    result: dict[str, Any] = json.loads(path.read_bytes())
+    return result
 
 
 def _build(workspace: Workspace, onnx: Path, mode: str, batch_size: int) -> Build:
-    flags = {**workspace.inventory.atc, "precision_mode": mode}
+    flags = with_mode(workspace.inventory.atc, mode)
     folder, persons = onnx.parent / mode, workspace.inventory.persons
     return Build(f"{STAGE}/{mode}", folder, onnx, "export", batch_size, flags, workspace.card(), persons)
 
 
-def _worst_batch(workspace: Workspace) -> int:
+def with_mode(flags: Mapping[str, str], mode: str) -> dict[str, str]:
+    """ATC's flags with another precision_mode, and without the lists of operators, which are the real graph's."""
+    kept = {flag: value for flag, value in flags.items() if flag not in (*MODE_FLAGS, *FILE_FLAGS)}
+    return {**kept, (MODE_FLAGS[1] if mode in MODES_V2 else MODE_FLAGS[0]): mode}
+
+
+def worst_batch(workspace: Workspace) -> int:
     """The batch size that is farthest off by the last verdict, else the smallest."""
     sizes = workspace.inventory.batch_sizes
     path = workspace.artefact("report/summary.json")
@@ -104,7 +106,7 @@ def _worst_batch(workspace: Workspace) -> int:
         return int(max(known, key=lambda b: float(b["relative_error"]))["batch_size"]) if known else min(sizes)
 
 
-def _samples(workspace: Workspace, count: int) -> list[int]:
+def notable(workspace: Workspace, count: int) -> list[int]:
     """The samples that the last verdict notes (flipped ones first), then the dataset's first."""
     path, every = workspace.artefact("report/summary.json"), range(workspace.index().samples)
     with reject_malformed(path):
@@ -113,7 +115,7 @@ def _samples(workspace: Workspace, count: int) -> list[int]:
     return list(order)[:count]
 
 
-def _instrument(workspace: Workspace) -> tuple[Path, dict[str, str]]:
+def instrument(workspace: Workspace) -> tuple[Path, dict[str, str]]:
     """The ONNX with its blocks' outputs; the blocks and, last, the logits, by the output of each.
 
     Raises:
@@ -122,7 +124,9 @@ def _instrument(workspace: Workspace) -> tuple[Path, dict[str, str]]:
     model, source = workspace.model, workspace.onnx()
     if "blocks" not in model.card.capabilities:
         raise KitError(f"{model.card.name} has no command `blocks`, so its blocks are not known; see docs/own-model.md")
-    path, result = (workspace.artefact(f"locate/{name}") for name in (f"{model.card.stem}_blocks.onnx", "blocks.json"))
+    path, result = (
+        workspace.artefact(f"precision/{name}") for name in (f"{model.card.stem}_blocks.onnx", "blocks.json")
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     run_command(model, "blocks", "--onnx", str(source), "--output", str(path), "--result", str(result))
     outputs = [value.name for value in onnx_model.load(path).graph.output]
@@ -177,12 +181,20 @@ def located(
 
 
 def _judged(nearness: list[dict[str, Any]] | str) -> dict[str, Any]:
+    """As JSON, which has no NaN: null stands for it."""
     if isinstance(nearness, str):
         return {"refused": nearness}
+    needed = max(near["relative_error"] if near["relative_error"] >= 0 else math.inf for near in nearness)
     return {
-        "blocks": [{**near, "passed": near["relative_error"] <= TOLERANCE} for near in nearness],
+        "blocks": [
+            {
+                **{name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in near.items()},
+                "passed": near["relative_error"] <= TOLERANCE,
+            }
+            for near in nearness
+        ],
         "first_past": first_past(nearness),
-        "tolerance_that_passes": max(near["relative_error"] for near in nearness),
+        "tolerance_that_passes": needed if math.isfinite(needed) else None,
     }
 
 
@@ -192,25 +204,29 @@ def first_past(nearness: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def _conclusion(found: Mapping[str, list[dict[str, Any]] | str], modes: Sequence[str]) -> str:
-    ours, other = modes
-    nearness, alternative = found[ours], found[other]
+    ours, *others = modes
+    nearness = found[ours]
     assert not isinstance(nearness, str)
     where = first_past(nearness)
     if where is None:
-        return f"with precision_mode={ours} no block is past the tolerance of {TOLERANCE:g}"
-    needed = max(near["relative_error"] for near in nearness)
+        return f"with {ours} no block is past the tolerance of {TOLERANCE:g}"
+    needed = _judged(nearness)["tolerance_that_passes"]
     named = f"block {where}" if where != LOGITS else "what follows the last block"
-    head = f"{named} is the first past the tolerance of {TOLERANCE:g}; {needed:.2g} would have passed"
-    if isinstance(alternative, str):
-        return f"{head}; precision_mode={other} was refused: {alternative}"
-    still = first_past(alternative)
-    if still is None:
-        return f"{head}; precision_mode={other} mends it: set it under `atc` in the inventory"
-    changed = "does not change it" if still == where else f"moves it to {still}"
-    return f"{head}; precision_mode={other} {changed}, so it is not a matter of fp16 but of the device or its kernels"
+    passing = "it is not finite" if needed is None else f"{needed:.2g} would have passed"
+    head = f"{named} is the first past the tolerance of {TOLERANCE:g}; {passing}"
+    for other in others:
+        alternative = found[other]
+        if isinstance(alternative, str):
+            return f"{head}; {other} was refused: {alternative}"
+        still = first_past(alternative)
+        if still is None:
+            return f"{head}; with {other} none is"
+        changed = "does not change it" if still == where else f"moves it to {still}"
+        return f"{head}; {other} {changed}, so it is not a matter of fp16 but of the device or its kernels"
+    return head
 
 
-def _print(result: Mapping[str, Any]) -> None:
+def print_blocks(result: Mapping[str, Any]) -> None:
     blocks_of = f"blocks{mark(result['simulated'], result['health'])} against fp32"
     title = f"{blocks_of}, batch size {result['batch_size']}, samples {result['samples']}"
     grid = Table(title=title, title_justify="left")
@@ -220,7 +236,13 @@ def _print(result: Mapping[str, Any]) -> None:
         for heading in (mode, "cosine min", ""):
             grid.add_column(heading, justify="right", overflow="fold")
     for row in zip(*modes.values(), strict=True):
-        cells = [(f"{n['relative_error']:.2e}", f"{n['cosine_min']:.6f}", "✓" if n["passed"] else "✗") for n in row]
+        cells = [
+            (_shown(n["relative_error"], ".2e"), _shown(n["cosine_min"], ".6f"), "✓✗"[not n["passed"]]) for n in row
+        ]
         grid.add_row(row[0]["block"], *(cell for three in cells for cell in three))
     console.print(grid)
     say(result["conclusion"], "bold")
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "NaN" if value is None else format(value, form)

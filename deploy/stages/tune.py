@@ -18,7 +18,7 @@ from deploy.errors import KitError
 from deploy.evidence.chain import reference_names
 from deploy.evidence.logits import output_names
 from deploy.evidence.scores import Score, scores
-from deploy.pipeline.build import Build
+from deploy.pipeline.build import Build, files_of
 from deploy.pipeline.index import Index
 from deploy.pipeline.manifest import FAILED, Step, announce, write_json
 from deploy.pipeline.model import read_card
@@ -196,6 +196,7 @@ def _build(connections: Connections, candidate: Candidate) -> Build:
         card=read_card(card) if card.is_file() or not connections.options.dry else workspace.model.card,
         persons=candidate.persons,
         aoe_job_type=candidate.aoe,
+        files=files_of(connections.inventory.atc),
     )
 
 

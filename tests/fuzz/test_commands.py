@@ -139,7 +139,9 @@ def test_a_home_of_nobody(folder: Path) -> None:
     [
         (["prune", "--keep", "x"], "--keep x: not a whole number"),
         pytest.param(["prune", "--keep", "9" * 5000], "not a whole number", marks=pytest.mark.full),
-        pytest.param(["locate", "--samples", "\x1b[2J1"], "--samples 1: not a whole number", marks=pytest.mark.full),
+        pytest.param(
+            ["npu-precision", "--samples", "\x1b[2J1"], "--samples 1: not a whole number", marks=pytest.mark.full
+        ),
         (["trust"], "cannot be reached"),
     ],
 )

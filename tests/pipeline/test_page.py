@@ -219,7 +219,7 @@ def test_a_failure_says_which_batch_size_by_how_much_and_what_next(browser: Brow
     (missed,) = [batch for batch in found["batches"] if not batch["passed"]]
     assert f"batch size {missed['batch_size']}" in said
     assert f"{missed['relative_error']:.2%}" in said
-    assert "fab locate" in said
+    assert "fab npu-precision" in said
 
 
 def test_what_is_folded_is_open_on_paper(browser: Browser, pages: Any) -> None:

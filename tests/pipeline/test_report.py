@@ -174,12 +174,13 @@ def test_a_device_that_rounds_block_7_badly_fails_and_is_located(copy: Job) -> N
     copy.fab("npu-convert", "--fresh")
     output = copy.fab("npu-bench", "score", status=GATE_FAILED)
     assert "verdict (simulated): FAILED" in output
-    assert "`fab locate` says in which block" in output
-    output = copy.fab("locate")
+    assert "`fab npu-precision` says" in output
+    output = " ".join(copy.fab("npu-precision", "--samples", "4", status=1).split())
+    assert "precision does not explain it" in output
     assert "block 7 is the first past the tolerance" in output
-    assert "precision_mode=must_keep_origin_dtype does not change it" in output
-    located = json.loads((copy.workspace / "report/locate.json").read_text())
+    assert "must_keep_origin_dtype does not change it" in output
+    located = json.loads((copy.workspace / "precision/blocks.json").read_text())
     blocks = {b["block"]: b for b in located["modes"]["force_fp16"]["blocks"]}
     assert [blocks[str(i)]["passed"] for i in range(1, 8)] == [True] * 6 + [False]
     assert blocks["6"]["relative_error"] < 0.01 < 0.1 < blocks["7"]["relative_error"]
-    assert "CACHED  locate" in copy.fab("locate")
+    assert json.loads((copy.workspace / "precision/precision.json").read_text())["explained"] is False

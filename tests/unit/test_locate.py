@@ -1,7 +1,8 @@
-"""`fab locate`: blocks are found by their shape in the graph, and judged in order."""
+"""`fab npu-precision`, block by block: blocks are found by their shape in the graph, and judged in order."""
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -79,15 +80,16 @@ def errors(first_bad: int | None, bad: float = 0.5) -> list[dict[str, Any]]:
     ("ours", "other", "first", "conclusion"),
     [
         (errors(None), errors(None), None, "no block is past the tolerance of 0.02"),
-        (errors(7), errors(None), "7", "block 7 is the first .* 0.5 would have passed; precision_mode=wide mends it"),
+        (errors(7), errors(None), "7", "block 7 is the first .* 0.5 would have passed; with wide none is"),
         (errors(7), errors(7), "7", "block 7 .* does not change it, so it is not a matter of fp16"),
         (errors(7), errors(9), "7", "block 7 .* moves it to 9"),
         (errors(11), errors(None), "logits", "what follows the last block is the first"),
-        (errors(7), "atc refuses", "7", "precision_mode=wide was refused: atc refuses"),
-        (errors(3, float("nan")), errors(None), "3", "block 3 is the first"),
+        (errors(7), "atc refuses", "7", "wide was refused: atc refuses"),
+        (errors(3, float("nan")), errors(None), "3", "block 3 is the first .* it is not finite; with wide none is"),
     ],
 )
 def test_the_first_block_past_the_tolerance_is_named(ours: Any, other: Any, first: Any, conclusion: str) -> None:
     found = located({"half": ours, "wide": other}, ["half", "wide"], [0, 1], 4)
     assert found["modes"]["half"]["first_past"] == first
+    json.dumps(found, allow_nan=False)
     assert re.search(conclusion, found["conclusion"])

@@ -170,7 +170,7 @@ def test_a_failed_verdict_shows_what_flipped(tmp_path: Path) -> None:
     assert ("batches.1.relative_error", json.dumps(summary["batches"][1]["relative_error"])) in {
         (path, value) for path, value, _ in Read(html).numbers
     }
-    assert "fab locate" in html
+    assert "fab npu-precision" in html
     assert html.count('<li class="flipped">') == 1
     assert html.count("<canvas data-sample") == 3
 

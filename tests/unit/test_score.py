@@ -110,7 +110,7 @@ def test_a_missed_gate_is_an_error_after_everything_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workspace = made_up.make(tmp_path, flip=2)
-    with pytest.raises(KitError, match=r"batch size 4: Top-1 .* off fp32, 1% allowed; `fab locate` says"):
+    with pytest.raises(KitError, match=r"batch size 4: Top-1 .* off fp32, 1% allowed; `fab npu-precision` says"):
         made_up.score(workspace)
     summary = made_up.read(workspace.folder / "report/summary.json")
     assert summary["verdict"]["passed"] is False
