@@ -93,7 +93,7 @@ def run(workspace: Workspace, options: Options, read_row: ReadRow) -> Outcome:
     say(f"run:     {kept.folder}" + (f", signed with {inputs['signer']}" if key else ""))
     if missed:
         raise GateFailed(
-            f"{'; '.join(missed)}; `fab npu-precision` says which nodes float16 spoils, or that precision is not the cause",
+            f"{'; '.join(missed)}; `fab npu-precision` says which nodes float16 spoils, or that it is another cause",
             outcome,
         )
     return outcome
