@@ -23,6 +23,8 @@ _FORMATS: dict[str, Callable[[Any], str]] = {
     "gate": lambda value: f"{value * 100:g}%",
     "figure": charts.number,
     "integer": lambda value: f"{value:d}",
+    "change": lambda value: f"{value:+.1%}",
+    "milliseconds": lambda us: f"{us / 1000:.3f}",
     "cosine": lambda value: f"{value:.6f}",
     "error": lambda value: f"{value:.2g}",
     "share": lambda value: f"{value:.2%}",
@@ -32,6 +34,7 @@ _OF_CLASSES = ("differences", "samples")
 _CONTENTS = (
     ("verdict", "Verdict", "验收结果"),
     ("speed", "Throughput and latency", "吞吐量与时延"),
+    ("profile", "Where the time goes", "耗时分布"),
     ("accuracy", "Accuracy", "精度"),
     ("differences", "Differences from fp32", "与 fp32 的差异"),
     ("samples", "Flipped samples", "翻转的样本"),
@@ -88,14 +91,17 @@ def _values(
     classified = "confused" in batches[worst]
     guide = {} if summary["device"]["simulated"] else {int(k): v for k, v in summary["guide"]["throughput"].items()}
     every = _timeline(entries)
+    profiled = [i for i, batch in enumerate(batches) if batch.get("profile")]
+    left_out = (*(() if classified else _OF_CLASSES), *(() if profiled else ("profile",)))
     return {
         "summary": summary,
+        "profiled": profiled,
         "title": summary["model"]["title"],
         "header": _header(entries) | {"model": summary["model"]["name"]},
         "metrics": summary["metrics"],
         "agreement": agreement_of(summary),
         "classified": classified,
-        "contents": [part for part in _CONTENTS if classified or part[0] not in _OF_CLASSES],
+        "contents": [part for part in _CONTENTS if part[0] not in left_out],
         "references": _references(summary),
         "worst": worst,
         "best": _best(batches),
@@ -104,6 +110,7 @@ def _values(
         "told": {
             "p90": any(batch["latency_ms"].get("p90") for batch in measured),
             "transfer": any(batch["latency_ms"].get("h2d") for batch in measured),
+            "besides": any(batch.get(name) for batch in measured for name in ("drift", "sensors", "end_to_end")),
         },
         "previous": previous and _changes(previous, measured),
         "timeline": every,

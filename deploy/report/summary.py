@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,7 @@ class Evidence:
     published: Mapping[str, float] | None  # accuracy, where it is comparable
     gpu: Mapping[str, Any] | None = None  # gpu/benchmark.json; None where not measured
     persons: Mapping[str, Any] | None = None  # where the device was given single ones: `samples`, so many make `a_clip`
+    profiles: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)  # by batch size, profile.json
 
 
 def summary(evidence: Evidence) -> Json:
@@ -88,12 +89,27 @@ def _batch(evidence: Evidence, size: int) -> Json:
         "gpu": _beside(evidence.gpu, figure, size),
         "persons": figure.get("persons") if figure else None,
         "latency_ms": figure["latency_ms"] if figure else None,
+        **_besides(figure, evidence.profiles.get(size)),
         **{name: max(each.values()) for name, each in errors.items()},
         "decisive": {"against": "fp32" if decisive == "relative_error" else "published", **worst[decisive].as_json()},
         "passed": worst[decisive].passed,
         **_confused(evidence, outputs[0]),
         **_differences(evidence, outputs[0]),
     }
+
+
+_OF_FIGURE = ("drift", "sensors", "end_to_end")
+_OF_PROFILE = ("device_us", "iterations", "attributed", "blocks")
+_APART = ("compiler", "communication", "unattributed")  # of a profile, what is of no node
+
+
+def _besides(figure: Mapping[str, Any] | None, profile: Mapping[str, Any] | None) -> Json:
+    """What else was measured, each where it was: drift, sensors, end to end; and the profile, by block."""
+    found = {name: figure[name] for name in _OF_FIGURE if figure and figure.get(name)}
+    if profile:
+        apart = {name: {"us": profile[name]["us"], "share": profile[name]["share"]} for name in _APART}
+        found["profile"] = {**{name: profile[name] for name in _OF_PROFILE}, **apart}
+    return found
 
 
 def _differences(evidence: Evidence, logits: np.ndarray) -> Json:

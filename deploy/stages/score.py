@@ -211,6 +211,7 @@ def evidence(manifest: Manifest, model: Model, inputs: Mapping[str, Any]) -> Evi
         figures={
             size: figure(manifest, size) if f"throughput/bs{size}" in inputs["entries"] else None for size in sizes
         },
+        profiles={size: profile(manifest, size) for size in sizes if f"profile/bs{size}" in inputs["entries"]},
         gpu=_gpu(manifest) if gpu_bench.STEP in inputs["entries"] else None,
         gate=inputs["gate"],
         published=_comparable(manifest, card, inputs["reference"], index.samples),
@@ -272,7 +273,14 @@ def device_outputs(manifest: Manifest, batch_size: int, names: Sequence[str], ca
 
 def figure(manifest: Manifest, batch_size: int) -> dict[str, Any]:
     path = manifest.workspace / "npu" / f"bs{batch_size}" / "benchmark.json"
-    return dict(plain_json.load(manifest.output(f"throughput/bs{batch_size}", path, "fab npu-bench")))
+    found = dict(plain_json.load(manifest.output(f"throughput/bs{batch_size}", path, "fab npu-bench")))
+    # Of the accuracy run: that one reads real files and writes results, as an application does.
+    return {**found, "end_to_end": manifest.steps[f"accuracy/bs{batch_size}"]["facts"].get("end_to_end")}
+
+
+def profile(manifest: Manifest, batch_size: int) -> dict[str, Any]:
+    path = manifest.workspace / "npu" / f"bs{batch_size}" / "profile.json"
+    return dict(plain_json.load(manifest.output(f"profile/bs{batch_size}", path, "fab npu-profile")))
 
 
 def device(manifest: Manifest, batch_sizes: Sequence[int]) -> dict[str, Any]:
