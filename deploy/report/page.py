@@ -24,7 +24,7 @@ _FORMATS: dict[str, Callable[[Any], str]] = {
     "figure": charts.number,
     "integer": lambda value: f"{value:d}",
     "change": lambda value: f"{value:+.1%}",
-    "milliseconds": lambda us: f"{us / 1000:.3f}",
+    "milliseconds": lambda value: f"{value:.3f}",
     "cosine": lambda value: f"{value:.6f}",
     "error": lambda value: f"{value:.2g}",
     "share": lambda value: f"{value:.2%}",

@@ -99,7 +99,6 @@ def _batch(evidence: Evidence, size: int) -> Json:
 
 
 _OF_FIGURE = ("drift", "sensors", "end_to_end")
-_OF_PROFILE = ("device_us", "iterations", "attributed", "blocks")
 _APART = ("compiler", "communication", "unattributed")  # of a profile, what is of no node
 
 
@@ -107,9 +106,20 @@ def _besides(figure: Mapping[str, Any] | None, profile: Mapping[str, Any] | None
     """What else was measured, each where it was: drift, sensors, end to end; and the profile, by block."""
     found = {name: figure[name] for name in _OF_FIGURE if figure and figure.get(name)}
     if profile:
-        apart = {name: {"us": profile[name]["us"], "share": profile[name]["share"]} for name in _APART}
-        found["profile"] = {**{name: profile[name] for name in _OF_PROFILE}, **apart}
+        told = {name: _in_ms(profile[name]) for name in ("blocks", *_APART)}
+        found["profile"] = _in_ms({name: profile[name] for name in ("device_us", "iterations", "attributed")}) | told
     return found
+
+
+def _in_ms(value: Any) -> Any:
+    """A part of a profile with milliseconds for its microseconds; what names operators is left to profile.json."""
+    if isinstance(value, list):
+        return [_in_ms(each) for each in value]
+    ends = {"us": "ms"} | {f"{name}_us": f"{name}_ms" for name in ("device", "compute", "bandwidth")}
+    kept = {name: each for name, each in value.items() if name not in ("operators", "kinds", "count")}
+    return {
+        ends.get(name, name): each / 1000 if name in ends and each is not None else each for name, each in kept.items()
+    }
 
 
 def _differences(evidence: Evidence, logits: np.ndarray) -> Json:

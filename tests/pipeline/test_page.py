@@ -117,6 +117,7 @@ def a_profile(simulated: bool) -> dict[str, Any]:
             "block": str(i),
             "us": 100.0 * i,
             "share": i / 60,
+            "operators": 3,
             "compute_us": None if simulated else 20.0,
             "bandwidth_us": None if simulated else 200.0,
             "bound": None if simulated else "bandwidth" if i < 5 else "neither",

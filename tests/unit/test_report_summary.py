@@ -247,3 +247,18 @@ def test_the_gpu_hosts_figure_stands_beside_the_npus() -> None:
     assert one["gpu"] == {**rates, "times": FIGURE["throughput"]["median"] / 50}
     assert four["gpu"] is None
     assert of.summary(evidence())["gpu"] is None
+
+
+def test_what_else_was_measured_stands_beside_the_figure_and_what_was_not_does_not() -> None:
+    apart = {name: {"us": 500.0, "share": 0.05, "count": 1} for name in ("compiler", "communication", "unattributed")}
+    block = {"block": "1", "us": 2000.0, "share": 0.2, "operators": 3, "compute_us": None, "bound": None}
+    profile = {"device_us": 10000.0, "iterations": 5, "attributed": 0.95, "blocks": [block], **apart}
+    drift = {"within": {"change": 0.1, "p": 0.001, "drifts": True}, "between": None}
+    figure = {**FIGURE, "drift": drift, "sensors": None, "end_to_end": None}
+    one, four = of.summary(evidence(figures={1: figure, 4: None}, profiles={1: profile}))["batches"]
+    assert one["profile"]["device_ms"] == 10.0
+    assert one["profile"]["blocks"] == [{"block": "1", "ms": 2.0, "share": 0.2, "compute_ms": None, "bound": None}]
+    assert one["profile"]["unattributed"] == {"ms": 0.5, "share": 0.05}
+    assert one["drift"] == drift
+    assert not {"sensors", "end_to_end"} & one.keys()
+    assert not {"profile", "drift"} & four.keys()

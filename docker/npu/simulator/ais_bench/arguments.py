@@ -9,7 +9,7 @@ from . import legality
 logger = logging.getLogger(__name__)
 NOT_PLAYED = (
     "acl_json_path", "aipp_config", "auto_set_dymdims_mode", "auto_set_dymshape_mode", "backend", "dump", "dump_npy",
-    "dymShape_range", "energy_consumption", "perf",
+    "dymShape_range", "energy_consumption", "perf", "pipeline",
 )  # fmt: skip
 
 
