@@ -8,15 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
 from deploy.console import console, say
@@ -24,11 +16,15 @@ from deploy.console import console, say
 _PLAIN_EVERY_S = 5.0
 
 
-class _Rate(ProgressColumn):
-    """Units per second."""
+class _State(ProgressColumn):
+    """How many units of how many, their rate and the time left; the time since then, where nothing is counted."""
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.1f}/s" if task.speed else "")
+        if task.total is None:
+            return Text(f"{task.elapsed or 0:.0f} s")
+        rate = f", {task.speed:.1f}/s" if task.speed else ""
+        left = f", {task.time_remaining:.0f} s left" if task.time_remaining else ""
+        return Text(f"{task.completed:.0f}/{task.total:.0f}{rate}{left}")
 
 
 class Advance(Protocol):
@@ -39,12 +35,12 @@ class _Bars:
     """One display for all bars: a terminal has room for one, and what runs side by side shows several."""
 
     def __init__(self) -> None:
-        columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-        self._progress = Progress(TextColumn("{task.description}"), *columns, console=console, transient=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), _State())
+        self._progress = Progress(*columns, console=console, transient=True)
         self._shown, self._lock = 0, threading.Lock()
 
     @contextmanager
-    def bar(self, label: str, total: int) -> Iterator[Advance]:
+    def bar(self, label: str, total: int | None) -> Iterator[Advance]:
         self._count(1)
         task = self._progress.add_task(label, total=total)
         try:
@@ -63,6 +59,16 @@ class _Bars:
 
 
 _bars = _Bars()
+
+
+@contextmanager
+def activity(label: str) -> Iterator[None]:
+    """While inside, a terminal shows a bar that moves, and for how long already; what is counted has its own beside."""
+    if not console.is_terminal:
+        yield
+        return
+    with _bars.bar(label, None):
+        yield
 
 
 @contextmanager

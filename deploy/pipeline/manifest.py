@@ -225,6 +225,8 @@ class Manifest:
             for argv in step.commands:
                 say(f"    {shlex.join(argv)}")
             return {"state": SKIPPED, "key": key, "outputs": {}, "facts": {}}
+        from deploy.progress import activity  # commands that only read do not wait for it
+
         started, clock = datetime.now(timezone.utc), time.monotonic()
         earlier = (entry or {}).get("outputs") or (entry or {}).get("earlier", {})
         entry = {
@@ -240,7 +242,8 @@ class Manifest:
         }
         before = self._begin(step, key, fresh)
         try:
-            ran = step.action()
+            with activity(step.name):
+                ran = step.action()
             if isinstance(ran, StepResult):
                 entry |= _place(ran)
             facts = dict(ran.facts if isinstance(ran, StepResult) else ran)

@@ -76,3 +76,16 @@ def test_bars_of_several_threads_share_one_display(monkeypatch: pytest.MonkeyPat
     with progress("later", 1) as advance:
         advance()
     assert "later" in terminal.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_what_is_not_counted_has_a_bar_that_moves_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=100)
+    monkeypatch.setattr(bars, "console", terminal)
+    monkeypatch.setattr(bars, "_bars", bars._Bars())
+    with bars.activity("export"), progress("clips", 4) as advance:
+        advance(2)
+        bars._bars._progress.refresh()
+    shown = terminal.file.getvalue()  # type: ignore[attr-defined]
+    assert "export" in shown
+    assert "0 s" in shown
+    assert "2/4" in shown
