@@ -25,6 +25,7 @@ from deploy.pipeline.index import Array, Index
 from deploy.pipeline.manifest import Step
 from deploy.pipeline.model import BUNDLED
 from deploy.pipeline.sources import by_folder, source_files
+from deploy.progress import activity
 from deploy.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -161,10 +162,11 @@ class Connections:
         """
         found = []
         for section in self.inventory.npu:
-            host = self.connect(section)
-            its_runtime = runtime.for_npu(section, host)
-            smi = Smi.of(section, its_runtime)
-            found.append(NpuHost(section, host, its_runtime, smi, Facts.read(section, its_runtime, smi)))
+            with activity(f"asking {section.name}"):
+                host = self.connect(section)
+                its_runtime = runtime.for_npu(section, host)
+                smi = Smi.of(section, its_runtime)
+                found.append(NpuHost(section, host, its_runtime, smi, Facts.read(section, its_runtime, smi)))
         first = found[0]
         for other in found[1:]:
             if other.facts.target != first.facts.target:

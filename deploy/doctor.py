@@ -26,6 +26,7 @@ from deploy.inventory import Gpu, Npu
 from deploy.npu import ais_bench, atc
 from deploy.npu.device import PROBE_TIMEOUT_S, Facts, Smi, read_era
 from deploy.outcome import Check, Outcome
+from deploy.progress import activity
 from deploy.stages import gpu
 
 CLOCK_SKEW_S = 5.0  # ages and `since` would mislead beyond it
@@ -61,7 +62,7 @@ def run(connections: Connections) -> Outcome:
 def examine(connections: Connections) -> list[Check]:
     """Every check of every host, the hosts side by side; `fix` is empty where a check passed."""
     sections: list[Gpu | Npu] = [connections.inventory.gpu, *connections.inventory.npu]
-    with ThreadPoolExecutor(len(sections)) as pool:
+    with activity("asking the hosts"), ThreadPoolExecutor(len(sections)) as pool:
         found = pool.map(lambda section: list(_examine(connections, section)), sections)
         return [replace(check, fix="") if check.passed else check for checks in found for check in checks]
 

@@ -24,6 +24,7 @@ from deploy.inventory import ROOT, Gpu, Inventory, Npu, chosen, load, local_path
 from deploy.npu import probe, survey
 from deploy.npu.device import PROBE_TIMEOUT_S, UNKNOWN, Smi, read_cann
 from deploy.npu.smi import Chip
+from deploy.progress import activity
 from stgcn import plain_json
 from stgcn.files import atomic_write
 
@@ -81,7 +82,9 @@ def run(answers: Answers, force: bool, ask: Callable[[str], str] | None = None) 
     say(f"looking at {section.name} ({section.host or 'this machine'})", "bold")
     devices = _devices(answers.devices)
     try:
-        found: Found | None = _look(_connect(section, ask), section)
+        host = _connect(section, ask)
+        with activity(f"looking at {section.name}"):
+            found: Found | None = _look(host, section)
     except NotTrusted as error:
         if error.final:
             raise

@@ -20,6 +20,7 @@ from deploy.hosts.local import LocalHost
 from deploy.pipeline.index import FILES
 from deploy.pipeline.manifest import Step
 from deploy.pipeline.model import BUNDLED, CARD
+from deploy.progress import activity
 from stgcn import plain_json
 
 STAGE = "gpu-stage"
@@ -36,7 +37,8 @@ def run(connections: Connections) -> None:
     say(f"{STAGE} on {connections.inventory.gpu.name}", "bold")
     card, inventory = workspace.model.card, connections.inventory
     data, labels = connections.input_sha256(connections.data), connections.input_sha256(connections.labels)
-    tools, sources = _tools(connections)
+    with activity(f"packages of {inventory.gpu.name}"):
+        tools, sources = _tools(connections)
     workspace.artefact("gpu").mkdir(exist_ok=True)
     arrays = ["--array_dir", str(connections.array_folder)]
     options = [
