@@ -274,7 +274,7 @@ def _us(those: Iterable[Timed]) -> float:
 
 
 def _share(part: float, whole: float) -> float:
-    return part / whole if whole else 0.0
+    return min(part / whole, 1.0) if whole else 0.0  # sums in another order may differ in the last place
 
 
 @dataclass(frozen=True)

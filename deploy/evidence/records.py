@@ -293,6 +293,46 @@ class GpuHost(_Record):
     idle: bool | None
 
 
+class EndToEnd(_Record):
+    """Milliseconds per sample of the accuracy run, from its file to its result: the device's, copies included, and the
+    host's."""
+
+    ms: Milliseconds
+    device_ms: Milliseconds
+    host_ms: Milliseconds
+
+
+class Part(_Record):
+    """A part of the device's time in one inference."""
+
+    ms: Milliseconds
+    share: Share
+
+
+class ProfiledBlock(Part):
+    """A block beside what computing and moving take at the least; null where the chip's limits are not known."""
+
+    block: str
+    flops: Finite
+    bytes: Finite
+    compute_ms: Milliseconds | None
+    bandwidth_ms: Milliseconds | None
+    bound: Literal["compute", "bandwidth", "neither"] | None
+    ratios: dict[str, Finite] = Field(description="Of the units, weighted by time, where the profiler collected them.")
+
+
+class Profile(_Record):
+    """Where the device's time goes, by profile.json."""
+
+    device_ms: Milliseconds
+    iterations: BatchSize
+    attributed: Share
+    blocks: list[ProfiledBlock]
+    compiler: Part = Field(description="TransData, Cast and Transpose that the compiler put in.")
+    communication: Part
+    unattributed: Part
+
+
 class Batch(_Figures):
     """One batch size; beside these keys a value per metric, its hits where it is a share, its agreement with fp32's."""
 
@@ -309,6 +349,10 @@ class Batch(_Figures):
     persons: Persons | None
     latency_ms: Latency | None
     gpu: GpuRate | None = None
+    drift: Drift | None = None
+    sensors: Sensors | None = None
+    end_to_end: EndToEnd | None = None
+    profile: Profile | None = None
     relative_error: Finite
     published_relative_error: Finite | None = None
     decisive: Decisive | None = None
