@@ -94,14 +94,18 @@ def keep(manifest: Manifest, key: Path | None = None) -> Run:
     target = workspace / FOLDER / f"{_when(manifest)}-{sha256(sealed).hexdigest()[: seal.DIGITS]}"
     if not target.is_dir():
         aside = aside_of(target)
-        for relative in digests:
-            _place(workspace / relative, aside / relative)
-        for name, content in (("manifest.json", record), (seal.SEAL, sealed)):
-            with atomic_write(aside / name) as stream:
-                stream.write(content)
-        if key:
-            signature.sign(aside, key)
-        aside.replace(target)
+        try:
+            for relative in digests:
+                _place(workspace / relative, aside / relative)
+            for name, content in (("manifest.json", record), (seal.SEAL, sealed)):
+                with atomic_write(aside / name) as stream:
+                    stream.write(content)
+            if key:
+                signature.sign(aside, key)
+            aside.replace(target)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
         sync_folder(target.parent)
     elif key and not (target / seal.SIGNATURE).exists():
         signature.sign(target, key)

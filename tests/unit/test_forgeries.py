@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -444,18 +443,6 @@ def tiers(names: Any) -> list[Any]:
 
 
 @pytest.fixture(scope="session")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The operator's key and a forger's, and the file of those who may sign."""
-    folder = tmp_path_factory.mktemp("keys")
-    for name in ("operator", "forger"):
-        argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(folder / name)]
-        subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
-    public = " ".join((folder / "operator.pub").read_text().split()[:2])
-    (folder / "allowed").write_text(f'operator@example.org namespaces="{signature.NAMESPACE}" {public}\n')
-    return folder
-
-
-@pytest.fixture(scope="session")
 def signed(scored: Workspace, keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """The same run, signed by the operator."""
     copied = made_up.copy(scored, tmp_path_factory.mktemp("signed"))
@@ -504,7 +491,7 @@ def test_only_a_signature_tells(scored: Workspace, tmp_path: Path, what: str) ->
 def test_none_passes_for_a_signed_run(signed: Workspace, keys: Path, tmp_path: Path, what: str) -> None:
     """With the old signature, with none, and signed by the forger. (What is told is told of a signed run too.)"""
     folder = forged(signed, tmp_path, CONSISTENT[what])
-    demands = {"allowed_signers": str(keys / "allowed")}
+    demands = {"allowed_signers": str(keys / "allowed_signers")}
     with pytest.raises(KitError):
         audit(signed, folder, **demands)
     (folder / seal.SIGNATURE).unlink()
