@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -63,11 +65,14 @@ def opened(path: str) -> IO[bytes]:
 def _made(folder: int, name: str, path: str) -> IO[bytes]:
     """What a tool has made in an open folder, for reading: a link would lead to what its container may not see, and
     this process may."""
-    if stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
-        raise ValueError("%s is a link and no regular file" % path)
-    descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ValueError("%s is a link and no regular file" % path) from None
+        raise
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return os.fdopen(descriptor, "rb")
+        return os.fdopen(descriptor, "rb", buffering=0)
     os.close(descriptor)
     raise ValueError("%s is no regular file" % path)
 
@@ -173,14 +178,17 @@ def link(request: Request, _operator: Any) -> bool:
 
 def listing(request: Request, _operator: Any) -> Dict[str, int]:
     """`folder` -> {path below it: bytes} of every regular file."""
-    top = request["folder"]
-    found = {}
-    for folder, _, names in os.walk(top):
-        for name in names:
-            path = os.path.join(folder, name)
-            if os.path.isfile(path) and not os.path.islink(path):
-                relative = os.fsencode(os.path.relpath(path, top)).decode("utf-8", "replace")  # a reply is text
-                found[relative] = os.path.getsize(path)
+    found: Dict[str, int] = {}
+    left = [""]  # folders that are still to be looked into, each with its slash
+    while left:
+        folder = left.pop()
+        with contextlib.suppress(OSError), os.scandir(os.path.join(request["folder"], folder)) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    left.append(folder + entry.name + "/")
+                elif entry.is_file(follow_symlinks=False):
+                    relative = os.fsencode(folder + entry.name).decode("utf-8", "replace")  # a reply is text
+                    found[relative] = entry.stat(follow_symlinks=False).st_size
     return found
 
 
