@@ -12,6 +12,7 @@ import pytest
 
 from deploy.errors import KitError
 from deploy.inventory import ROOT
+from deploy.stages import accuracy
 from tests.pipeline.conftest import FAB
 from tests.pipeline.npu_job import SAMPLES, NpuJob, logits
 
@@ -53,6 +54,19 @@ results=output/results
     )
     path.chmod(0o755)
     job.inventory["npu"][0]["tools"]["python"] = str(path)
+
+
+@pytest.mark.full
+def test_rows_in_memory_give_what_the_model_makes_of_them_not_a_number_included(job: NpuJob) -> None:
+    clips = job.clips[:11].copy()
+    clips[3, 0, 0, 0, 0] = np.nan
+    connections = job.connections()
+    (outputs,) = accuracy.outputs_of(connections, connections.workspace.build(8), [clips])
+    assert np.isnan(outputs[3]).all()
+    others = np.arange(11) != 3
+    assert np.abs(outputs[others] - logits(clips)[others]).max() < TOLERANCE
+    assert not list(job.path(8, "").glob("*input*"))
+    assert not job.left_on("npu-a")
 
 
 @pytest.mark.full
