@@ -88,12 +88,8 @@ def _overall(workspace: Workspace, line: Sequence[State]) -> str:
         return f"finished, the verdict is {'PASSED' if passed else 'FAILED'}"
     if len(counted[MISSING]) == len(line):
         return "nothing has run yet"
-    parts = [
-        f"{len(found)} {state.lower()} ({found[0]}{', …' * (len(found) > 1)})"
-        for state, found in counted.items()
-        if found
-    ]
-    return f"unfinished: {sum(s.state == OK for s in line)} of {len(line)} steps are OK, {', '.join(parts)}"
+    parts = [f"{len(found)} {state.lower()}, first {found[0]}" for state, found in counted.items() if found]
+    return f"unfinished: {sum(s.state == OK for s in line)} of {len(line)} steps are OK; {'; '.join(parts)}"
 
 
 def _print_table(states: Sequence[State]) -> None:
