@@ -1,1 +1,1 @@
-"""The control side: inventory, hosts, stages and the manifest that proves what they did."""
+"""The control side: inventory, hosts, stages and the manifest that records what they did."""

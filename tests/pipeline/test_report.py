@@ -1,4 +1,4 @@
-"""The verdict's page in a browser, its proof, and the search for a bad block, on a finished job."""
+"""The verdict's page in a browser, its audit, and the search for a bad block, on a finished job."""
 
 from __future__ import annotations
 
