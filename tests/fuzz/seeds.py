@@ -160,7 +160,7 @@ def place_kept(folder: Path, *names: str) -> None:
 
 def kept(relative: str) -> Sequence[bytes]:
     """A file of a finished workspace."""
-    return [(_scored().workspace / relative).read_bytes()]
+    return [(_scored().folder / relative).read_bytes()]
 
 
 @lru_cache

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from deploy import audit, inventory
 from deploy.errors import KitError
-from deploy.evidence import compare, runs, status
+from deploy.evidence import compare, gate, runs, status
 from deploy.evidence.logits import DIGESTS, LOGITS, read_logits
 from deploy.hosts import trust
 from deploy.hosts.exchange import Exchange
@@ -121,7 +121,8 @@ def _evidence(workspace: Workspace) -> None:
     for look in (
         lambda: status.print_status(workspace),
         lambda: compare.print_comparison(run, run),
-        lambda: audit.audit(run, workspace.model, workspace.local_files(), lambda _: None),
+        lambda: gate.run(workspace.folder, str(run.folder)),
+        lambda: audit.print_audit(workspace, ""),
         lambda: made_up.score(workspace),
     ):
         try:

@@ -71,6 +71,20 @@ def test_what_passes_is_status_0_and_the_lists_agree(tmp_path: Path) -> None:
     assert (status, len(compared["comparisons"])) == (0, len(told["comparisons"]))
 
 
+def test_an_audit_lists_what_it_checked_and_what_failed(tmp_path: Path) -> None:
+    ci, xml = Ci(tmp_path), tmp_path / "audit.xml"
+    status, told, _ = ci.fab("audit", "--json")
+    assert (status, told["passed"]) == (0, True)
+    assert len(told["checks"]) > 5
+    rates = ci.workspace.folder / "report/summary.csv"
+    rates.write_text(rates.read_text().replace("PASSED", "passed").replace("1,", "2,", 1))
+    status, told, _ = ci.fab("audit", "--json", "--junit", str(xml))
+    assert (status, told["passed"]) == (1, False)
+    (failed,) = [check for check in told["checks"] if check["passed"] is False]
+    assert "summary.csv" in failed["detail"]
+    assert int(ElementTree.parse(xml).getroot().attrib["failures"]) == 1
+
+
 def test_an_error_is_status_1_and_a_document(tmp_path: Path) -> None:
     ci = Ci(tmp_path)
     status, told, _ = ci.fab("gate", "--baseline", "1999", "--json")
