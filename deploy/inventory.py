@@ -148,6 +148,7 @@ class Tune(_Section):
     batch_sizes: list[BatchSize] = []  # the inventory's own where empty
     aoe: list[AoeJobType] = [2]  # job types, where the host has AOE
     samples: PositiveInt = 512  # the first so many pass the gate
+    latency_ms: Annotated[float, Field(gt=0, le=MAX_S)] | None = None  # that a batch may take, see tune.latency_of
 
 
 class Inventory(_Section):

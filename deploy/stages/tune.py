@@ -69,10 +69,16 @@ class Outcome:
     score: Score | None = None
     judged: Judged | None = None  # its accuracy, by the metric that is farthest off for its gate
     error: str | None = None
+    latency_ms: float | None = None  # see `latency_of`
+    bound_ms: float | None = None  # that the inventory allows
+
+    @property
+    def in_time(self) -> bool:
+        return self.bound_ms is None or (self.latency_ms is not None and self.latency_ms <= self.bound_ms)
 
     @property
     def passed(self) -> bool:
-        return self.throughput is not None and self.judged is not None and self.judged.passed
+        return self.throughput is not None and self.judged is not None and self.judged.passed and self.in_time
 
     @property
     def median(self) -> float:
@@ -82,6 +88,7 @@ class Outcome:
         return {
             **vars(self.candidate),
             "throughput": self.throughput,
+            "latency_ms": self.latency_ms,
             "relative_error": self.judged.relative_error if self.judged else None,
             "error": self.error,
             **(self.score.metrics if self.score else {}),
@@ -115,7 +122,7 @@ def run(connections: Connections) -> None:
         say(f"failed: {error}", "red")
     if not ranked[0].passed:
         raise KitError(
-            f"none of {len(ranked)} candidates gave a figure and stayed within the gate; "
+            f"none of {len(ranked)} candidates gave a figure and stayed within the gate and tune.latency_ms; "
             f"{ranked[0].candidate}: {ranked[0].error or _off(ranked[0])}"
         )
     say(f"{verdict(ranked)}{connections.npus[0].facts.mark}", "bold green")
@@ -161,8 +168,14 @@ def _try(connections: Connections, wanted: Sequence[Candidate], index: Index) ->
     return [outcomes[candidate] for candidate in wanted]
 
 
+def latency_of(figure: Mapping[str, Any]) -> float:
+    """Milliseconds a batch: p99 of computing, and the medians of both copies where the tool told them."""
+    latency = figure["latency_ms"]
+    return float(latency["p99"] + sum(latency[way]["median"] for way in ("h2d", "d2h") if latency.get(way)))
+
+
 def rank(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Those that pass the gate by throughput, then the others."""
+    """Those that pass the gate, within the bound on latency, by throughput; then the others."""
     return sorted(outcomes, key=lambda outcome: (not outcome.passed, -outcome.median))
 
 
@@ -170,6 +183,8 @@ def verdict(ranked: Sequence[Outcome]) -> str:
     """Which candidate wins, and by how much over the next best setting."""
     best = ranked[0]
     line = f"winner: {best.candidate} with {best.median:.2f} samples/s"
+    if best.bound_ms is not None:
+        line += f", p99 of a batch {best.latency_ms:.2f} ms of the {best.bound_ms:g} ms allowed"
     others = [each for each in ranked[1:] if each.passed and each.candidate.setting != best.candidate.setting]
     if not others or best.throughput is None or others[0].throughput is None:
         return line
@@ -180,6 +195,8 @@ def verdict(ranked: Sequence[Outcome]) -> str:
 
 def _off(outcome: Outcome) -> str:
     assert outcome.judged is not None
+    if outcome.judged.passed and not outcome.in_time:
+        return f"{outcome.latency_ms:.2f} ms a batch, over tune.latency_ms {outcome.bound_ms:g}"
     return f"{outcome.judged.relative_error:.2%} off"
 
 
@@ -219,7 +236,8 @@ def _measure(connections: Connections, outcome: Outcome, build: Build) -> Outcom
     except InputError as error:
         announce(build.name, FAILED, str(error))
         return replace(outcome, error=str(error))
-    return replace(outcome, throughput=json.loads((build.folder / "benchmark.json").read_bytes())["throughput"])
+    figure, bound = json.loads((build.folder / "benchmark.json").read_bytes()), connections.inventory.tune.latency_ms
+    return replace(outcome, throughput=figure["throughput"], latency_ms=latency_of(figure), bound_ms=bound)
 
 
 def _scores(connections: Connections, build: Build, samples: int) -> list[Score]:
@@ -249,7 +267,9 @@ def _keep(connections: Connections, ranked: Sequence[Outcome]) -> None:
 
 def _where(connections: Connections) -> dict[str, Any]:
     tools = {**connections.npus[0].facts.tools, **connections.inventory.environment}
-    return {**tools, "samples": connections.inventory.tune.samples, "gate": connections.inventory.gate}
+    tune = connections.inventory.tune
+    bound = {"latency_ms": tune.latency_ms} if tune.latency_ms is not None else {}
+    return {**tools, "samples": tune.samples, "gate": connections.inventory.gate, **bound}
 
 
 def _snippet(connections: Connections, ranked: Sequence[Outcome]) -> str:
@@ -271,8 +291,19 @@ def _snippet(connections: Connections, ranked: Sequence[Outcome]) -> str:
 def _table(connections: Connections, ranked: Sequence[Outcome]) -> Table:
     facts, metric = connections.npus[0].facts, connections.workspace.model.card.metrics[0]
     grid = Table(title=f"{facts.target}{facts.mark}", title_justify="left")
-    for heading in ("variant", "persons", "precision", "tuner", "batch size", "samples/s", metric.title, "gate"):
-        grid.add_column(heading, justify="right" if heading in ("batch size", "samples/s", metric.title) else "left")
+    for heading in (
+        "variant",
+        "persons",
+        "precision",
+        "tuner",
+        "batch size",
+        "samples/s",
+        "ms p99",
+        metric.title,
+        "gate",
+    ):
+        right = heading in ("batch size", "samples/s", "ms p99", metric.title)
+        grid.add_column(heading, justify="right" if right else "left")
     for outcome in ranked:
         candidate, figure = outcome.candidate, outcome.throughput
         busy = "" if figure is None or figure["idle"] else " (busy device)"
@@ -284,6 +315,7 @@ def _table(connections: Connections, ranked: Sequence[Outcome]) -> Table:
             f"AOE {candidate.aoe}" if candidate.aoe else "",
             str(candidate.batch_size),
             f"{outcome.median:.2f}{busy}" if figure else "",
+            "" if outcome.latency_ms is None else f"{outcome.latency_ms:.2f}",
             "" if outcome.score is None else shown(outcome.score.metrics[metric.key], metric.unit),
             "✓" if outcome.passed else off,
             style="bold green" if outcome is ranked[0] and outcome.passed else None,

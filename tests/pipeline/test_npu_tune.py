@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from deploy import inventory
 from deploy.errors import KitError
 from deploy.report.summary import Judged
 from deploy.stages import tune
-from deploy.stages.tune import Candidate, Outcome, rank, verdict
+from deploy.stages.tune import Candidate, Outcome, latency_of, rank, verdict
 from tests.pipeline.npu_job import NpuJob, network
 
 GATE = 0.01
@@ -143,3 +144,17 @@ def outcome(variant: str, size: int, low: float, median: float, high: float, err
 )
 def test_the_verdict_names_the_winner_and_its_lead(found: list[Outcome], sentence: str) -> None:
     assert verdict(rank(found)).endswith(sentence)
+
+
+def test_the_best_throughput_within_the_bound_on_latency_wins() -> None:
+    fast, slow = outcome("fused", 64, 890, 900, 910), outcome("fused", 8, 690, 700, 710)
+    found = rank([replace(each, latency_ms=each.candidate.batch_size, bound_ms=10.0) for each in (fast, slow)])
+    assert [each.candidate.batch_size for each in found] == [8, 64]
+    assert [each.passed for each in found] == [True, False]
+    assert "8.00 ms of the 10 ms" in verdict(found)
+
+
+def test_the_latency_of_a_batch_is_with_its_copies() -> None:
+    copies = {"h2d": {"median": 0.5}, "d2h": {"median": 0.25}}
+    assert latency_of({"latency_ms": {"p99": 4.0, **copies}}) == 4.75
+    assert latency_of({"latency_ms": {"p99": 4.0}}) == 4.0
