@@ -18,6 +18,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     for name in ("--ckpt", "--data_path", "--output"):
         parser.add_argument(name, required=True, type=Path)
+    for name in ("--model", "--array_dir"):  # which a real one takes too
+        parser.add_argument(name)
     options = parser.parse_args()
     clips = open_clips(options.data_path)
     logits = np.empty((len(clips), CLASSES), np.float32)
