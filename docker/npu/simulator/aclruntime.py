@@ -43,10 +43,10 @@ def _milliseconds() -> float:
     return (time.perf_counter() - _START) * 1000
 
 
-def _copied(start: float, way: int, array: NDArray[Any]) -> float:
+def _copied(start: float, way: int, clips: int) -> float:
     """The ms of a copy (way 0 to the device, 1 back) that began at `start`: what it took, or what is played a clip."""
     planted = _host.scenario.copies_ms
-    return _milliseconds() - start if planted is None else planted[way] * len(array)
+    return _milliseconds() - start if planted is None else planted[way] * clips
 
 
 class MemorySummary:
@@ -89,12 +89,12 @@ class Tensor:
     def to_device(self, device: int) -> None:
         start = _milliseconds()
         self._array, self.device = self._array.copy(), device
-        MemorySummary.H2D_time_list.append(_copied(start, 0, self._array))
+        MemorySummary.H2D_time_list.append(_copied(start, 0, len(self._array)))
 
     def to_host(self) -> None:
         start = _milliseconds()
         self._array, self.device = self._array.copy(), -1
-        MemorySummary.D2H_time_list.append(_copied(start, 1, self._array))
+        MemorySummary.D2H_time_list.append(_copied(start, 1, len(self._array)))
 
     def bytes(self) -> NDArray[np.uint8]:
         return np.ascontiguousarray(self._array).view(np.uint8).reshape(-1)
@@ -116,6 +116,10 @@ class tensor_desc:  # noqa: N801
     def __init__(self, name: str, shape: Sequence[int], dtype: Any) -> None:
         self.name, self.shape, self.datatype, self.format = name, list(shape), np.dtype(dtype), 2
         self.size = self.realsize = int(np.prod(shape)) * self.datatype.itemsize
+
+    def clips(self, size: int) -> int:
+        """How many rows so many bytes hold."""
+        return size // max(int(np.prod(self.shape[1:])) * self.datatype.itemsize, 1)
 
 
 class sumary:  # noqa: N801
@@ -254,8 +258,7 @@ class InferenceSession:
             start = _milliseconds()
             raw = tensor.bytes()
             if isinstance(tensor, BaseTensor):
-                planted = raw.view(description.datatype).reshape([-1, *description.shape[1:]])
-                MemorySummary.H2D_time_list.append(_copied(start, 0, planted))
+                MemorySummary.H2D_time_list.append(_copied(start, 0, description.clips(raw.nbytes)))
             if raw.nbytes != description.realsize:
                 detail = f"in size:{raw.nbytes} needsize:{description.realsize} not match"
                 _log("ERROR", f"Check i:{index} name:{description.name} {detail}")

@@ -104,3 +104,10 @@ def test_a_fused_operators_members(name: str, found: list[str]) -> None:
 def test_only_a_kit_error_is_raised_on_any_text(text: str) -> None:
     with suppress(KitError):
         assert all(operator.duration_us >= 0 for operator in op_summary.parse(text))
+
+
+@pytest.mark.parametrize("bom", ["utf-8-sig", "utf-16", "utf-8"])
+def test_a_table_that_a_spreadsheet_saved(bom: str) -> None:
+    text = " Op Name ;OP Type; Task Duration (us) \r\nConv_1;Conv2D;1.5\r\n\r\n"
+    (only,) = op_summary.parse(op_summary.decode(text.encode(bom)))
+    assert (only.name, only.kind, only.duration_us) == ("Conv_1", "Conv2D", Decimal("1.5"))
