@@ -117,7 +117,7 @@ def _inventory(network: Network, port: int, dataset: Dataset, checkpoint: Path, 
     demo = yaml.safe_load((ROOT / "inventory.demo.yaml").read_text())
     tools = {
         "env_scripts": [str(simulator / "set_env.sh")],
-        "env": {"NPU_SIM_SHORTCUT": "0", "NPU_SIM_THREADS": "1"},
+        "env": {"NPU_SIM_SHORTCUT": "1", "NPU_SIM_THREADS": "1"},
         "python": str(infer),
         "atc": str(atc),
     }
