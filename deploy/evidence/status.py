@@ -14,6 +14,7 @@ from deploy.evidence import elsewhere
 from deploy.inventory import with_inventory
 from deploy.outcome import Outcome
 from deploy.pipeline import graph
+from deploy.pipeline.build import Build
 from deploy.pipeline.manifest import FAILED, OK
 from deploy.pipeline.model import published
 from deploy.workspace import Workspace
@@ -67,6 +68,7 @@ def print_status(workspace: Workspace) -> Outcome:
 def states_of(workspace: Workspace) -> Iterator[State]:
     """Of every step that a verdict rests on, in the order of the stages, then of whatever else ran."""
     stale: dict[str, str] = {}
+    builds: dict[str, Build | None] = {}
     line, entries = graph.line(workspace.inventory.batch_sizes), workspace.manifest.steps
     for name in [*line, *sorted(set(entries) - set(line), key=lambda name: entries[name]["started"])]:
         command, entry = graph.command_of(name), entries.get(name)
@@ -74,7 +76,7 @@ def states_of(workspace: Workspace) -> Iterator[State]:
             yield State(name, command, MISSING)
             continue
         state, reason = entry["state"], entry.get("error", "")
-        if not reason and (why := why_stale(workspace, name, entry, stale)):
+        if not reason and (why := why_stale(workspace, name, entry, stale, builds)):
             stale[name] = reason = why
             state = STALE
         yield State(name, command, state, reason, entry["host"], entry["started"], entry["key"])
@@ -109,8 +111,15 @@ def _print_table(states: Sequence[State]) -> None:
     console.print(grid)
 
 
-def why_stale(workspace: Workspace, name: str, entry: Mapping[str, Any], stale: Mapping[str, str]) -> str | None:
+def why_stale(
+    workspace: Workspace,
+    name: str,
+    entry: Mapping[str, Any],
+    stale: Mapping[str, str],
+    builds: dict[str, Build | None] | None = None,
+) -> str | None:
     """Why a step would run again, as far as it can be told from here; `stale` holds the steps that are known to be.
+    `builds` are those of this command so far: for each the ONNX is read.
 
     What only the hosts know (versions of CANN, the driver, the packages) is not asked for.
     """
@@ -127,7 +136,7 @@ def why_stale(workspace: Workspace, name: str, entry: Mapping[str, Any], stale: 
         if maker in stale:
             return f"{maker} is"
     recorded = entry["inputs"]
-    known = _known_inputs(workspace, name)
+    known = _known_inputs(workspace, name, {} if builds is None else builds)
     for key in {*known, *_OPTIONAL} if batch else known:
         now = known.get(key)
         if (key in recorded or key in _OPTIONAL) and recorded.get(key) != now:
@@ -142,12 +151,16 @@ def _makers(workspace: Workspace, step: str) -> list[str]:
     return [read.step for read in graph.reads_of(step)]
 
 
-def _known_inputs(workspace: Workspace, step: str) -> dict[str, Any]:
+def _known_inputs(workspace: Workspace, step: str, builds: dict[str, Build | None]) -> dict[str, Any]:
     """What a step would be given now, of the inputs that are known on this side."""
     kind, model, batch = graph.kind_of(step), workspace.model, step.partition("/")[2]
-    try:
-        build = workspace.build(int(batch[2:])) if batch else None
-    except KitError:
+    if batch and batch not in builds:
+        try:
+            builds[batch] = workspace.build(int(batch[2:]))
+        except KitError:
+            builds[batch] = None
+    build = builds[batch] if batch else None
+    if batch and build is None:
         return {"onnx": None}  # its ONNX is not there any more
     known = graph.inputs(workspace.manifest.steps, step, workspace.inventory, build)
     if kind.name == "score":
