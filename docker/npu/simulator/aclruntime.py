@@ -119,7 +119,7 @@ class tensor_desc:  # noqa: N801
 
     def clips(self, size: int) -> int:
         """How many rows so many bytes hold."""
-        return size // max(int(np.prod(self.shape[1:])) * self.datatype.itemsize, 1)
+        return size // max(int(np.prod(self.shape[1:])) * int(self.datatype.itemsize), 1)
 
 
 class sumary:  # noqa: N801
