@@ -24,7 +24,7 @@ from tests.theirs import harmed, plant
 STAGES = ("gpu-stage", "npu-convert", "npu-bench", "score")
 
 
-def waited_for(condition: Callable[[], object], seconds: float = 60) -> None:
+def waited_for(condition: Callable[[], object], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
