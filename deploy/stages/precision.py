@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ from deploy.report.summary import relative_errors
 from deploy.stages import accuracy, convert, locate, throughput
 from deploy.workspace import Workspace
 from stgcn import npy, onnx_model
+from stgcn.errors import InputError
 from stgcn.files import atomic_write, sha256_file
 
 STAGE = "npu-precision"
@@ -69,7 +71,7 @@ def run(connections: Connections, samples: int) -> None:
     chosen = locate.notable(workspace, RANKED)
     if not doctor.passes(doctor.names):
         _not_precision(doctor, chosen)
-    blocks = locate.compare(connections, doctor.batch_size, chosen, [doctor.mode]) if doctor.has_blocks else None
+    blocks = locate.compare(connections, doctor.batch_size, chosen, [doctor.mode]) if doctor.ends else None
     ranked = doctor.rank(chosen)
     names = [finding["name"] for finding in ranked["findings"]]
     kept = smallest(names, doctor.passes, len(ranked["suspects"]))
@@ -104,9 +106,17 @@ class Doctor:
     def workspace(self) -> Workspace:
         return self.connections.workspace
 
-    @property
-    def has_blocks(self) -> bool:
-        return "blocks" in self.workspace.model.card.capabilities
+    @cached_property
+    def ends(self) -> Mapping[str, str]:
+        """The tensor that each block ends with; empty where the model's package knows no blocks in this graph."""
+        if "blocks" not in self.workspace.model.card.capabilities:
+            return {}
+        try:
+            _, named = locate.instrument(self.workspace)
+        except InputError as error:
+            say(f"  blocks are not told: {error}", "yellow")
+            return {}
+        return {block: output for block, output in named.items() if block != locate.LOGITS}
 
     def widen(self, index: Index) -> None:
         """Try on these samples from now on."""
@@ -143,11 +153,12 @@ class Doctor:
             return bool(self.tried[build.name]["passed"])
         if failed := convert.convert(self.connections, [build]).get(build.name):
             raise failed
-        path = build.folder / "score.json"
+        count = self.index.samples
+        step, path = f"{build.name}/{count}", build.folder / f"score-{count}.json"
         inputs = {
             "om": sha256_file(self.workspace.om(build)),
             "dataset": self.workspace.index_sha256(self.index),
-            "samples": self.index.samples,
+            "samples": count,
             "gates": self.gates,
             "package": self.workspace.model.sha256,
             **self.connections.npus[0].facts.tools,
@@ -155,10 +166,10 @@ class Doctor:
         }
 
         def action() -> dict[str, Any]:
-            write_json(path, self._scored(build) | {"kept": len(kept), "samples": self.index.samples})
+            write_json(path, self._scored(build) | {"kept": len(kept), "samples": count})
             return self.connections.npus[0].facts.record
 
-        self.connections.run_step(Step(build.name, str(self.connections.npus[0].devices[0]), inputs, [path], action))
+        self.connections.run_step(Step(step, str(self.connections.npus[0].devices[0]), inputs, [path], action))
         found: dict[str, Any] = json.loads(path.read_bytes())
         self.tried[build.name] = found
         say(f"    {len(kept)} kept: {_said(found)}", "dim")
@@ -240,11 +251,7 @@ class Doctor:
 
     def blocks(self) -> Mapping[str, str | None]:
         """The block of each unit."""
-        if not self.has_blocks:
-            return {}
-        _, named = locate.instrument(self.workspace)
-        ends = {block: output for block, output in named.items() if block != locate.LOGITS}
-        return blocks_of(units(self.network.model), ends)
+        return blocks_of(units(self.network.model), self.ends)
 
 
 def _digest(names: Sequence[str]) -> str:
@@ -261,7 +268,7 @@ def _said(found: Mapping[str, Any]) -> str:
 def _not_precision(doctor: Doctor, chosen: Sequence[int]) -> None:
     """Say so, and where the device leaves fp32 in either mode."""
     conclusion = None
-    if doctor.has_blocks:
+    if doctor.ends:
         wide = WIDE["precision_mode_v2" if doctor.mode in locate.MODES_V2 else "precision_mode"][0]
         compared = locate.compare(doctor.connections, doctor.batch_size, chosen, [doctor.mode, wide])
         locate.print_blocks(compared)

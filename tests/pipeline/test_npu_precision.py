@@ -1,0 +1,100 @@
+"""`fab npu-precision` on a simulated host: from a failed gate to the nodes, ATC's file, the price and the lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import yaml
+from onnx import helper, numpy_helper
+
+from deploy.errors import KitError
+from deploy.pipeline.manifest import Manifest, Step, write_json
+from deploy.stages import precision
+from stgcn.cards import KINETICS
+from tests.pipeline import npu_job
+from tests.pipeline.npu_job import NpuJob
+
+
+def faulty() -> onnx.ModelProto:
+    """The small network, whose product vanishes in float16 and is scaled up again by a factor beyond its range."""
+    model = npu_job.network()
+    weights = model.graph.initializer[1]
+    weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) * np.float32(1e-9), weights.name))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(1e9, np.float32), "factor"))
+    for node, name in zip(model.graph.node, ("mean", "view", "product"), strict=True):
+        node.name = name
+    model.graph.node[2].output[0] = "small"
+    model.graph.node.append(helper.make_node("Mul", ["small", "factor"], ["output1"], name="scaled"))
+    return model
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> NpuJob:
+    made = NpuJob(tmp_path, samples=12)
+    paths = [made.workspace / "gpu/st_gcn.onnx", made.workspace / "gpu/model.json"]
+
+    def export() -> dict[str, Any]:
+        onnx.save(faulty(), paths[0])
+        write_json(paths[1], KINETICS.as_json("both"))
+        return {}
+
+    Manifest(made.workspace).run_step(Step("export", "gpu", {"seed": "faulty", "persons": "both"}, paths, export))
+    return made
+
+
+def result(job: NpuJob) -> dict[str, Any]:
+    return dict(json.loads((job.workspace / "precision/precision.json").read_text()))
+
+
+@pytest.mark.full
+def test_the_nodes_are_named_and_the_inventorys_lines_make_the_gate_hold(
+    job: NpuJob, capsys: pytest.CaptureFixture[str]
+) -> None:
+    precision.run(job.connections(), 8)
+    found = result(job)
+    assert [node["name"] for node in found["nodes"]] == ["product", "scaled"]
+    assert found["verdicts"]["kept"]["passed"]
+    assert found["verdicts"]["kept"]["samples"] == 12
+    assert not found["verdicts"]["fp16"]["passed"]
+    assert found["throughput"].keys() == {"fp16", "kept", "fp32"}
+    lines = yaml.safe_load((job.workspace / "precision/inventory.yaml").read_text())
+    assert Path(lines["atc"]["keep_dtype"]).read_text() == "product\nscaled\n"
+
+    capsys.readouterr()
+    precision.run(job.connections(), 8)
+    assert "  OK  " not in capsys.readouterr().out
+
+    job.inventory |= lines
+    job.convert()
+    key = job.entry("convert/bs8")["key"]
+    job.accuracy()
+    assert (job.logits(8).argmax(1) == npu_job.logits(job.clips).argmax(1)).all()
+    Path(lines["atc"]["keep_dtype"]).write_text("product\n")
+    job.convert()
+    assert job.entry("convert/bs8")["key"] != key
+
+
+@pytest.mark.full
+def test_what_precision_does_not_explain_is_said(job: NpuJob) -> None:
+    wrong = job.workspace / "gpu/reference.npy"
+
+    def reference() -> dict[str, Any]:
+        np.save(wrong, -npu_job.logits(job.clips))
+        return {}
+
+    inputs = {"checkpoint": {"name": "small", "sha256": "1" * 64}}
+    Manifest(job.workspace).run_step(Step("reference", "gpu", inputs, [wrong], reference))
+    with pytest.raises(KitError, match="precision does not explain it"):
+        precision.run(job.connections(), 8)
+    assert result(job)["explained"] is False
+
+
+def test_a_file_that_is_not_there_is_named(job: NpuJob) -> None:
+    job.inventory["atc"] = {"keep_dtype": str(job.folder / "missing.cfg")}
+    with pytest.raises(KitError, match=r"missing\.cfg: there is no such file; correct `atc.keep_dtype`"):
+        job.convert()
