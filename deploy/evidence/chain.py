@@ -22,6 +22,7 @@ from deploy.pipeline.index import FILES, Index, read_index
 from deploy.pipeline.manifest import OK, Manifest
 from deploy.pipeline.model import CARD, Card, Model, read_card
 from stgcn import onnx_model
+from stgcn.errors import InputError
 from stgcn.files import read_record, sha256_file
 
 _DTYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16"}  # onnx.TensorProto
@@ -100,7 +101,10 @@ def _check_export(manifest: Manifest, model: Model) -> None:
     parts = {"inputs", "outputs"}  # the graph's own, which the model's card need not know
     expected, found = (each.model_dump(mode="json", exclude=parts) for each in (model.card, card))
     refuse_any_difference(manifest.workspace / "gpu" / CARD, expected, found, f"the model {model.card.name}")
-    proto = onnx_model.load(path).graph
+    try:
+        proto = onnx_model.load(path).graph
+    except InputError as error:
+        raise KitError(str(error)) from None
     weights = {weight.name for weight in proto.initializer}
     given = [value for value in proto.input if value.name not in weights]
     for kind, values, tensors in (("input", given, card.inputs), ("output", proto.output, card.outputs)):

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +228,7 @@ class Manifest:
         from deploy.progress import activity  # commands that only read do not wait for it
 
         started, clock = datetime.now(timezone.utc), time.monotonic()
-        earlier = (entry or {}).get("outputs") or (entry or {}).get("earlier", {})
+        earlier = _earlier(entry) if entry else {}
         entry = {
             "state": FAILED,
             "key": key,
@@ -294,6 +294,13 @@ def _place(of: Step | StepResult) -> dict[str, Json]:
         "commands": [list(argv) for argv in of.commands],
         "host": of.host,
     }
+
+
+def _earlier(entry: Mapping[str, Json]) -> dict[str, Json]:
+    """What was there before a step runs again, each output with the time since when; earlier versions recorded none."""
+    end = datetime.fromisoformat(entry["started"]) + timedelta(seconds=entry.get("seconds", 0))
+    outputs = entry.get("outputs") or entry.get("earlier", {})
+    return {path: {"made": end.isoformat(timespec="seconds"), **made} for path, made in outputs.items()}
 
 
 def _dated(outputs: Mapping[str, Json], earlier: Mapping[str, Json]) -> dict[str, Json]:
