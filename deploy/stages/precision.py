@@ -323,7 +323,9 @@ def _keep(doctor: Doctor, found: Mapping[str, Any]) -> dict[str, Any]:
         **facts.record,
     }
     folder = doctor.workspace.artefact("precision")
-    texts = {f"{KEEP}.cfg": "".join(f"{name}\n" for name in kept), "inventory.yaml": _lines(doctor, found, kept)}
+    texts = {"inventory.yaml": _lines(doctor, found, kept)}
+    if kept:
+        texts[f"{KEEP}.cfg"] = "".join(f"{name}\n" for name in kept)
     files = [folder / "precision.json", *(folder / name for name in texts)]
 
     def action() -> dict[str, Any]:
