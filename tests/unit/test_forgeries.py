@@ -252,12 +252,6 @@ def swapped_results(f: Forger) -> None:
         f.set_logits(size, values)
 
 
-def rows_swapped(f: Forger) -> None:
-    logits = np.load(f.path("npu/bs4/logits.npy"))
-    logits[[2, 3]] = logits[[3, 2]]
-    f.save("npu/bs4/logits.npy", logits)
-
-
 def perfect_results(f: Forger) -> None:
     f.set_logits(4, np.load(f.path("gpu/reference.npy")))
 
@@ -402,13 +396,8 @@ TOLD: dict[str, tuple[Forgery, str]] = {
     ),
     "a cell of the CSV": (csv_with("\n4,13,", "\n4,14,"), r"summary\.csv: samples of batch size 4"),
     "a line of the CSV": (csv_with("\n4,", "\n\n4,"), r"summary\.csv: not the rows"),
-    "rows swapped": (rows_swapped, r"bs4/logits\.npy: the row of sample 2 .* holds the result of sample 3"),
     "a foreign file": (write("report/notes.txt", "fine"), r"report/notes\.txt: foreign"),
     "a foreign script": (write("npu/bs1/run.sh", "true"), r"npu/bs1/run\.sh: foreign"),
-    "a script": (
-        lambda f: f.replace("npu/bs1/reproduce.sh", b"true\n"),
-        r"npu/bs1/reproduce\.sh: missing, or not the commands",
-    ),
     "a step that was never run": (
         lambda f: f.steps.update({"tune": {**f.entry("export"), "outputs": {}}}),
         r"tune: foreign",
