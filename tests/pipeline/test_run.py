@@ -35,6 +35,7 @@ def test_the_whole_job_is_done_and_an_interrupted_one_resumed(finished: tuple[Jo
     output = copy.fab("run")
     assert "OK      accuracy/bs4" in output
     assert "CACHED  export" in output
-    status = json.loads(copy.fab("status", "--json"))
+    told = copy.fab("status", "--json")  # the table is on standard error, which is here beside the document
+    status, _ = json.JSONDecoder().raw_decode(told[told.index("{\n") :])
     assert (status["finished"], status["next"]) == (True, None)
     assert {step["state"] for step in status["steps"]} == {"OK"}
