@@ -90,7 +90,8 @@ def _kit(pair: Pair, dataset: Dataset, checkpoint: Path, folder: Path) -> float:
         environment = {**os.environ, "INVENTORY": str(inventory)}
         done = subprocess.run([str(FAB), stage], cwd=ROOT, env=environment, capture_output=True, text=True)
         if done.returncode:
-            raise KitError(f"{stage} failed in the benchmark: {done.stdout.strip().rpartition(chr(10))[2]}")
+            said = (done.stderr.strip() or done.stdout.strip()).rpartition("\n")[2]
+            raise LeftOutError(f"{stage} refuses what is shortened: {said}")
     return time.time() - start - covered(_spans(folder / "tools.log"))
 
 
