@@ -226,7 +226,13 @@ def replies() -> Sequence[bytes]:
             {"removed": ["/a"], "left": []},
             {"home": "/h", "workspace": "/h/w", "main": "/h/m"},
         ),
-        {**facts, "time": 1.0, "programs": {}, "devices": {"/dev/davinci0": [0, 0, 8624]}},
+        {
+            **facts,
+            "time": 1.0,
+            "programs": {},
+            "sizes": {"/d": 1, "/e": None},
+            "devices": {"/dev/davinci0": [0, 0, 8624]},
+        },
     )
     wrong = (
         "[1, 2]",

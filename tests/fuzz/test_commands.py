@@ -54,7 +54,7 @@ def forms(quick: Sequence[str], others: Iterable[str]) -> list[Any]:
     return [*quick, *(pytest.param(form, marks=pytest.mark.full) for form in others if form not in quick)]
 
 
-def refused(argv: Sequence[str | Path], folder: Path, **environment: str) -> str:
+def refused(argv: Sequence[str | Path], folder: Path, status: int = 1, **environment: str) -> str:
     """The sentence of a program that ended as it should."""
     before = sorted(folder.rglob("*"))
     done = subprocess.run(
@@ -65,7 +65,7 @@ def refused(argv: Sequence[str | Path], folder: Path, **environment: str) -> str
         capture_output=True,
         timeout=HANG_S,
     )
-    assert done.returncode == 1, (done.stdout, done.stderr)
+    assert done.returncode == status, (done.stdout, done.stderr)
     said = done.stderr.decode()
     assert "Traceback" not in said
     assert said.startswith("error: ")
@@ -148,4 +148,5 @@ def test_a_home_of_nobody(folder: Path) -> None:
 def test_arguments(arguments: list[str], sentence: str, folder: Path) -> None:
     npu = f"{{name: npu-a, connection: ssh, host: {'x' * 70}, port: 1}}"  # no name in DNS has 70 letters in a row
     (folder / "inventory.yaml").write_text(f"workspace: {folder}\nknown_hosts: {folder}/none\nnpu: [{npu}]\n")
-    assert sentence in refused([FAB, *arguments], folder, INVENTORY=str(folder / "inventory.yaml"))
+    status = 3 if "trust" in arguments else 1  # a host that is not reached is unfit
+    assert sentence in refused([FAB, *arguments], folder, status, INVENTORY=str(folder / "inventory.yaml"))

@@ -105,7 +105,7 @@ def test_a_damaged_result_is_refused_by_name(copy: Job, damage: str) -> None:
 
 def test_score_before_any_run_says_what_to_run(copy: Job) -> None:
     (copy.workspace / "manifest.json").unlink()
-    assert "run `make gpu-stage` first" in copy.fab("score", status=1)
+    assert "nothing has run yet" in copy.fab("score", status=1)
 
 
 def test_dry_prints_the_commands_and_runs_nothing(copy: Job) -> None:

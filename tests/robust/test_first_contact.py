@@ -135,6 +135,22 @@ def test_a_dry_run_in_a_fresh_workspace_is_told_in_sentences(task: str, tmp_path
     assert not list((tmp_path / "work").glob("*/*"))
 
 
+def test_fabrics_own_program_runs_the_same_tasks(tmp_path: Path) -> None:
+    """Who knows Fabric's goes on using it; the environment's `fab` is the kit's, for it starts sooner."""
+    npu = f"[{{name: npu-a, workspace: {tmp_path}/npu}}]"
+    (tmp_path / "inventory.yaml").write_text(f"workspace: {tmp_path}/work\nnpu: {npu}\n")
+    environment = {**os.environ, "INVENTORY": str(tmp_path / "inventory.yaml")}
+
+    def fabric(*argv: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "fabric", *argv]
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+    assert set(re.findall(r"^  ([a-z-]+)  ", fabric("--list").stdout, re.MULTILINE)) == set(OPTIONS)
+    done = fabric("score")
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: .*nothing has run yet.*\n", done.stderr)
+
+
 HEAVY = {"docker", "fabric", "numpy", "onnx", "paramiko", "torch"}
 
 

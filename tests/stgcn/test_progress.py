@@ -17,7 +17,7 @@ def test_a_line_for_every_tenth(capsys: Any) -> None:
         progress.advance(3)
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(",")[0] for line in lines] == [f"{n}/100 clips" for n in (31, 40, 52, 61, 70, 82, 91, 100)]
-    assert re.fullmatch(r"100/100 clips, \S+ a second, 0:00 left", lines[-1])
+    assert re.fullmatch(r"100/100 clips, \S+ per second, 0:00 left", lines[-1])
 
 
 def test_a_bar_on_a_terminal(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
