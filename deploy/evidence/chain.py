@@ -21,7 +21,7 @@ from deploy.pipeline import graph
 from deploy.pipeline.index import FILES, Index, read_index
 from deploy.pipeline.manifest import OK, Manifest
 from deploy.pipeline.model import CARD, Card, Model, read_card
-from stgcn import onnx_model
+from stgcn import onnx_model, plain_json
 from stgcn.errors import InputError
 from stgcn.files import read_record, sha256_file
 
@@ -166,7 +166,26 @@ def _check_throughput(manifest: Manifest, step: str) -> None:
     figure.check(manifest.workspace / f"npu/{step.partition('/')[2]}", entry, persons_per_clip(manifest, step))
 
 
-_OWN = {"convert": _check_convert, "accuracy": _check_accuracy, "throughput": _check_throughput}
+def _check_precision(manifest: Manifest, step: str) -> None:
+    """precision.json is what its record has, and ATC's file and the lines for the inventory are what it says."""
+    folder = manifest.workspace / "precision"
+    found = plain_json.load(folder / "precision.json")
+    refuse_any_difference(folder / "precision.json", manifest.steps[step]["inputs"]["result"], found, "its record")
+    _check_simulated(step, manifest.steps[step])
+    texts = {"inventory.yaml": found["inventory"]}
+    if found["nodes"]:
+        texts["keep_dtype.cfg"] = "".join(f"{node['name']}\n" for node in found["nodes"])
+    for name, text in texts.items():
+        if read_record(folder / name) != text.encode():
+            raise KitError(f"{folder / name}: not what precision.json says; run `fab npu-precision --fresh`")
+
+
+_OWN = {
+    "convert": _check_convert,
+    "accuracy": _check_accuracy,
+    "throughput": _check_throughput,
+    "precision": _check_precision,
+}
 
 
 def _batch_size(step: str, entry: Mapping[str, Any]) -> int:

@@ -333,6 +333,47 @@ class Profile(_Record):
     unattributed: Part
 
 
+class KeptNode(_Record):
+    name: str
+    kind: str = Field(description="Its type; with that of the batch-norm that is folded into it.")
+    block: str | None
+    reasons: list[str] = Field(description="What float16 does to it.")
+
+
+class PricedRate(Rate):
+    repeats: BatchSize
+    idle: bool
+    noisy: bool
+
+
+class Way(_Record):
+    """One OM of the precision doctor over the first `samples`: its outputs against fp32's, and its rate."""
+
+    way: Literal["fp16", "kept", "fp32"]
+    samples: BatchSize
+    passed: bool
+    finite: bool
+    relative_error: Finite | None
+    agreement: Share | None = Field(description="Of answers with fp32's; null without classes or with NaN.")
+    throughput: PricedRate | None
+
+
+class Precision(_Record):
+    """Which nodes must stay in float32, by precision/precision.json."""
+
+    explained: bool = Field(description="Whether precision is why the gate does not hold, or it holds.")
+    batch_size: BatchSize
+    samples: BatchSize
+    mode: str
+    units: BatchSize = Field(description="Nodes whose precision is a choice.")
+    kept: Count = Field(description="Of them, those that stay in float32.")
+    conversions: Count
+    blocks: str | None = Field(description="What comparing block by block concluded.")
+    inventory: str = Field(description="The lines for the inventory.")
+    nodes: list[KeptNode]
+    ways: list[Way]
+
+
 class Batch(_Figures):
     """One batch size; beside these keys a value per metric, its hits where it is a share, its agreement with fp32's."""
 
@@ -437,6 +478,7 @@ class Summary(_Record):
     flipped_count: Count | None = None
     noted: list[Noted]
     guide: Guide
+    precision: Precision | None = None
     verdict: Verdict
 
 

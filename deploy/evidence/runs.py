@@ -129,7 +129,7 @@ def kept_as(manifest: Manifest) -> Run | None:
 
 def manifest_steps(manifest: Manifest) -> dict[str, dict[str, Any]]:
     """The entries of a workspace that a kept run has: those that the verdict rests on, and what follows from it."""
-    names = [*graph.steps(manifest.steps["score"]["inputs"]["batch_sizes"]), *graph.VERDICT]
+    names = [*graph.of_verdict(manifest.steps), *graph.VERDICT]
     return {name: manifest.steps[name] for name in sorted(names) if name in manifest.steps}
 
 

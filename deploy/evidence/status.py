@@ -147,7 +147,9 @@ def why_stale(
 def _makers(workspace: Workspace, step: str) -> list[str]:
     """The steps that a step rests on."""
     if step == "score":
-        return graph.steps(workspace.inventory.batch_sizes)
+        apart = workspace.manifest.steps["score"]["inputs"]["entries"]
+        every = graph.steps(workspace.inventory.batch_sizes)
+        return [name for name in every if not graph.kind_of(name).apart or name in apart]
     return [read.step for read in graph.reads_of(step)]
 
 

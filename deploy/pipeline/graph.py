@@ -116,6 +116,19 @@ GRAPH = (
     Kind("accuracy", "fab npu-bench", "npu/{build}", True, reads=(_OM, _ONNX_OF_OM, _INDEX), of_build=_accuracy),
     Kind("throughput", "fab npu-bench", "npu/{build}", True, False, reads=(_OM, _ONNX_OF_OM), of_build=_throughput),
     Kind("profile", "fab npu-profile", "npu/{build}", True, False, True, reads=(_OM, _ONNX_OF_OM), of_build=_accuracy),
+    Kind(
+        "precision",
+        "fab npu-precision",
+        "precision",
+        required=False,
+        apart=True,
+        reads=(_ONNX, _INDEX),
+        of_inventory=lambda inventory: {
+            "persons": inventory.persons,
+            "flags": {flag: value for flag, value in inventory.atc.items() if flag != "keep_dtype"},
+            **inventory.environment,
+        },
+    ),
     Kind("score", "make score", "report", of_inventory=lambda inventory: {"gate": inventory.gate}),
     Kind("report", "make report", "report", reads=(_VERDICT, Read("data", "preprocess", title="data"))),
 )
@@ -133,6 +146,16 @@ def steps(batch_sizes: Sequence[int]) -> list[str]:
     single = [kind.name for kind in GRAPH if not kind.per_build and kind.name not in VERDICT]
     each = [kind.name for kind in GRAPH if kind.per_build]
     return [*single, *(f"{name}/bs{size}" for size in batch_sizes for name in each)]
+
+
+def of_verdict(entries: Mapping[str, Entry]) -> list[str]:
+    """The steps of `entries` that their verdict rests on: of those asked for apart, only what was there before it."""
+    inputs = entries["score"]["inputs"]
+    return [
+        step
+        for step in steps(inputs["batch_sizes"])
+        if step in entries and (not kind_of(step).apart or step in inputs["entries"])
+    ]
 
 
 def line(batch_sizes: Sequence[int]) -> list[str]:
@@ -169,6 +192,12 @@ def made(entries: Mapping[str, Entry], read: Read) -> Any:
         return entry["inputs"].get(read.name)
     found = (output["sha256"] for path, output in entry["outputs"].items() if path.endswith(read.output))
     return next(found, None)
+
+
+def is_current(entries: Mapping[str, Entry], step: str) -> bool:
+    """Whether what a step read is what the steps before it have made since."""
+    found = entries[step]["inputs"]
+    return all(found.get(read.name) == made(entries, read) for read in reads_of(step, found.get("persons", "both")))
 
 
 def inputs(entries: Mapping[str, Entry], step: str, inventory: Inventory, build: Build | None = None) -> dict[str, Any]:
@@ -208,7 +237,10 @@ def folders(entries: Mapping[str, Entry]) -> dict[str, list[str]]:
     """The workspace's folders that hold a reproduce.sh, and the steps of each, in their order."""
     found: dict[str, list[str]] = {}
     sizes = [int(name[len("convert/bs") :]) for name in entries if name.startswith("convert/bs")]
+    resting = of_verdict(entries)
     for step in (*steps(sorted(sizes)), *VERDICT):
+        if kind_of(step).apart and step not in resting:
+            continue
         folder = kind_of(step).folder.format(build=step.partition("/")[2])
         found.setdefault(folder, []).append(step)
     return found

@@ -36,6 +36,7 @@ _CONTENTS = (
     ("speed", "Throughput and latency", "吞吐量与时延"),
     ("profile", "Where the time goes", "耗时分布"),
     ("accuracy", "Accuracy", "精度"),
+    ("precision", "Kept in float32", "保留 float32 的节点"),
     ("differences", "Differences from fp32", "与 fp32 的差异"),
     ("samples", "Flipped samples", "翻转的样本"),
     ("steps", "What ran", "运行了什么"),
@@ -92,7 +93,11 @@ def _values(
     guide = {} if summary["device"]["simulated"] else {int(k): v for k, v in summary["guide"]["throughput"].items()}
     every = _timeline(entries)
     profiled = [i for i, batch in enumerate(batches) if batch.get("profile")]
-    left_out = (*(() if classified else _OF_CLASSES), *(() if profiled else ("profile",)))
+    left_out = [
+        *(() if classified else _OF_CLASSES),
+        *(() if profiled else ("profile",)),
+        *(() if summary.get("precision") else ("precision",)),
+    ]
     return {
         "summary": summary,
         "profiled": profiled,

@@ -44,6 +44,7 @@ class Evidence:
     published: Mapping[str, float] | None  # accuracy, where it is comparable
     gpu: Mapping[str, Any] | None = None  # gpu/benchmark.json; None where not measured
     persons: Mapping[str, Any] | None = None  # where the device was given single ones: `samples`, so many make `a_clip`
+    precision: Mapping[str, Any] | None = None  # precision/precision.json; None where nobody asked
     profiles: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)  # by batch size, profile.json
 
 
@@ -68,6 +69,7 @@ def summary(evidence: Evidence) -> Json:
         "noted": noted(evidence),
         "guide": _guide(evidence.card),
         "gpu": _gpu(evidence.gpu),
+        **({"precision": of_precision(evidence.precision)} if evidence.precision else {}),
         "verdict": {"passed": all(b["passed"] for b in batches), "gate": evidence.gate},
     }
 
@@ -119,6 +121,29 @@ def _in_ms(value: Any) -> Any:
     kept = {name: each for name, each in value.items() if name not in ("operators", "kinds", "count")}
     return {
         ends.get(name, name): each / 1000 if name in ends and each is not None else each for name, each in kept.items()
+    }
+
+
+def of_precision(found: Mapping[str, Any]) -> Json:
+    """Which nodes stay in float32, and what each way of converting gives."""
+    told = ("explained", "batch_size", "samples", "mode", "units", "conversions", "blocks", "inventory")
+    of_node = ("name", "kind", "block", "reasons")
+    of_verdict = ("samples", "passed", "finite", "relative_error", "agreement")
+    of_rate = ("median", "min", "max", "repeats", "idle", "noisy")
+    return {
+        **{name: found[name] for name in told},
+        "kept": len(found["nodes"]),
+        "nodes": [{name: node[name] for name in of_node} for node in found["nodes"]],
+        "ways": [
+            {
+                "way": way,
+                **{name: verdict.get(name) for name in of_verdict},
+                "throughput": {name: found["throughput"][way][name] for name in of_rate}
+                if way in found["throughput"]
+                else None,
+            }
+            for way, verdict in found["verdicts"].items()
+        ],
     }
 
 

@@ -24,8 +24,9 @@ from deploy.errors import KitError
 from deploy.evidence.chain import reference_names
 from deploy.evidence.logits import fold, output_names
 from deploy.evidence.scores import scores
-from deploy.inventory import ROOT
+from deploy.inventory import ROOT, chosen
 from deploy.npu.infer import Outputs
+from deploy.pipeline import graph
 from deploy.pipeline.build import Build
 from deploy.pipeline.index import Index
 from deploy.pipeline.manifest import Step, write_json
@@ -40,7 +41,7 @@ from stgcn import npy, onnx_model
 from stgcn.errors import InputError
 from stgcn.files import atomic_write, sha256_file
 
-STAGE = "npu-precision"
+STAGE, STEP = "npu-precision", "precision"
 FORMAT = 1
 RANKED = 2  # samples whose every value is read
 WIDE = {"precision_mode": ("must_keep_origin_dtype", "force_fp32"), "precision_mode_v2": ("origin",)}
@@ -316,14 +317,14 @@ def _keep(doctor: Doctor, found: Mapping[str, Any]) -> dict[str, Any]:
         "samples": doctor.index.samples,
         "gates": doctor.gates,
         "mode": doctor.mode,
-        "onnx": sha256_file(doctor.onnx),
         "units": len(doctor.names),
         "conversions": len(doctor.tried) + (found["blocks"] is not None),
+        "inventory": _lines(doctor, found, kept),
         **found,
         **facts.record,
     }
     folder = doctor.workspace.artefact("precision")
-    texts = {"inventory.yaml": _lines(doctor, found, kept)}
+    texts = {"inventory.yaml": result["inventory"]}
     if kept:
         texts[f"{KEEP}.cfg"] = "".join(f"{name}\n" for name in kept)
     files = [folder / "precision.json", *(folder / name for name in texts)]
@@ -335,8 +336,9 @@ def _keep(doctor: Doctor, found: Mapping[str, Any]) -> dict[str, Any]:
                 stream.write(text.encode())
         return facts.record
 
-    inputs = {"result": result, **facts.tools, **connections.inventory.environment}
-    connections.run_step(Step("precision", "control", inputs, files, action))
+    entries = doctor.workspace.manifest.steps
+    inputs = {**graph.inputs(entries, STEP, connections.inventory), "result": result, **facts.tools}
+    connections.run_step(Step(STEP, "control", inputs, files, action, [["env", f"INVENTORY={chosen()}", "fab", STAGE]]))
     return result
 
 

@@ -79,7 +79,7 @@ def sources() -> str:
 def render(manifest: Manifest, summary: Mapping[str, Any], drawings: Drawings, previous: page.Previous | None) -> str:
     """The page of a manifest's verdict."""
     entries = manifest.steps
-    names = [n for n in [*graph.steps(entries["score"]["inputs"]["batch_sizes"]), "score"] if n in entries]
+    names = [*graph.of_verdict(entries), "score"]
     return page.render(summary, entries, names, verdict_name(manifest), drawings, previous)
 
 

@@ -22,7 +22,7 @@ from deploy.options import Options
 from deploy.outcome import Check, Outcome
 from deploy.pipeline import graph, reproduce
 from deploy.pipeline.index import FILES, Array, Index, read_index
-from deploy.pipeline.manifest import Manifest, Step, digest_of, write_json
+from deploy.pipeline.manifest import OK, Manifest, Step, digest_of, write_json
 from deploy.pipeline.model import CARD, Card, Model, published
 from deploy.pipeline.sources import sources_sha256
 from deploy.report.summary import Evidence, summary
@@ -175,8 +175,14 @@ def source_files(entries: Mapping[str, Any], files: Mapping[str, Path]) -> Itera
 
 
 def _needed(manifest: Manifest, name: str) -> bool:
-    """A verdict needs every step but a figure that was not taken."""
-    return graph.kind_of(name).required or manifest.steps.get(name, {}).get("state") == "OK"
+    """A verdict needs every step but a figure that was not taken, or one asked for apart whose model is gone."""
+    kind, entries = graph.kind_of(name), manifest.steps
+    if kind.required or entries.get(name, {}).get("state") != OK:
+        return kind.required
+    if kind.apart and not graph.is_current(entries, name):
+        say(f"  {name} is left out: it is of other files than those now; run `{kind.command}` for it again", "yellow")
+        return False
+    return True
 
 
 def evidence(manifest: Manifest, model: Model, inputs: Mapping[str, Any]) -> Evidence:
@@ -212,6 +218,7 @@ def evidence(manifest: Manifest, model: Model, inputs: Mapping[str, Any]) -> Evi
             size: figure(manifest, size) if f"throughput/bs{size}" in inputs["entries"] else None for size in sizes
         },
         profiles={size: profile(manifest, size) for size in sizes if f"profile/bs{size}" in inputs["entries"]},
+        precision=_precision(manifest) if "precision" in inputs["entries"] else None,
         gpu=_gpu(manifest) if gpu_bench.STEP in inputs["entries"] else None,
         gate=inputs["gate"],
         published=_comparable(manifest, card, inputs["reference"], index.samples),
@@ -221,6 +228,12 @@ def evidence(manifest: Manifest, model: Model, inputs: Mapping[str, Any]) -> Evi
 def _gpu(manifest: Manifest) -> Mapping[str, Any]:
     """What `fab gpu-bench` left."""
     path = manifest.output(gpu_bench.STEP, manifest.workspace / f"gpu/{gpu_bench.FILE}", "fab gpu-bench")
+    return dict(plain_json.load(path))
+
+
+def _precision(manifest: Manifest) -> Mapping[str, Any]:
+    """What `fab npu-precision` found."""
+    path = manifest.output("precision", manifest.workspace / "precision/precision.json", "fab npu-precision")
     return dict(plain_json.load(path))
 
 

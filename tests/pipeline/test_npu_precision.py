@@ -13,7 +13,10 @@ import yaml
 from onnx import helper, numpy_helper
 
 from deploy.errors import KitError
+from deploy.evidence import records
+from deploy.evidence.status import states_of
 from deploy.pipeline.manifest import Manifest, Step, write_json
+from deploy.report.summary import of_precision
 from deploy.stages import precision
 from stgcn.cards import KINETICS
 from tests.pipeline import npu_job
@@ -74,6 +77,10 @@ def test_the_nodes_are_named_and_the_inventorys_lines_make_the_gate_hold(
     key = job.entry("convert/bs8")["key"]
     job.accuracy()
     assert (job.logits(8).argmax(1) == npu_job.logits(job.clips).argmax(1)).all()
+    told = of_precision(found)
+    records.check(job.workspace, told, records.Precision)
+    states = {state.step: state.state for state in states_of(job.connections().workspace)}
+    assert states["precision"] == "OK"
     Path(lines["atc"]["keep_dtype"]).write_text("product\n")
     job.convert()
     assert job.entry("convert/bs8")["key"] != key

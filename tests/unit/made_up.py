@@ -19,6 +19,7 @@ from deploy.inventory import Inventory
 from deploy.npu import ais_bench, measure, smi
 from deploy.npu.device import IdleCheck
 from deploy.options import Options
+from deploy.pipeline import graph
 from deploy.pipeline.manifest import Step, write_json
 from deploy.pipeline.model import find
 from deploy.stages import report as report_stage
@@ -236,6 +237,45 @@ def _npu_stages(workspace: Workspace, size: int, names: list[str], logits: np.nd
     workspace.manifest.run_step(
         Step(f"throughput/bs{size}", "npu-a:0", inputs, [folder / "benchmark.json"], benchmark, command)
     )
+
+
+def precision() -> dict[str, Any]:
+    """What `fab npu-precision` finds: three nodes with names as long as an exporter's."""
+    names = [f"/backbone/gcn.{i}/tcn/conv/Conv" for i in (3, 4, 5)]
+    reasons = ["0.12 of its weights are beyond 65504", "0.98 of its results vanish below 2^-25"]
+    rate = {"median": 150.5, "min": 149.0, "max": 152.0, "repeats": 3, "idle": True, "noisy": False}
+    verdict = {"passed": True, "finite": True, "relative_error": 0.001, "agreement": 0.998, "samples": 64}
+    return {
+        "explained": True,
+        "batch_size": 8,
+        "samples": 64,
+        "mode": "force_fp16",
+        "units": 142,
+        "conversions": 6,
+        "blocks": None,
+        "inventory": "atc: {precision_mode: force_fp16, keep_dtype: work/precision/keep_dtype.cfg}\n",
+        "nodes": [
+            {"name": name, "kind": "Conv+BatchNormalization", "block": "4", "reasons": reasons} for name in names
+        ],
+        "throughput": {way: {**rate, "noisy": way == "kept"} for way in ("fp16", "kept", "fp32")},
+        "verdicts": {"fp16": {"passed": False, "finite": False, "samples": 64}, "kept": verdict, "fp32": verdict},
+    }
+
+
+def ask_for_precision(workspace: Workspace, found: dict[str, Any]) -> None:
+    """As `fab npu-precision` records what it found."""
+    folder, entries = workspace.artefact("precision"), workspace.manifest.steps
+    files = [folder / name for name in ("precision.json", "inventory.yaml", "keep_dtype.cfg")]
+    tools = {name: entries["accuracy/bs1"]["inputs"][name] for name in ("cann", "driver")}
+    inputs = {**graph.inputs(entries, "precision", workspace.inventory), "result": found, **tools}
+
+    def action() -> dict[str, Any]:
+        write_json(files[0], found)
+        files[1].write_text(found["inventory"])
+        files[2].write_text("".join(f"{node['name']}\n" for node in found["nodes"]))
+        return {"simulated": entries["accuracy/bs1"]["facts"]["simulated"]}
+
+    workspace.manifest.run_step(Step("precision", "control", inputs, files, action))
 
 
 def read(path: Path) -> Any:

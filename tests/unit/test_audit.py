@@ -13,10 +13,12 @@ import pytest
 
 from deploy.audit import print_audit
 from deploy.errors import KitError
+from deploy.evidence import records
 from deploy.evidence.differences import differences
 from deploy.evidence.runs import find
 from deploy.pipeline.manifest import key_of
 from deploy.workspace import Workspace
+from tests.unit import made_up
 
 
 def edit(path: Path, change: Callable[[Any], None]) -> None:
@@ -219,6 +221,46 @@ def test_the_first_thing_that_does_not_hold_is_named(workspace: Workspace, what:
     damage(workspace.folder)
     with pytest.raises(KitError, match=sentence):
         print_audit(Workspace(workspace.inventory), "")
+
+
+class TestPrecision:
+    """What `fab npu-precision` found is part of a verdict that is reached after it, and of no earlier one."""
+
+    def test_a_verdict_carries_it_and_its_files_are_checked(self, workspace: Workspace) -> None:
+        found = made_up.precision()
+        made_up.ask_for_precision(workspace, found)
+        print_audit(workspace, "")  # the verdict was reached before
+        made_up.score(workspace)
+        path = workspace.folder / "report/summary.json"
+        told = records.check(path, made_up.read(path), records.Summary).precision
+        assert told is not None
+        assert [node.name for node in told.nodes] == [node["name"] for node in found["nodes"]]
+        assert {way.way: way.passed for way in told.ways} == {"fp16": False, "kept": True, "fp32": True}
+        assert "".join(f"{node['name']}\n" for node in found["nodes"]).strip() in page_of(workspace)
+        print_audit(workspace, "")
+        print_audit(workspace, "latest")
+        made_up.ask_for_precision(workspace, {**found, "conversions": 7})
+        print_audit(workspace, "latest")
+
+    def test_files_that_are_not_what_it_found_are_named(self, workspace: Workspace) -> None:
+        made_up.ask_for_precision(workspace, made_up.precision())
+        made_up.score(workspace)
+        flip_byte(workspace.folder / "precision/keep_dtype.cfg", 3)
+        with pytest.raises(KitError, match=r"precision/keep_dtype\.cfg: not the file that precision made"):
+            print_audit(workspace, "")
+
+    def test_one_of_another_onnx_is_left_out(self, workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+        made_up.ask_for_precision(workspace, made_up.precision())
+        edit(workspace.manifest.path, lambda all_: all_["steps"]["precision"]["inputs"].update(onnx="0" * 64))
+        again = Workspace(workspace.inventory)
+        made_up.score(again)
+        assert "precision is left out" in capsys.readouterr().out
+        assert "precision" not in made_up.read(workspace.folder / "report/summary.json")
+        print_audit(again, "")
+
+
+def page_of(workspace: Workspace) -> str:
+    return (workspace.folder / "report/report.html").read_text()
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
