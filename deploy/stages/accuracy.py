@@ -55,6 +55,32 @@ def run(connections: Connections, build: Build, index: Index) -> None:
         through.forget()
 
 
+def outputs_over(connections: Connections, build: Build, index: Index) -> Outputs:
+    """What a build's OM makes of an index's samples, each output (samples, ...); their rows go from host to host.
+
+    NaN and infinity are given back as they are. What was done is kept for the next run until all is.
+
+    Raises:
+        KitError: no device is left that can do it, or the OM is not made yet.
+    """
+    om = CachedFile.of(connections.workspace.om(build))
+    rows = rows_of(index, connections.workspace.index_sha256(index))
+    through = RowsThroughOm(
+        build=build,
+        om=om,
+        index=index,
+        rows=rows,
+        inputs={"om": om.sha256, "rows": [each.name for each in rows], "samples": index.samples, "finite": False},
+        devices=workers(connections.npus),
+        timeout_s=connections.inventory.timeout_s,
+        fresh=connections.options.fresh,
+        finite=False,
+    )
+    outputs = _folded(connections, through, through.run(connections.scheduler, connections.sources(index)).outputs)
+    through.forget()
+    return outputs
+
+
 def outputs_of(connections: Connections, build: Build, arrays: Sequence[np.ndarray]) -> Outputs:
     """What a build's OM makes of `arrays`, one of (rows, ...) per input of its card; each output (rows, ...).
 
@@ -92,13 +118,18 @@ def _infer(connections: Connections, through: RowsThroughOm) -> dict[str, Any]:
     eras = {str(npu): npu.era for npu in connections.npus}
     facts = {**npu.facts.record, **npu.runtime.facts()}
     done = through.run(connections.scheduler, connections.sources(index))
-    outputs = done.outputs
-    if index.rows is not None:
-        path = connections.workspace.artefact(f"gpu/{index.file}")
-        outputs = fold(connections.workspace.model, path, index, outputs, through.kept)
+    outputs = _folded(connections, through, done.outputs)
     write_logits(DeviceLogits(index.names, outputs), build.folder, build.card)
     rate = f", {done.together['samples_per_s']:.2f} samples/s together{npu.facts.mark}" if done.together else ""
     where = f"{len(through.devices)} devices" if len(through.devices) > 1 else str(through.devices[0])
     alone = f", as {index.row_count} single persons" if build.persons == "nonempty" else ""
     say(f"    {build.name}: {index.samples} samples{alone}, each once, over {where}{rate}", "dim")
     return {**facts, "eras": eras, "units": dict(done.ran), "aggregate": done.together, "end_to_end": done.end_to_end}
+
+
+def _folded(connections: Connections, through: RowsThroughOm, outputs: Outputs) -> Outputs:
+    """The samples' outputs from those of their rows."""
+    index, workspace = through.index, connections.workspace
+    if index.rows is None:
+        return outputs
+    return fold(workspace.model, workspace.artefact(f"gpu/{index.file}"), index, outputs, through.kept)

@@ -22,10 +22,9 @@ from deploy.connections import Connections
 from deploy.console import console, mark, say
 from deploy.errors import KitError
 from deploy.evidence.chain import reference_names
-from deploy.evidence.logits import fold, output_names
+from deploy.evidence.logits import output_names
 from deploy.evidence.scores import scores
 from deploy.inventory import ROOT, chosen
-from deploy.npu.infer import Outputs
 from deploy.pipeline import graph
 from deploy.pipeline.build import Build
 from deploy.pipeline.index import Index
@@ -187,7 +186,8 @@ class Doctor:
 
     def _scored(self, build: Build) -> dict[str, Any]:
         """The metrics over the samples against fp32's, and the share of them that get fp32's answer."""
-        outputs = self._outputs(build)
+        index = self.workspace.samples(build.persons).head(self.index.samples)
+        outputs = accuracy.outputs_over(self.connections, build, index)
         if not all(np.isfinite(values).all() for values in outputs if values.dtype.kind == "f"):
             return {"passed": False, "finite": False}
         card, count = build.card, self.index.samples
@@ -213,17 +213,6 @@ class Doctor:
             # Errors that cancel in a metric do not in the answers. Of few samples one may be a tie.
             passed = passed and int((~same).sum()) <= max(1, int(min(self.gates.values()) * count))
         return {**result, "passed": passed}
-
-    def _outputs(self, build: Build) -> Outputs:
-        index = self.workspace.samples(build.persons).head(self.index.samples)
-        rows = sorted({row for sample in index.rows for row in sample}) if index.rows is not None else None
-        numbers = range(self.index.samples) if rows is None else range(rows[-1] + 1)
-        arrays = [np.stack([self.connections.read_row(array, row) for row in numbers]) for array in index.inputs]
-        outputs = accuracy.outputs_of(self.connections, build, arrays)
-        if index.rows is None:
-            return outputs
-        path = self.workspace.artefact(f"gpu/{index.file}")
-        return fold(self.workspace.model, path, index, outputs, build.folder)
 
     def rank(self, chosen: Sequence[int]) -> dict[str, Any]:
         """Every unit by what float16 does to it on these samples, kept in precision/ranking.json."""

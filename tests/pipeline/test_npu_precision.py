@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +106,26 @@ def test_a_file_that_is_not_there_is_named(job: NpuJob) -> None:
     job.inventory["atc"] = {"keep_dtype": str(job.folder / "missing.cfg")}
     with pytest.raises(KitError, match=r"missing\.cfg: there is no such file; correct `atc.keep_dtype`"):
         job.convert()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("persons", ["both", "nonempty"])
+def test_the_samples_are_not_held_in_memory(tmp_path: Path, persons: str) -> None:
+    job = NpuJob(tmp_path, samples=240, persons=persons, empty=[slice(0, 0), slice(0, 200)])
+    connections = job.connections(fresh=True)
+    every = connections.workspace.index()
+    doctor = precision.Doctor(connections, 8, every)
+    doctor.passes(())
+
+    def peak(samples: int) -> int:
+        """Bytes allocated at once while so many are tried."""
+        doctor.widen(every.head(samples))
+        doctor.tried.clear()
+        tracemalloc.start()
+        try:
+            doctor.passes(())
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(239) - peak(24) < job.clips.nbytes / 8
