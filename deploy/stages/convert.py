@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from deploy.connections import Connections
@@ -13,10 +15,12 @@ from deploy.npu.convert import Conversion
 from deploy.npu.worker import CachedFile, Place
 from deploy.pipeline import graph
 from deploy.pipeline.build import Build
-from deploy.pipeline.manifest import FAILED, Step, StepResult, announce
+from deploy.pipeline.manifest import FAILED, Manifest, Step, StepResult, announce, key_of
 from stgcn.errors import InputError
+from stgcn.files import atomic_write
 
 STAGE = "npu-convert"
+COPIED = "copied_from"  # among a step's facts: the conversion whose OM this is
 
 
 def run(connections: Connections) -> None:
@@ -72,12 +76,40 @@ def _step(connections: Connections, place: Place, build: Build) -> Step:
     job = job_name(inputs, f"convert-bs{build.batch_size}")
     conversion = Conversion(job, build, files, inventory.timeout_s, connections.options.fresh)
 
+    outputs = [build.om, build.folder / conversion.log]
+
     def action() -> StepResult:
+        if not connections.options.fresh and (made := _made_already(connections.workspace.manifest, step, inputs)):
+            return _copied(connections.workspace.manifest, made, outputs)
         for file in (build.onnx, *build.files.values()):
             place.send(file)
         ran = place.do(conversion, build.folder)
         build.om.chmod(0o600)  # its owner's alone, as ATC makes it
         return ran
 
-    outputs = [build.om, build.folder / conversion.log]
     return Step(step, str(place), inputs, outputs, action, *conversion.argv(npu))
+
+
+def _made_already(manifest: Manifest, step: str, inputs: Mapping[str, Any]) -> str | None:
+    """Another conversion of the very same inputs, whose OM is there."""
+    key = key_of(inputs)
+    return next(
+        (
+            name
+            for name, entry in manifest.steps.items()
+            if name.startswith("convert/") and name != step and entry["key"] == key and manifest.whole(entry)
+        ),
+        None,
+    )
+
+
+def _copied(manifest: Manifest, made: str, outputs: Sequence[Path]) -> StepResult:
+    """Copy the OM and the log of another conversion; the record is that one's, and says whose it is."""
+    entry = manifest.steps[made]
+    sources = {Path(path).name: manifest.workspace / path for path in entry["outputs"]}
+    for path in outputs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with sources[path.name].open("rb") as source, atomic_write(path) as target:
+            shutil.copyfileobj(source, target)
+    outputs[0].chmod(0o600)
+    return StepResult({**entry["facts"], COPIED: made}, entry["host"], entry["commands"], entry.get("prepare", ()))

@@ -66,12 +66,11 @@ def run(connections: Connections, samples: int) -> None:
     if doctor.passes(()):
         doctor.widen(every)
     if doctor.passes(()):
-        _finish(doctor, [], None)
+        _finish(doctor, [])
         return
     chosen = locate.notable(workspace, RANKED)
     if not doctor.passes(doctor.names):
         _not_precision(doctor, chosen)
-    blocks = locate.compare(connections, doctor.batch_size, chosen, [doctor.mode]) if doctor.ends else None
     ranked = doctor.rank(chosen)
     names = [finding["name"] for finding in ranked["findings"]]
     kept = smallest(names, doctor.passes, len(ranked["suspects"]))
@@ -79,7 +78,7 @@ def run(connections: Connections, samples: int) -> None:
     if not doctor.passes(kept):  # the first samples did not show it all
         rest = [name for name in names if name not in kept]
         kept = smallest([*kept, *rest], doctor.passes, len(kept))
-    _finish(doctor, [finding for finding in ranked["findings"] if finding["name"] in kept], blocks)
+    _finish(doctor, [finding for finding in ranked["findings"] if finding["name"] in kept])
 
 
 @dataclass
@@ -90,6 +89,7 @@ class Doctor:
     batch_size: int
     index: Index
     tried: dict[str, dict[str, Any]] = field(default_factory=dict)  # by the build's name
+    compared: bool = False  # block by block
 
     def __post_init__(self) -> None:
         inventory = self.connections.inventory
@@ -174,6 +174,14 @@ class Doctor:
         self.tried[build.name] = found
         say(f"    {len(kept)} kept: {_said(found)}", "dim")
         return bool(found["passed"])
+
+    @property
+    def conversions(self) -> int:
+        """How many OMs were made for this: not those of another command."""
+        entries = self.workspace.manifest.steps
+        made = [f"convert/{name}" for name in self.tried]
+        made += [name for name in entries if name.startswith(f"convert/{locate.STAGE}/") and self.compared]
+        return sum(convert.COPIED not in entries[name].get("facts", {}) for name in made)
 
     def found(self, kept: Sequence[str]) -> dict[str, Any] | None:
         """What was last found of a set."""
@@ -261,6 +269,7 @@ def _not_precision(doctor: Doctor, chosen: Sequence[int]) -> None:
     if doctor.ends:
         wide = WIDE["precision_mode_v2" if doctor.mode in locate.MODES_V2 else "precision_mode"][0]
         compared = locate.compare(doctor.connections, doctor.batch_size, chosen, [doctor.mode, wide])
+        doctor.compared = True
         locate.print_blocks(compared)
         conclusion = compared["conclusion"]
     verdicts = {"fp16": doctor.found(()), "fp32": doctor.found(doctor.names)}
@@ -271,7 +280,7 @@ def _not_precision(doctor: Doctor, chosen: Sequence[int]) -> None:
     )
 
 
-def _finish(doctor: Doctor, findings: Sequence[Mapping[str, Any]], blocks: Mapping[str, Any] | None) -> None:
+def _finish(doctor: Doctor, findings: Sequence[Mapping[str, Any]]) -> None:
     """Measure, write and print what was found; `findings` are those of the kept units."""
     kept = [finding["name"] for finding in findings]
     ways = {"fp16": (), "kept": kept, "fp32": doctor.names} if kept else {"fp16": ()}
@@ -288,7 +297,7 @@ def _finish(doctor: Doctor, findings: Sequence[Mapping[str, Any]], blocks: Mappi
             "nodes": [{**finding, "block": of_block.get(finding["name"])} for finding in findings],
             "verdicts": {way: doctor.found(names) for way, names in ways.items()},
             "throughput": figures,
-            "blocks": blocks["conclusion"] if blocks else None,
+            "blocks": None,
         },
     )
     _print(result)
@@ -307,7 +316,7 @@ def _keep(doctor: Doctor, found: Mapping[str, Any]) -> dict[str, Any]:
         "gates": doctor.gates,
         "mode": doctor.mode,
         "units": len(doctor.names),
-        "conversions": len(doctor.tried) + (found["blocks"] is not None),
+        "conversions": doctor.conversions,
         "inventory": _lines(doctor, found, kept),
         **found,
         **facts.record,

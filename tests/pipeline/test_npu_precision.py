@@ -16,7 +16,8 @@ from onnx import helper, numpy_helper
 from deploy.errors import KitError
 from deploy.evidence import records
 from deploy.evidence.status import states_of
-from deploy.pipeline.manifest import Manifest, Step, write_json
+from deploy.npu.convert import Conversion
+from deploy.pipeline.manifest import Manifest, Step, StepResult, write_json
 from deploy.report.summary import of_precision
 from deploy.stages import precision
 from stgcn.cards import KINETICS
@@ -57,10 +58,22 @@ def result(job: NpuJob) -> dict[str, Any]:
 
 @pytest.mark.full
 def test_the_nodes_are_named_and_the_inventorys_lines_make_the_gate_hold(
-    job: NpuJob, capsys: pytest.CaptureFixture[str]
+    job: NpuJob, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    job.convert()
+    converted: list[str] = []
+    convert = Conversion.__call__
+
+    def counted(self: Conversion, *where: Any) -> StepResult:
+        converted.append(self.build.name)
+        return convert(self, *where)
+
+    monkeypatch.setattr(Conversion, "__call__", counted)
     precision.run(job.connections(), 8)
     found = result(job)
+    assert found["conversions"] == len(converted)
+    assert job.entry("convert/precision/fp16")["facts"]["copied_from"] == "convert/bs8"
+    assert "precision/fp16" not in converted
     assert [node["name"] for node in found["nodes"]] == ["product", "scaled"]
     assert found["verdicts"]["kept"]["passed"]
     assert found["verdicts"]["kept"]["samples"] == 12
