@@ -2,9 +2,9 @@
 
     python -m tests.robust.soak [--samples 19796] [--folder work/soak]
 
-The NPU is simulated and its inference shortened, and so is the reference: what is soaked is all that the kit does with
-the clips and the results. The job runs over the first `--base` clips, then over all: what a process needs beyond its
-need in the first run is growth.
+The NPU is simulated and its inference shortened, and the network is the sum that it is shortened to: what is soaked is
+all that the kit does with the clips and the results. The job runs over the first `--base` clips, then over all: what a
+process needs beyond its need in the first run is growth.
 """
 
 from __future__ import annotations
@@ -30,17 +30,13 @@ from deploy.inventory import ROOT
 from stgcn.dataset import load_labels, open_clips
 from stgcn.sample import CHECKPOINT_NAME, DATA_NAME, LABEL_NAME
 from tests.pipeline.conftest import FAB, Job
-from tests.robust import processes
+from tests.robust import processes, short_network
 from tests.robust.interrupted import left_aside
 
 STAGES = ("gpu-stage", "npu-convert", "npu-bench", "score")
 BATCH_SIZES = [1, 64]
 SAMPLE_S = 0.1
 MARK = "STGCN_SOAK"
-_PYTHON = """#!/bin/bash
-[ "$3" != stgcn.reference ] || set -- -u -m tests.robust.short_reference "${{@:4}}"
-exec {python} "$@"
-"""
 
 
 @dataclass
@@ -66,11 +62,8 @@ def make_dataset(folder: Path, samples: int, base: int) -> None:
 def run(folder: Path, sample: Path) -> dict[str, Any]:
     """Run every stage over a sample in the job at `folder`; what it took and what it left."""
     folder.mkdir(exist_ok=True)
-    python = folder.parent / "python"
-    python.write_text(_PYTHON.format(python=sys.executable))
-    python.chmod(0o755)
     job = Job(folder, sample, batch_sizes=BATCH_SIZES, benchmark={"loop": 1, "max_repeats": 1})
-    job.inventory["gpu"]["python"] = str(python)
+    job.inventory["gpu"]["python"] = str(short_network.python(folder.parent / "python"))
     job.npu["tools"]["env"] = {"NPU_SIM_SHORTCUT": "1", "NPU_SIM_THREADS": "1"}
     inventory = folder.parent / "inventory.yaml"
     inventory.write_text(yaml.safe_dump(job.inventory))
@@ -135,7 +128,7 @@ def soak(folder: Path, samples: int, base: int) -> dict[str, Any]:
     return {
         "format": 1,
         "simulated": True,
-        "shortened": ["NPU inference (NPU_SIM_SHORTCUT)", "fp32 reference"],
+        "shortened": ["NPU inference (NPU_SIM_SHORTCUT)", "network (tests/robust/short_network.py)"],
         "runs": runs,
         "growth": growth(*runs),
     }
