@@ -6,10 +6,11 @@ import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, TemplateError
 from markupsafe import Markup
 
 from deploy.containers.runtime import bare
@@ -67,15 +68,20 @@ def render(
     Raises:
         ValueError: the summary is of another form.
     """
+    try:
+        values = _values(summary, {n: entries[n] for n in steps}, run, drawings, previous)
+        return _template().render({**values, "num": partial(_number, summary), "t": _bilingual})
+    except (TemplateError, KeyError, TypeError) as error:
+        raise ValueError(str(error)) from None
+
+
+@lru_cache
+def _template() -> Template:
+    """The page's; half a second to compile."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.globals |= {"num": lambda path, form: _number(summary, path, form), "t": _bilingual}
-    template = environment.get_template("page.html.j2")
-    try:
-        return template.render(_values(summary, {n: entries[n] for n in steps}, run, drawings, previous))
-    except (TemplateError, KeyError, TypeError) as error:
-        raise ValueError(str(error)) from None
+    return environment.get_template("page.html.j2")
 
 
 def _values(
