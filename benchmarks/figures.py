@@ -24,6 +24,7 @@ KEYS = {
     "ms": "milliseconds",
     "MB": "megabytes",
     "MB/s": "megabytes_per_s",
+    "files": "files",
     "R²": "r_squared",
 }
 LEFT_OUT = "not measured"
@@ -32,7 +33,7 @@ CAPTION = "Median and spread of one run of `make bench`: {machine}."
 
 @dataclass(frozen=True)
 class Line:
-    """What a figure is. `unit`: × (a ratio), share, s, ms, MB, MB/s, R²; `target` is a most for `at_most`."""
+    """What a figure is. `unit`: × (a ratio), share, s, ms, MB, MB/s, files, R²; `target` is a most for `at_most`."""
 
     what: str
     against: str
@@ -51,7 +52,7 @@ class Line:
     def shown(self, figure: float) -> str:
         if self.unit == "share":
             return f"{figure:.0%}"
-        digits = 4 if self.unit == "R²" else 2 if figure < 10 else 1 if figure < 100 else 0
+        digits = {"R²": 4, "files": 0}.get(self.unit, 2 if figure < 10 else 1 if figure < 100 else 0)
         return f"{figure:.{digits}f}{self._suffix}"
 
     def goal(self) -> str:
@@ -88,6 +89,8 @@ LINES: dict[str, Line] = {
     "whole_job_vs_guide": Line("the whole job, the tools' time apart", GUIDE, 12),
     "whole_job": Line("its own seconds", ALONE, None, "s"),
     "whole_job_own_share": Line("the same", "the guide's device, 494 s", 0.1, "share", True),
+    "whole_job_memory": Line("its stages' peak memory, more than for 1000 clips", ALONE, 256, "MB", True),
+    "whole_job_open_files": Line("and their open files", ALONE, 8, "files", True),
     "score_vs_guide": Line("score, 19796 results", GUIDE, 4),
     "score": Line("the same", ALONE, 0.6, "s", True),
     "onnx_vs_guide_b1": Line("`winograd` ONNX on the CPU, batch 1", GUIDE, 1.25),

@@ -11,8 +11,6 @@ measured on a part and multiplied.
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -25,15 +23,16 @@ from benchmarks.harness import LeftOutError, Scratch, Spread, module
 from benchmarks.push import Pair
 from deploy.errors import KitError
 from deploy.inventory import ROOT, load
-from tests.robust import short_network
+from tests.robust import short_network, soak
+from tests.robust.soak import Need
 from tests.system.network import Network, two_hosts
 
 CLIPS = int(os.environ.get("WHOLE_JOB_CLIPS", data.WHOLE))
-PART = 1000  # clips of which the guide's way is measured
+PART = 1000  # clips of which the guide's way is measured, and what the kit needs is compared with
 BATCH_SIZES = [1, 4, 8, 16, 32, 64]
-STAGES = ("gpu-stage", "npu-convert", "npu-bench", "score")
+STAGES = soak.STAGES
+FLAT = [f"fab {stage}" for stage in STAGES]  # whose needs are not to grow with the clips
 DEVICE_S = 494.0  # that the guide's device computes for 19796 samples at these batch sizes, by its own figures
-FAB = Path(sys.executable).with_name("fab")
 # A program whose runs are noted in a log, with their beginning and end; `$1`... are its arguments.
 _TIMED = """#!/bin/bash
 case "$*" in {wanted}) ;; *) exec {program} "$@" ;; esac
@@ -51,13 +50,16 @@ def compare(place: Scratch) -> dict[str, Spread]:
     few, checkpoint = data.sample(place)
     with place.fresh() as folder, two_hosts(folder) as network, network.gigabit() as port:
         pair = Pair(network, port)
-        everything = data.repeated(few, CLIPS, folder / "everything")
-        kit = _kit(pair, everything, checkpoint, folder / "kit")
-        guide = _guide(place, pair, data.repeated(few, min(PART, CLIPS), folder / "part"), checkpoint, folder)
+        part = data.repeated(few, min(PART, CLIPS), folder / "part")
+        _, needed = _kit(pair, part, checkpoint, folder / "kit-part")
+        kit, needs = _kit(pair, data.repeated(few, CLIPS, folder / "everything"), checkpoint, folder / "kit")
+        guide = _guide(place, pair, part, checkpoint, folder)
     return {
         "whole_job_vs_guide": Spread.of([guide / kit]),
         "whole_job": Spread.of([kit]),
         "whole_job_own_share": Spread.of([kit / DEVICE_S]),
+        "whole_job_memory": Spread.of([max(needs[kind].resident_mb - needed[kind].resident_mb for kind in FLAT)]),
+        "whole_job_open_files": Spread.of([max(needs[kind].open_files - needed[kind].open_files for kind in FLAT)]),
     }
 
 
@@ -80,20 +82,21 @@ def _guide(place: Scratch, pair: Pair, part: Dataset, checkpoint: Path, folder: 
     return once + each * times
 
 
-def _kit(pair: Pair, dataset: Dataset, checkpoint: Path, folder: Path) -> float:
-    """Seconds of the kit's stages, less those in which a tool or the reference ran."""
+def _kit(pair: Pair, dataset: Dataset, checkpoint: Path, folder: Path) -> tuple[float, dict[str, Need]]:
+    """Seconds of the kit's stages, less those of the tools and the reference, and what the processes need."""
     inventory = _inventory(pair.network, pair.port, dataset, checkpoint, folder)
-    export = module(
-        "stgcn.export", "--ckpt", checkpoint, "--onnx", folder / "real.onnx", "--card", folder / "card.json"
-    )
+    export = module("stgcn.export", "--ckpt", checkpoint, "--onnx", folder / "st_gcn.onnx")
+    needs: dict[str, Need] = {}
     start = time.time()
     for stage in STAGES:
-        environment = {**os.environ, "INVENTORY": str(inventory)}
-        done = subprocess.run([str(FAB), stage], cwd=ROOT, env=environment, capture_output=True, text=True)
-        if done.returncode:
-            said = (done.stderr.strip() or done.stdout.strip()).rpartition("\n")[2]
-            raise KitError(f"{stage} failed in the benchmark: {said}")
-    return export + time.time() - start - covered(_spans(folder / "tools.log"))
+        log = folder / f"{stage}.log"
+        try:
+            with log.open("w") as output:
+                soak.watch(stage, inventory, needs, output)
+        except KitError:
+            said = log.read_text().strip().rpartition("\n")[2]
+            raise KitError(f"{stage} failed in the benchmark: {said}") from None
+    return export + time.time() - start - covered(_spans(folder / "tools.log")), needs
 
 
 def covered(spans: list[tuple[float, float]]) -> float:

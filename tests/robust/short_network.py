@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from deploy.pipeline.manifest import write_json
 from stgcn.cards import INPUT, KINETICS, OUTPUT
+from stgcn.dataset import read_clips
 from stgcn.files import atomic_write
 from stgcn.sources import open_rows
 
@@ -65,7 +66,7 @@ def reference(data: Path, output: Path) -> None:
     clips = open_rows(data, None, KINETICS)
     expected = np.empty((len(clips), KINETICS.classes), np.float32)
     for first in range(0, len(clips), BLOCK_CLIPS):
-        block = np.array(clips[first : first + BLOCK_CLIPS])
+        block = read_clips(clips, first, BLOCK_CLIPS)
         expected[first : first + len(block)] = logits(block)
     with atomic_write(output) as file:
         np.save(file, expected)

@@ -21,11 +21,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import yaml
 
+from deploy.errors import KitError
 from deploy.inventory import ROOT
 from stgcn.dataset import load_labels, open_clips
 from stgcn.sample import CHECKPOINT_NAME, DATA_NAME, LABEL_NAME
@@ -78,17 +79,22 @@ def run(folder: Path, sample: Path) -> dict[str, Any]:
     }
 
 
-def watch(stage: str, inventory: Path, needs: dict[str, Need]) -> float:
-    """Run a stage, note what its processes need; the seconds it took."""
+def watch(stage: str, inventory: Path, needs: dict[str, Need], output: IO[str] | None = None) -> float:
+    """Run a stage, its output to a file or to the terminal, and note what its processes need; the seconds it took.
+
+    Raises:
+        KitError: it failed.
+    """
     environment = {**os.environ, "INVENTORY": str(inventory), MARK: str(inventory)}
     start = time.monotonic()
-    with subprocess.Popen([str(FAB), stage], env=environment, cwd=ROOT) as process:
+    with subprocess.Popen([str(FAB), stage], env=environment, cwd=ROOT, stdout=output, stderr=output) as process:
         while process.poll() is None:
             for pid in processes.with_variable(MARK, str(inventory)):
                 _note(pid, f"fab {stage}" if pid == process.pid else "", needs)
             time.sleep(SAMPLE_S)
     if process.returncode:
-        raise SystemExit(f"error: {stage} ended with {process.returncode}; see above")
+        where = output.name if output else "above"
+        raise KitError(f"{stage} ended with {process.returncode}; see {where}")
     return round(time.monotonic() - start, 1)
 
 
@@ -141,7 +147,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / "work/soak")
     options = parser.parse_args()
     shutil.rmtree(options.folder, ignore_errors=True)
-    found = soak(options.folder, options.samples, options.base)
+    try:
+        found = soak(options.folder, options.samples, options.base)
+    except KitError as error:
+        raise SystemExit(f"error: {error}") from None
     for part in ("job", "sample"):
         shutil.rmtree(options.folder / part)
     (options.folder / "report.json").write_text(json.dumps(found, indent=1) + "\n")
