@@ -32,7 +32,7 @@ def install(*packages: str, program: str) -> None:
         return
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         raise FileNotFoundError(f"no {program} on PATH: install it (Debian: apt-get install {' '.join(packages)})")
-    quiet = {"env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, "stdout": subprocess.DEVNULL}
+    quiet: dict[str, Any] = {"env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, "stdout": subprocess.DEVNULL}
     subprocess.run(["apt-get", "update", "-q"], check=True, **quiet)
     subprocess.run(["apt-get", "install", "-qy", "--no-install-recommends", *packages], check=True, **quiet)
 
