@@ -9,6 +9,7 @@ NAMES = ("data", "files", ".kit", "runs", "jobs", "clips")
 
 def plant(folder: Path) -> dict[str, bytes | str]:
     """Put them into a folder; what `bytes_below` then says of them."""
+    before = bytes_below(folder)  # `runs` is where the kit keeps its own
     for name in NAMES:
         for inner in (name, f"{name}/{'0' * 16}", f"{name}/{'0' * 16}/0", f"{name}/jobs/thesis"):
             (folder / inner).mkdir(parents=True, exist_ok=True)
@@ -20,7 +21,11 @@ def plant(folder: Path) -> dict[str, bytes | str]:
         (folder / name / ".draft.tmp").write_text("notes")
     (folder / "elsewhere").symlink_to(folder.parent)
     found = bytes_below(folder)
-    return {name: found[name] for name in found if name.partition("/")[0] in (*NAMES, "elsewhere")}
+    return {
+        name: was
+        for name, was in found.items()
+        if name not in before and name.partition("/")[0] in (*NAMES, "elsewhere")
+    }
 
 
 def bytes_below(folder: Path) -> dict[str, bytes | str]:

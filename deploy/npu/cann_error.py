@@ -20,6 +20,7 @@ _FIRST_ERROR = re.compile(
     r"|^(?P<compiling>(?:Failed to compile|Pre-compile op\[).*)"
 )
 _CAUSE_LINES = 60  # below a heading
+_MOST = 200  # errors of one run that are read: what follows so many is their consequence
 _INNER = re.compile(r"E[A-Z0-9]9999")
 
 
@@ -36,18 +37,21 @@ class CannError:
 
 
 def errors(lines: Sequence[str]) -> list[CannError]:
-    """The coded errors in the order printed, each with its cause: of a heading, what the next line says.
+    """The first coded errors in the order printed, each with its cause: of a heading, what the next line says.
 
     ATC prints the cause first, but wrapping errors may precede it.
     """
     found_errors: list[CannError] = []
+    detail, logged = "\n".join(lines), first_logged(lines)
     for at, line in enumerate(lines):
         if (found := _ERROR.search(line)) is None:
             continue
         code, message = found["code"], _message(found["text"])
         if not message or _HEADING.fullmatch(message):
-            message = _below(code, lines[at + 1 :]) or first_logged(lines) or message
-        found_errors.append(CannError(code, message, "\n".join(lines)))
+            message = _below(code, lines[at + 1 : at + 1 + _CAUSE_LINES]) or logged or message
+        found_errors.append(CannError(code, message, detail))
+        if len(found_errors) == _MOST:
+            break
     return found_errors
 
 
@@ -59,7 +63,7 @@ def first_logged(lines: Sequence[str]) -> str | None:
 
 def _below(code: str, lines: Sequence[str]) -> str:
     """The cause under a heading: the next line that carries the code again, else the line below it."""
-    for line in lines[:_CAUSE_LINES]:
+    for line in lines:
         if (found := re.match(rf"{code}\b[:\s]*(.+)", line)) and (text := _message(found[1])):
             return text
         if (found := _ERROR.search(line)) and found["code"] == code and (text := _message(found["text"])):

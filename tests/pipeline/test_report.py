@@ -54,7 +54,7 @@ def test_the_page_opens_clean_with_the_summary_s_numbers(
         assert float(shown.rstrip("%")) == pytest.approx(value * (100 if "%" in shown else 1), rel=0.06, abs=0.006), (
             path
         )
-    assert browser.evaluate("document.querySelectorAll('figure svg').length") == 2
+    assert browser.evaluate("document.querySelectorAll('figure svg').length") == 3
     browser.screenshot(tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 50_000
     assert browser.problems == []
@@ -144,7 +144,7 @@ def test_runs_are_listed_compared_and_pruned(copy: Job) -> None:
     assert run.name in copy.fab("runs")
     output = copy.fab("compare", "latest", str(copy.workspace))
     assert "inputs and versions: the same" in output
-    assert "within the runs' spread" in output
+    assert "the same measurement" in output
     assert "holds" in copy.fab("audit", "--run", "latest")
     assert run.name not in copy.fab("prune", "--keep", "1")
     assert "names no run" in copy.fab("compare", "nosuch", "latest", status=1)

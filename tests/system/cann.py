@@ -126,7 +126,7 @@ LAYOUTS: dict[str, tuple[Callable[[Path], None], str]] = {
         NO_APT + HIDDEN_COMPILER + "COPY yum /usr/bin/yum\n",
     ),
     "9.0 openeuler": (lambda root: from_8_5(root, "9.0.1", True), NO_APT + HIDDEN_COMPILER + "COPY yum /usr/bin/dnf\n"),
-    "no cann": (lambda root: root.mkdir(), ""),
+    "no cann": (lambda root: root.mkdir(parents=True), ""),
     "8.5 nothing": (lambda root: from_8_5(root, "8.5.0", False), NO_APT + HIDDEN_COMPILER),
 }
 
