@@ -31,7 +31,7 @@ done
 homes=()
 for home in "${ASCEND_TOOLKIT_HOME:-}" $ascend/cann $ascend/ascend-toolkit/latest $ascend/nnae/latest; do
     home=${home%%:*}
-    [ ! -d "$home/" ] || homes+=("$home")
+    [ -z "$home" ] || [ ! -d "$home/" ] || homes+=("$home")
 done
 [ ${#homes[@]} -gt 0 ] || fail "CANN is not found (no set_env.sh under $ascend or /opt/conda/Ascend, no ASCEND_TOOLKIT_HOME)"
 
