@@ -9,7 +9,7 @@ from deploy.npu import ais_bench, atc
 
 FAILED = "ATC run failed, Please check the detail log, Try 'atc --help' for more information\n"
 CODED = "EC0010: [PID: 1] 2025-07-08-10:25:28.680.962 Failed to import Python module [{}.].\n"
-DENIED = "PermissionError: [Errno 13] Permission denied: '/root/atc_data'"
+DENIED = "PermissionError: [Errno 13] Permission denied: '/home/ascend/atc_data'"
 
 
 @pytest.mark.parametrize(
