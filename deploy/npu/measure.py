@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from deploy.console import say
@@ -15,8 +15,7 @@ from deploy.npu import ais_bench, drift, summary
 from deploy.npu.device import Idle, IdleWatch, prefix_errors
 from deploy.npu.sensors import Sensors, sensed
 from deploy.npu.smi import Chip
-from deploy.npu.worker import CachedFile, Rows, Worker
-from deploy.pipeline.build import Build
+from deploy.npu.worker import RunAlone, Worker
 from deploy.pipeline.manifest import write_json
 from stgcn.files import sha256_file
 
@@ -32,24 +31,12 @@ class Measured:
     refusal: str | None = None  # why there is no figure: the device was not idle
 
 
-@dataclass(frozen=True)
-class Measurement:
+@dataclass(frozen=True, kw_only=True)
+class Measurement(RunAlone):
     """The figure of one OM on one device."""
 
-    job: str
-    om: CachedFile
-    build: Build
     persons_per_clip: float | None  # on average, where the OM takes single persons
     settings: Benchmark
-    timeout_s: float
-    fresh: bool
-    force: bool
-    idle: Idle
-    inputs: Sequence[Rows] = ()
-
-    @property
-    def files(self) -> Sequence[CachedFile]:
-        return [self.om]
 
     def __str__(self) -> str:
         return f"throughput/{self.build.name}"
@@ -62,19 +49,16 @@ class Measurement:
             self.build.batch_size,
             self.settings.loop,
             self.settings.warmup,
-            (str(self._output(worker)), RESULTS),
+            (str(self.output(worker)), RESULTS),
         )
 
     def argv(self, worker: Worker) -> list[str]:
         """The whole argument list of a repeat."""
-        return worker.runtime.argv(self.command(worker), self._output(worker).parent)
+        return worker.runtime.argv(self.command(worker), self.output(worker).parent)
 
     def prepare(self, worker: Worker) -> list[list[str]]:
         """What makes the host ready for it."""
-        return [["mkdir", "-p", str(self._output(worker))]]
-
-    def _output(self, worker: Worker) -> PurePosixPath:
-        return Job(worker.npu.host, self.job).folder / "output"
+        return [["mkdir", "-p", str(self.output(worker))]]
 
     def __call__(self, worker: Worker, folder: Path) -> Measured:
         npu, device = worker.npu, worker.device
@@ -122,11 +106,11 @@ class Measurement:
             times.unlink(missing_ok=True)
             with job.attached(self.fresh) as begun, Sensors(worker.npu.smi, worker.device) as sensors:
                 if not begun:
-                    host.call("link", {"folder": str(self._output(worker)), "files": {}})
+                    host.call("link", {"folder": str(self.output(worker)), "files": {}})
                 done = worker.runtime.run(command, folder=job.folder, log=log, timeout_s=self.timeout_s, job=job.name)
                 if done.status != 0:
                     raise ais_bench.failure(done.output, done.status)
-                if told := ais_bench.times_of(summary.fetch(host, self._output(worker), RESULTS)):
+                if told := ais_bench.times_of(summary.fetch(host, self.output(worker), RESULTS)):
                     write_json(times, told)
             readings += sensors.readings
             runs.append(ais_bench.parse_stdout(done.output, self.build.batch_size))

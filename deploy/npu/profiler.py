@@ -14,8 +14,7 @@ from deploy.hosts.host import Host
 from deploy.hosts.job import Job
 from deploy.npu import ais_bench, op_summary, transcript
 from deploy.npu.device import Idle, IdleWatch, prefix_errors
-from deploy.npu.worker import CachedFile, Rows, Worker
-from deploy.pipeline.build import Build
+from deploy.npu.worker import RunAlone, Worker
 from stgcn.files import atomic_write
 
 LOOP = 6  # inferences: the first warms up
@@ -33,34 +32,19 @@ class Profiled:
     facts: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Profiling:
+@dataclass(frozen=True, kw_only=True)
+class Profiling(RunAlone):
     """One OM on one device, under the profiler. Leaves TABLE, and FUSIONS where the release writes it."""
 
-    job: str
-    om: CachedFile
-    build: Build
     idle_timeout_s: float
-    timeout_s: float
-    fresh: bool
-    force: bool
-    idle: Idle
-    inputs: Sequence[Rows] = ()
-
-    @property
-    def files(self) -> Sequence[CachedFile]:
-        return [self.om]
 
     def __str__(self) -> str:
         return f"profile/{self.build.name}"
 
     def command(self, worker: Worker) -> list[str]:
-        python, output = worker.npu.section.tools.python, str(self._output(worker))
+        python, output = worker.npu.section.tools.python, str(self.output(worker))
         om = str(self.om.on(worker.npu.host))
         return ais_bench.profile_argv(python, om, worker.number, self.build.batch_size, LOOP, output)
-
-    def _output(self, worker: Worker) -> PurePosixPath:
-        return Job(worker.npu.host, self.job).folder / "output"
 
     def __call__(self, worker: Worker, folder: Path) -> Profiled:
         npu, device = worker.npu, worker.device
@@ -75,7 +59,7 @@ class Profiling:
         job = Job(npu.host, self.job)
         with prefix_errors(str(worker)), job.attached(self.fresh) as resumed:
             if not resumed:
-                npu.host.call("link", {"folder": str(self._output(worker)), "files": {}})
+                npu.host.call("link", {"folder": str(self.output(worker)), "files": {}})
             done = worker.runtime.run(
                 self.command(worker), folder=job.folder, log=folder / LOG, timeout_s=self.timeout_s, job=job.name
             )
@@ -86,7 +70,7 @@ class Profiling:
 
     def _collect(self, worker: Worker, folder: Path, output: str) -> None:
         """Bring the tables; where msprof left raw data alone, have it make them first."""
-        host, top = worker.npu.host, self._output(worker)
+        host, top = worker.npu.host, self.output(worker)
         tables = choose(_listing(host, top))
         if not tables:
             raw = sorted({found[1] for name in _listing(host, top) if (found := _PROF.search(name))})

@@ -14,9 +14,11 @@ import numpy as np
 from deploy.containers.runtime import Runtime
 from deploy.hosts import transfer
 from deploy.hosts.host import Host
+from deploy.hosts.job import Job
 from deploy.hosts.local import LocalHost
 from deploy.inventory import Npu
-from deploy.npu.device import Device, Facts, Smi, read_era
+from deploy.npu.device import Device, Facts, Idle, Smi, read_era
+from deploy.pipeline.build import Build
 from deploy.pipeline.index import Array, Index, Shard
 from stgcn.files import atomic_write, sha256_file
 
@@ -182,3 +184,25 @@ class Worker:
 
     def do(self, work: Work[Result], folder: Path) -> Result:
         return work(self, folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunAlone:
+    """An OM on one device that should be idle, its input made up by the tool: what measuring and profiling share."""
+
+    job: str
+    om: CachedFile
+    build: Build
+    timeout_s: float
+    fresh: bool
+    force: bool  # a busy device too
+    idle: Idle
+    inputs: Sequence[Rows] = ()
+
+    @property
+    def files(self) -> Sequence[CachedFile]:
+        return [self.om]
+
+    def output(self, worker: Worker) -> PurePosixPath:
+        """The folder there that the tool is told to write."""
+        return Job(worker.npu.host, self.job).folder / "output"

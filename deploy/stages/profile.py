@@ -76,14 +76,15 @@ def _step(connections: Connections, build: Build) -> Step:
         "device": worker.device,
         **npu.facts.tools,
     }
-    limits = (connections.inventory.timeout_s, connections.options.fresh, connections.options.force)
     profiling = Profiling(
-        job_name(inputs, f"profile-bs{build.batch_size}"),
-        CachedFile(build.om.name, inputs["om"]),
-        build,
-        connections.inventory.benchmark.idle_timeout_s,
-        *limits,
-        connections.idle,
+        job=job_name(inputs, f"profile-bs{build.batch_size}"),
+        om=CachedFile(build.om.name, inputs["om"]),
+        build=build,
+        idle_timeout_s=connections.inventory.benchmark.idle_timeout_s,
+        timeout_s=connections.inventory.timeout_s,
+        fresh=connections.options.fresh,
+        force=connections.options.force,
+        idle=connections.idle,
     )
     table, result = build.folder / TABLE, build.folder / RESULT
 

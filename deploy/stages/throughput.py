@@ -46,10 +46,17 @@ def _step(connections: Connections, build: Build) -> Step:
     persons_per_clip = index.rows_per_sample if index.rows is not None else None
     if persons_per_clip:
         inputs["persons_a_clip"] = persons_per_clip
-    job = job_name(inputs, f"throughput-bs{build.batch_size}")
-    limits = (connections.inventory.timeout_s, connections.options.fresh, connections.options.force)
-    om = CachedFile(build.om.name, inputs["om"])
-    measurement = Measurement(job, om, build, persons_per_clip, settings, *limits, connections.idle)
+    measurement = Measurement(
+        job=job_name(inputs, f"throughput-bs{build.batch_size}"),
+        om=CachedFile(build.om.name, inputs["om"]),
+        build=build,
+        persons_per_clip=persons_per_clip,
+        settings=settings,
+        timeout_s=connections.inventory.timeout_s,
+        fresh=connections.options.fresh,
+        force=connections.options.force,
+        idle=connections.idle,
+    )
     path = build.folder / "benchmark.json"
 
     def action() -> dict[str, Any]:
