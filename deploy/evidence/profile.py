@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import groupby
 from typing import Any
 
@@ -29,6 +30,9 @@ _PUT_IN: Mapping[str, frozenset[str]] = {
     "cast": frozenset({"Cast"}),
     "transpose": frozenset({"Transpose"}),
     "transposed": frozenset({"Transpose"}),
+    "memset": frozenset(),
+    "atomicaddrclean": frozenset(),
+    "memcpyasync": frozenset(),
 }
 _COMMUNICATION = frozenset({"COMMUNICATION", "HCCL"})
 
@@ -127,7 +131,8 @@ def _steady(operators: Sequence[Operator]) -> tuple[int, list[Operator]]:
     iterations = max(often, key=lambda count: (often[count] / count, -count), default=1)
     if iterations < 2:
         return 1, list(operators)
-    ordered = sorted(operators, key=lambda each: each.start_us or 0)
+    starts = [each.start_us for each in operators]
+    ordered = list(operators) if None in starts else sorted(operators, key=lambda each: each.start_us or 0)
     head = next(each for each in ordered if counts[each.name, each.kind] == iterations)
     again = [i for i, each in enumerate(ordered) if (each.name, each.kind) == (head.name, head.kind)][1]
     return iterations - 1, ordered[again:]
@@ -160,11 +165,15 @@ def _ratio(rows: Sequence[Operator], name: str) -> float | None:
 
 def elapsed_us(operators: Sequence[Operator]) -> float | None:
     """From the first start to the last end, gaps between operators and streams that overlap included; None where a row
-    does not tell its start."""
+    does not tell its start, or a spreadsheet has rounded them so that one stream was busy for longer."""
     if not operators or any(each.start_us is None for each in operators):
         return None
+    busy = defaultdict[Any, Decimal](Decimal)
+    for each in operators:
+        busy[each.device, each.stream] += each.duration_us
     starts = [(each.start_us or 0, (each.start_us or 0) + each.duration_us) for each in operators]
-    return float(max(end for _, end in starts) - min(start for start, _ in starts))
+    elapsed = max(end for _, end in starts) - min(start for start, _ in starts)
+    return float(elapsed) if elapsed >= max(busy.values()) * Decimal("0.99") else None
 
 
 def _aliases(nodes: Sequence[Node]) -> dict[str, str]:

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from typing import Any
 
 from deploy.errors import KitError
 
@@ -41,6 +42,7 @@ _ALIASES: Mapping[str, tuple[str, ...]] = {
     "output_formats": ("output formats",),
 }
 _TO_US = {"ns": Decimal("0.001"), "us": Decimal(1), "ms": Decimal(1000), "s": Decimal(1_000_000)}
+_UNTOLD = {"start": "ns"}  # the unit where the heading has none: to CANN 6, whole numbers
 _METRIC = re.compile(
     r"(?:(?:aic|aiv)_)?[a-z0-9]\w*_(?:ratio|time|bw|rate|cycles|utilization)|cube_utilization|total_cycles"
 )
@@ -78,33 +80,43 @@ class Operator:
 
 
 def decode(raw: bytes) -> str:
-    """The text of a table as tools and spreadsheets save it: UTF-8 or UTF-16 with a mark, UTF-8 without, else bytes."""
+    """The text of a table as tools and spreadsheets save it: UTF-16 with a mark, UTF-8, else GBK."""
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return raw.decode("utf-16", "replace")
-    return raw.decode("utf-8-sig", "replace")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return raw.decode("gb18030", "replace")
 
 
 def parse(text: str) -> list[Operator]:
-    """The rows of one op_summary CSV, in its order.
+    """The rows of one op_summary CSV that tell a duration, in its order.
 
     Raises KitError where it is no such table, a row has more cells than there are headings, or a duration is none.
     """
-    headings = next((line for line in text.lstrip("\ufeff").splitlines() if line.strip()), "")
-    delimiter = max(",;\t", key=headings.count)  # spreadsheets of some countries save `;`
-    rows = csv.reader(io.StringIO(text.lstrip("\ufeff"), newline=""), delimiter=delimiter)
+    rows = _csv(text)
     try:
-        columns = _Columns(next((row for row in rows if any(cell.strip() for cell in row)), []))
-        return [columns.operator(row, rows.line_num) for row in rows if any(cell.strip() for cell in row)]
+        columns = _Columns(next((row for row in rows if any(cell.strip() for cell in row)), []), rows.dialect.delimiter)
+        found = (columns.operator(row, rows.line_num) for row in rows if any(cell.strip() for cell in row))
+        return [operator for operator in found if operator is not None]
     except csv.Error as error:
         raise KitError(f"op_summary: line {rows.line_num} is no CSV ({error}); profile again") from None
+
+
+def _csv(text: str) -> Any:
+    """A reader of the rows; spreadsheets of some countries save `;` between cells."""
+    headings = next((line for line in text.lstrip("\ufeff").splitlines() if line.strip()), "")
+    return csv.reader(io.StringIO(text.lstrip("\ufeff"), newline=""), delimiter=max(",;\t", key=headings.count))
 
 
 def parse_fusions(text: str) -> dict[str, tuple[str, ...]]:
     """The original nodes of each fused operator, from the profiler's `fusion_op_*.csv`; empty for any other table."""
     found: dict[str, tuple[str, ...]] = {}
+    rows = _csv(text)
     try:
-        for row in csv.DictReader(io.StringIO(text.lstrip("\ufeff"), newline="")):
-            told = {_bare(str(name)): str(value) for name, value in row.items() if name is not None}
+        headings = [_bare(heading) for heading in next(rows, [])]
+        for row in rows:
+            told = dict(zip(headings, row, strict=False))
             fused, originals = told.get("fusion op", "").strip(), _names(told.get("original ops", ""))
             if fused and originals:
                 found[fused] = originals
@@ -117,7 +129,7 @@ def _names(cell: str) -> tuple[str, ...]:
     return tuple(name for part in cell.split(";") if (name := part.strip().strip('"').strip()))
 
 
-MADE_BY_COMPILER = re.compile(r"trans_?(?:TransData|Cast|Transpose)", re.IGNORECASE)
+MADE_BY_COMPILER = re.compile(r"trans_?(?:TransData|Cast|Transpose)|atomic_?(?:memset|addr_?clean)", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[\s_+,;|&:./]+")
 
 
@@ -142,10 +154,11 @@ class Members:
         """Of the name as it stands, or with each character that is no letter and no digit as `_`."""
         if MADE_BY_COMPILER.match(name):
             return []
-        split = name.startswith("PartitionedCall_")
-        rest = name.removeprefix("PartitionedCall_")
-        exact = _parts(rest, self._plain, joined=not split)
-        return exact or _parts(_folded(rest), self._folded, joined=not split)
+        whole, *split = name.split("PartitionedCall_")
+        pieces = [(whole, True), *((piece, False) for piece in split)]
+        exact = [node for piece, joined in pieces for node in _parts(piece, self._plain, joined=joined)]
+        folded = ((_folded(piece), joined) for piece, joined in pieces)
+        return exact or [node for piece, joined in folded for node in _parts(piece, self._folded, joined=joined)]
 
 
 def _parts(text: str, known: Mapping[str, str], *, joined: bool) -> list[str]:
@@ -194,8 +207,8 @@ def _folded(name: str) -> str:
 class _Columns:
     """Where each thing stands in the rows of one table."""
 
-    def __init__(self, headings: Sequence[str]) -> None:
-        self.count = len(headings)
+    def __init__(self, headings: Sequence[str], delimiter: str) -> None:
+        self.count, self.comma_is_point = len(headings), delimiter == ";"
         bare = [_bare(heading) for heading in headings]
         spaced = [name.replace("_", " ") for name in bare]
         self.places: dict[str, int] = {}
@@ -204,7 +217,7 @@ class _Columns:
             at = next((spaced.index(alias) for alias in aliases if alias in spaced), None)
             if at is not None:
                 self.places[name] = at
-                self.scales[name] = _TO_US.get(_unit(headings[at]), Decimal(1))
+                self.scales[name] = _TO_US.get(_unit(headings[at]) or _UNTOLD.get(name, ""), Decimal(1))
         if lacking := [name for name in ("name", "duration") if name not in self.places]:
             raise KitError(
                 f"op_summary: no column for an operator's {' and '.join(lacking)} (its first line: "
@@ -213,13 +226,16 @@ class _Columns:
         taken = set(self.places.values())
         self.metrics = {name: at for at, name in enumerate(bare) if at not in taken and _METRIC.fullmatch(name)}
 
-    def operator(self, row: Sequence[str], line: int) -> Operator:
+    def operator(self, row: Sequence[str], line: int) -> Operator | None:
+        """None for a row that tells no duration."""
         if len(row) > self.count and any(cell.strip() for cell in row[self.count :]):
             raise KitError(f"op_summary: line {line} has {len(row)} cells under {self.count} headings; profile again")
         duration = self._time(row, "duration")
+        if duration is None and len(row) > self.places["duration"] and not self._text(row, "duration"):
+            return None
         if duration is None or duration < 0:
             raise KitError(f"op_summary: line {line} has no duration ({self._text(row, 'duration')!r}); profile again")
-        told = {name: _number(row[at]) for name, at in self.metrics.items() if at < len(row)}
+        told = {name: self._number(row[at]) for name, at in self.metrics.items() if at < len(row)}
         return Operator(
             name=self._text(row, "name"),
             kind=self._text(row, "kind"),
@@ -241,12 +257,19 @@ class _Columns:
         cell = row[at].strip().strip('"').strip() if at < len(row) else ""
         return "" if cell.upper() in _NONE else cell
 
+    def _number(self, cell: str) -> Decimal | None:
+        """Of a cell as it stands, or as spreadsheets write it: `1,234.5`, and `1234,5` where `;` parts the cells."""
+        return _number(cell.replace(",", ".") if self.comma_is_point else cell.replace(",", ""))
+
     def _time(self, row: Sequence[str], name: str) -> Decimal | None:
-        value = _number(self._text(row, name))
-        return None if value is None else value * self.scales[name]
+        cell = self._text(row, name)
+        value = self._number(cell)
+        # A start with a fraction is of microseconds, whether the heading says so or not.
+        fraction = name == "start" and value is not None and value != value.to_integral_value()
+        return None if value is None else value * (1 if fraction else self.scales[name])
 
     def _integer(self, row: Sequence[str], name: str) -> int | None:
-        value = _number(self._text(row, name))
+        value = self._number(self._text(row, name))
         return int(value) if value is not None and value == int(value) else None
 
     def _tensors(self, row: Sequence[str], side: str) -> tuple[Tensor, ...]:

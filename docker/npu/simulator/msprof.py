@@ -102,7 +102,7 @@ def rows(data: Mapping[str, Any], columns: Sequence[str]) -> Iterator[dict[str, 
         cells = {
             "Model Name": "st_gcn", "Model ID": 1, "Task ID": number, "Stream ID": 3, "Infer ID": step - 1,
             "Device_id": 0, "Op Name": name, "OP Type": TYPES.get(head["type"], head["type"]), "OP State": "static",
-            "Task Type": "AI_CORE", "Task Start Time": f"{epoch + row['start']}",
+            "Task Type": "AI_CORE", "Task Start Time": f"{(epoch + row['start']) * 1000}",
             "Task Start Time(us)": f"{epoch + row['start']}.000\t", "Task Duration(us)": f"{max(row['us'], 1):.3f}",
             "Task Wait Time(us)": 0, "Block Dim": 8, "Block Num": 8, "Mix Block Dim": 0, "Mix Block Num": 0,
             "HF32 Eligible": "NO",
