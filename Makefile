@@ -50,7 +50,7 @@ gpu-stage: $(VENV)/kit ## on the GPU host: index the data, export the ONNX, fp32
 gpu-bench: $(VENV)/kit ## on the GPU host: the fp32 model's throughput, for the NPU's to be compared with
 	@$(FAB) gpu-bench $(ARGS)
 
-npu-convert: $(VENV)/kit ## on the NPU hosts: one OM a batch size
+npu-convert: $(VENV)/kit ## on the NPU hosts: one OM per batch size
 	@$(FAB) npu-convert $(ARGS)
 
 npu-bench: $(VENV)/kit ## on the NPU hosts: accuracy and throughput of each OM

@@ -91,10 +91,10 @@ def _reporting(*options: str) -> Callable[[Callable[..., Outcome | None]], Calla
     help={
         "host": "the NPU host: an address, a name of ~/.ssh/config, or `local` for this machine; else it is asked for",
         "user": "the login there",
-        "port": "of its sshd",
+        "port": "the port of its sshd",
         "key": "the SSH key's file, else the agent's or those of ~/.ssh",
         "jump": "USER@HOST: reach it through this host",
-        "name": "what the inventory calls it",
+        "name": "what the inventory is to call it",
         "runtime": "native: run CANN's tools that are on the host; docker: those in an image",
         "devices": "logical devices as 0 or 0,1, or all",
         "env-script": "CANN's set_env.sh there, where it is not below /usr/local/Ascend; may be given again",
@@ -164,7 +164,7 @@ def gpu_bench(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyp
 @task(help={k: HELP[k] for k in ("dry", "fresh")})
 @_reporting()
 def npu_convert(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
-    """Convert the ONNX to one OM a batch size with ATC."""
+    """Convert the ONNX to one OM per batch size with ATC."""
     from deploy.stages import convert
 
     with _connections(dry=dry, fresh=fresh) as connections:
@@ -228,7 +228,12 @@ def report_(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
         report.run(connections.workspace, connections.options, connections.read_row)
 
 
-@task(help={**HELP, "samples": "how many samples each set of nodes is tried on; the one found, on all"})
+@task(
+    help={
+        **HELP,
+        "samples": "how many samples each set of nodes is tried on (default 64); the set found is tried on all",
+    }
+)
 @_reporting()
 def npu_precision(_c, samples="64", dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
     """Find the nodes that must stay in float32 for the gate to hold, ATC's file for them, and what they cost."""
@@ -242,7 +247,7 @@ def npu_precision(_c, samples="64", dry=False, fresh=False, force=False):  # typ
 @task(
     help={
         "run": "a kept run (id, its beginning, or latest) or a folder; the workspace itself by default",
-        "samples": "of how many samples the reference is computed again",
+        "samples": "how many samples to compute the reference of again (default 4)",
         **REPORTS,
     }
 )
@@ -271,7 +276,7 @@ def gate(_c, baseline="", run=""):  # type: ignore[no-untyped-def]
     return gates.run(_workspace().folder, baseline, run)
 
 
-@task(name="compare", help={"json": REPORTS["json"]})
+@task(name="compare", help={"run-a": "a kept run", "run-b": "the one compared with it", "json": REPORTS["json"]})
 @_reporting("json")
 def compare_(_c, run_a, run_b):  # type: ignore[no-untyped-def]
     """Show what two kept runs differ in, and what of the second is worse or better beyond noise."""
@@ -291,10 +296,15 @@ def runs_(_c):  # type: ignore[no-untyped-def]
     return runs.print_runs(_workspace().folder)
 
 
-@task(help={"keep": "how many of the newest to keep", "dry": "print what would be removed, and remove nothing"})
+@task(
+    help={
+        "keep": "how many of the newest to keep (default 10)",
+        "dry": "print what would be removed",
+    }
+)
 @_reporting()
 def prune(_c, keep="10", dry=False):  # type: ignore[no-untyped-def]
-    """Remove all but the newest kept runs."""
+    """Remove all kept runs but the newest."""
     from deploy.evidence import runs
 
     runs.prune(_workspace().folder, _whole_number("--keep", keep), dry)
@@ -312,7 +322,7 @@ def status(_c):  # type: ignore[no-untyped-def]
 @task(help=REPORTS)
 @_reporting("json", "junit")
 def doctor(_c):  # type: ignore[no-untyped-def]
-    """Check every host of the inventory, its tools and files; a command that fixes each thing that is not fit."""
+    """Check every host of the inventory, its tools and files; name the command that fixes each fault."""
     from deploy import doctor as doctor_of_hosts
 
     with _connections(dry=True) as connections:
@@ -376,7 +386,7 @@ def push_image(_c):  # type: ignore[no-untyped-def]
         push.run(connections, Settings(os.environ))
 
 
-@task(positional=["first", "second"])
+@task(positional=["first", "second"], help={"first": "an image's name", "second": "another's"})
 @_reporting()
 def compare_images(_c, first, second):  # type: ignore[no-untyped-def]
     """Compare the files of two images; any difference without a known reason is an error."""

@@ -19,32 +19,12 @@ from deploy.errors import HostUnfit, KitError, OverrunError
 from deploy.hosts.capture import Capture
 from deploy.hosts.host import Completed, Host, RunOptions, open_log
 from deploy.inventory import Gpu, Npu
+from deploy.pipeline.prelude import CONFIGURATION_STATUS, sourced
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-# The scripts are counted, so that they and the command stay arguments: nothing is spliced into shell text. They are
-# sourced inside a function, for CANN's scripts must not see the command's own arguments.
-_PRELUDE = """
-load() { local script=$1; shift $#; source "$script"; }
-cd "$1" || exit 78
-count=$2; shift 2
-for ((; count > 0; count--)); do
-    [ -r "$1" ] || { echo "environment script $1: no such file" >&2; exit 78; }
-    load "$1"; shift
-done
-exec "$@"
-"""
-CONFIGURATION_STATUS = 78  # sysexits' EX_CONFIG
 NOT_FOUND_STATUS = 127
-
-
-def bare(argv: Sequence[str]) -> list[str]:
-    """The command in `argv` as a tool sees it: without what sources scripts and starts containers around it."""
-    for i, word in enumerate(argv):
-        if word == "-c" and i + 4 < len(argv) and argv[i + 1].startswith("\nload()") and argv[i + 4].isdigit():
-            return list(argv[i + 5 + int(argv[i + 4]) :])
-    return list(argv)
 
 
 class Runtime(Protocol):
@@ -81,8 +61,9 @@ class Native:
     def argv(self, command: Sequence[str], folder: PurePosixPath | None = None) -> list[str]:
         own = {**_logs(folder), **self.shown}
         variables = [f"{name}={value}" for name, value in sorted(own.items()) if name not in self.env]
-        scripts = [str(len(self.env_scripts)), *self.env_scripts]
-        return ["env", *variables, "bash", "-c", _PRELUDE, "bash", str(folder or "."), *scripts, *command]
+        if not self.env_scripts and folder is None:
+            return ["env", *variables, *command]
+        return ["env", *variables, "bash", *sourced(str(folder or "."), self.env_scripts, command)]
 
     def run(
         self, command: Sequence[str], *, folder: PurePosixPath | None = None, **options: Unpack[RunOptions]
@@ -203,10 +184,9 @@ class Container:
 
     def _options(self, command: Sequence[str], folder: PurePosixPath | None) -> dict[str, Any]:
         """What is asked of the engine beyond what every container gets, under the Docker SDK's names."""
-        scripts = [str(len(self.env_scripts)), *self.env_scripts]
         options: dict[str, Any] = {
             "image": self.image,
-            "command": ["-c", _PRELUDE, "bash", str(folder or "/"), *scripts, *command],
+            "command": sourced(str(folder or "/"), self.env_scripts, command),
             "environment": {"HOME": "/tmp", **_logs(folder), **self.env},  # noqa: S108 (a container's own)
             "mounts": [
                 _bind(self.daemon.passwd, read_only=True, target="/etc/passwd"),

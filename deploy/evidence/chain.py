@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deploy.containers.runtime import bare
 from deploy.errors import KitError
 from deploy.evidence import figure
 from deploy.evidence.differences import refuse_any_difference
@@ -21,6 +20,7 @@ from deploy.pipeline import graph
 from deploy.pipeline.index import FILES, Index, read_index
 from deploy.pipeline.manifest import OK, Manifest
 from deploy.pipeline.model import CARD, Card, Model, read_card
+from deploy.pipeline.prelude import bare
 from stgcn import onnx_model, plain_json
 from stgcn.errors import InputError
 from stgcn.files import read_record, sha256_file

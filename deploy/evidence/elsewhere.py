@@ -15,7 +15,7 @@ PATTERNS = ("inventory*.yaml", "work/demo-*/inventory.yaml")  # in the kit's fol
 def nothing_ran(workspace: Workspace, task: str) -> str:
     """The sentence: what to begin with here, and the command that shows what ran elsewhere."""
     others = [f"INVENTORY={path.relative_to(ROOT)} make {task}" for path in _with_runs(workspace.folder)]
-    shown = f"; what ran with another inventory shows `{others[0]}`" if others else ", or try `make demo`"
+    shown = f"; `{others[0]}` shows what ran with another inventory" if others else ", or try `make demo`"
     return f"{workspace.folder}: nothing has run yet with {chosen()}; start with `{with_inventory('fab run')}`{shown}"
 
 

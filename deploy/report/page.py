@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, TemplateError
 from markupsafe import Markup
 
-from deploy.containers.runtime import bare
+from deploy.pipeline.prelude import bare
 from deploy.report import charts
 from deploy.report.drawings import Drawings
 from deploy.report.table import agreement_of, to_csv

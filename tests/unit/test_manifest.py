@@ -100,13 +100,13 @@ def test_a_strange_manifest_is_refused_with_a_sentence(tmp_path: Path, text: str
 
 def test_a_remembered_digest_follows_the_file(tmp_path: Path) -> None:
     path, manifest = tmp_path / "data", Manifest(tmp_path)
-    path.write_text("one")
+    path.write_bytes(b"1" * (1 << 20))
     first = manifest.input_sha256(path)
     assert manifest.input_sha256(path) == first
-    path.write_text("two")
+    path.write_bytes(b"2" * (1 << 20))
     assert manifest.input_sha256(path) != first
     assert json.loads((tmp_path / ".hashes.json").read_text())[str(path)][-1] == manifest.input_sha256(path)
-    with pytest.raises(KitError, match="cannot be read"):
+    with pytest.raises(KitError, match="none"):
         manifest.input_sha256(tmp_path / "none")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from deploy.containers.runtime import Native
 from deploy.errors import KitError
 from deploy.hosts.local import LocalHost
+from deploy.pipeline.prelude import bare, readable
 
 HOSTILE = ["a b", "$(touch hacked)", "'; exit 3; '", "", "*", "--model=x\ny"]
 
@@ -58,3 +60,16 @@ def test_endless_output_is_cut_in_the_middle(tmp_path: Path, host: LocalHost) ->
     assert "bytes cut]" in done.output
     assert len(done.output) < 2 << 20
     assert (tmp_path / "log").stat().st_size > 8 << 20
+
+
+@pytest.mark.parametrize("scripts", [[], ["/opt/set env.sh"]])
+def test_the_command_line_for_people_does_the_same(scripts: list[str], tmp_path: Path, host: LocalHost) -> None:
+    scripts = [str(tmp_path / "set env.sh") for _ in scripts]
+    (tmp_path / "set env.sh").write_text("export FROM_SCRIPT=yes\n")
+    program = "import os, sys; print([os.getcwd(), os.environ.get('FROM_SCRIPT'), *sys.argv[1:]])"
+    argv = Native(host, scripts).argv(["python3", "-c", program, *HOSTILE], PurePosixPath(tmp_path))
+    exact = subprocess.run(argv, check=True, stdout=subprocess.PIPE)
+    same = subprocess.run(["bash", "-c", readable(argv)], check=True, stdout=subprocess.PIPE)
+    assert exact.stdout == same.stdout
+    assert "load()" not in readable(argv)
+    assert bare(argv)[-len(HOSTILE) :] == HOSTILE
