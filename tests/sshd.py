@@ -39,8 +39,9 @@ class Sshd:
             "StrictModes": "no",
             "UsePAM": "no",
         }
-        if environment:
-            settings["SetEnv"] = " ".join(f'{name}="{value}"' for name, value in environment.items())
+        # A home of their own: a login that is killed in the user's start-up files may leave a lock to the next.
+        variables = {"HOME": str(folder), **(environment or {})}
+        settings["SetEnv"] = " ".join(f'{name}="{value}"' for name, value in variables.items())
         self._config = folder / "sshd_config"
         self._config.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
         self.known_hosts = folder / "known_hosts"

@@ -14,7 +14,9 @@ from deploy.hosts.replies import checked
 from stgcn import plain_json
 
 OPERATION_TIMEOUT_S = 600.0  # without a byte from a file operation, however alive its process is
-SILENCE_S = 60.0  # without a sign of life: the process at the other end is stopped, or its host is
+# Without a sign of life: the process at the other end is stopped, or its host is. Longer than a login's start-up files
+# may wait for a lock that a killed login left (pyenv: 60 s).
+SILENCE_S = 90.0
 HEARTBEAT_S = 5.0
 FRAME_BYTES = 4 * BLOCK
 NOISE_BYTES = 1 << 20  # of a login's start-up files, before an operation's own output
@@ -135,9 +137,10 @@ class Exchange:
                 f"{self._name}: its login printed {printed!r}, and then nothing for {seconds:g} s; have it run what it "
                 "is asked (see ForceCommand, and the shell's start-up files)"
             )
+        waits = "" if self._begun else ", or its login's start-up files wait for something"
         return LinkLost(
-            f"{self._name}: {self._operation} said nothing for {seconds:g} s, so it is stopped or the host is; look "
-            "after the host, then run the command again: what runs there goes on"
+            f"{self._name}: {self._operation} said nothing for {seconds:g} s, so it is stopped or the host is{waits}; "
+            "look after the host, then run the command again: what runs there goes on"
         )
 
 
