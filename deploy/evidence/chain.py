@@ -21,6 +21,7 @@ from deploy.pipeline.index import FILES, Index, read_index
 from deploy.pipeline.manifest import OK, Manifest
 from deploy.pipeline.model import CARD, Card, Model, read_card
 from deploy.pipeline.prelude import bare
+from deploy.precision import ways
 from stgcn import onnx_model, plain_json
 from stgcn.errors import InputError
 from stgcn.files import read_record, sha256_file
@@ -173,8 +174,8 @@ def _check_precision(manifest: Manifest, step: str) -> None:
     refuse_any_difference(folder / "precision.json", manifest.steps[step]["inputs"]["result"], found, "its record")
     _check_simulated(step, manifest.steps[step])
     texts = {"inventory.yaml": found["inventory"]}
-    if found["nodes"]:
-        texts["keep_dtype.cfg"] = "".join(f"{node['name']}\n" for node in found["nodes"])
+    if found["file"]:
+        texts[ways.FILES[found["file"]["flag"]]] = found["file"]["text"]
     for name, text in texts.items():
         if read_record(folder / name) != text.encode():
             raise KitError(f"{folder / name}: not what precision.json says; run `fab npu-precision --fresh`")

@@ -333,11 +333,19 @@ class Profile(_Record):
     unattributed: Part
 
 
+class Reason(_Record):
+    cause: Literal[
+        "weights_beyond", "given_beyond", "beyond", "largest", "weights_vanished", "given_vanished", "vanished",
+        "bits_lost", "error", "type",
+    ]  # fmt: skip
+    figure: Finite | None = Field(description="A share of the values, a magnitude, bits, or a relative error.")
+
+
 class KeptNode(_Record):
     name: str
     kind: str = Field(description="Its type; with that of the batch-norm that is folded into it.")
     block: str | None
-    reasons: list[str] = Field(description="What float16 does to it.")
+    reasons: list[Reason] = Field(description="What float16 does to it.")
 
 
 class PricedRate(Rate):
@@ -358,6 +366,19 @@ class Way(_Record):
     throughput: PricedRate | None
 
 
+class ComparedMode(_Record):
+    mode: str
+    first_past: str | None = Field(description="The first block past the tolerance; null where none is.")
+    refused: bool
+
+
+class AtcFile(_Record):
+    """What ATC is given to keep the nodes."""
+
+    flag: Literal["keep_dtype", "modify_mixlist"]
+    text: str
+
+
 class Precision(_Record):
     """Which nodes must stay in float32, by precision/precision.json."""
 
@@ -368,8 +389,9 @@ class Precision(_Record):
     units: BatchSize = Field(description="Nodes whose precision is a choice.")
     kept: Count = Field(description="Of them, those that stay in float32.")
     conversions: Count
-    blocks: str | None = Field(description="What comparing block by block concluded.")
+    blocks: list[ComparedMode] = Field(description="Where blocks were compared, each mode tried.")
     inventory: str = Field(description="The lines for the inventory.")
+    file: AtcFile | None
     nodes: list[KeptNode]
     ways: list[Way]
 

@@ -118,6 +118,11 @@ _COMPLAINTS: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 
 
+def lacks_flag(message: str, flag: str) -> bool:
+    """Whether a conversion failed because this ATC has no such flag."""
+    return f"unknown command line flag '{flag}'" in message
+
+
 def argv(
     tool: str,
     onnx: str,

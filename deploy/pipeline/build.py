@@ -10,6 +10,7 @@ from deploy.errors import KitError
 from deploy.inventory import local_path
 from deploy.pipeline.model import Card
 
+MODE_FLAGS = ("precision_mode", "precision_mode_v2")  # of ATC; one excludes the other
 FILE_FLAGS = ("keep_dtype", "modify_mixlist")  # of ATC, that name a file
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from deploy.errors import KitError
 from deploy.inventory import Inventory
-from deploy.pipeline.build import Build
+from deploy.pipeline.build import FILE_FLAGS, MODE_FLAGS, Build
 from deploy.pipeline.index import FILES
 from deploy.pipeline.manifest import OK, key_of
 from stgcn.files import sha256_file
@@ -125,7 +125,7 @@ GRAPH = (
         reads=(_ONNX, _INDEX),
         of_inventory=lambda inventory: {
             "persons": inventory.persons,
-            "flags": {flag: value for flag, value in inventory.atc.items() if flag != "keep_dtype"},
+            "flags": {flag: value for flag, value in inventory.atc.items() if flag not in (*MODE_FLAGS, *FILE_FLAGS)},
             **inventory.environment,
         },
     ),

@@ -21,6 +21,7 @@ from deploy.precision.units import Unit
 SUSPECT = 0.01  # relative error of a unit's worst channel; sound float16 leaves some 0.001
 OUTPUT_TOLERANCE = 0.02  # relative error of the outputs; sound float16 leaves 0.006 behind ten blocks
 FEW = 16  # values of a channel
+NOTABLE_BITS = 4  # lost in a sum, of float16's 11
 SUMS = frozenset([
     "Add", "AveragePool", "Conv", "ConvTranspose", "Gemm", "GlobalAveragePool", "MatMul", "Mean", "ReduceMean",
     "ReduceSum", "Sub", "Sum",
@@ -45,23 +46,20 @@ class Finding:
     error: float = 0.0  # relative, of its worst channel; infinite where a result is
 
     @property
-    def reasons(self) -> list[str]:
-        """Why it is a suspect, in words."""
-        found = [
-            f"{share:.2g} of its {what} {verb}"
-            for share, what, verb in (
-                (self.weights_beyond, "weights", "are beyond 65504"),
-                (self.given_beyond, "inputs", "are beyond 65504"),
-                (self.beyond, "results", f"are beyond 65504 (up to {self.largest:.2g})"),
-                (self.weights_vanished, "weights", "vanish below 2^-25"),
-                (self.given_vanished, "inputs", "vanish below 2^-25"),
-                (self.vanished, "results", "vanish below 2^-25"),
-            )
-            if share > 0
-        ]
-        if self.bits_lost >= 4:
-            found.append(f"its sums lose {self.bits_lost:.1f} bits")
-        return found or [f"its worst channel is {self.error:.2g} off"]
+    def reasons(self) -> list[dict[str, Any]]:
+        """Why it is a suspect: causes of deploy/precision/reasons.py, each with its figure."""
+        found = {
+            "weights_beyond": self.weights_beyond,
+            "given_beyond": self.given_beyond,
+            "beyond": self.beyond,
+            "largest": self.largest if self.beyond else 0.0,
+            "weights_vanished": self.weights_vanished,
+            "given_vanished": self.given_vanished,
+            "vanished": self.vanished,
+            "bits_lost": self.bits_lost if self.bits_lost >= NOTABLE_BITS else 0.0,
+        }
+        reasons = [{"cause": cause, "figure": figure} for cause, figure in found.items() if figure > 0]
+        return reasons or [{"cause": "error", "figure": self.error if math.isfinite(self.error) else LARGEST}]
 
     def record(self) -> dict[str, Any]:
         """As JSON, which has no infinity."""

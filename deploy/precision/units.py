@@ -32,9 +32,9 @@ class Unit:
 
 
 def name_nodes(model: Any) -> None:
-    """Name the nodes that have no name, as ATC's parser does; keep_dtype knows nodes by their names alone."""
-    for index, node in enumerate(model.graph.node):
-        node.name = node.name or f"{node.op_type}_{index}"
+    """Name the nodes that have no name, as ATC's parser does, which counts those alone."""
+    for index, node in enumerate([node for node in model.graph.node if not node.name]):
+        node.name = f"{node.op_type}_{index}"
 
 
 def units(model: Any) -> list[Unit]:

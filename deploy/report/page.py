@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, Tem
 from markupsafe import Markup
 
 from deploy.pipeline.prelude import bare
+from deploy.precision.reasons import in_words
 from deploy.report import charts
 from deploy.report.drawings import Drawings
 from deploy.report.table import agreement_of, to_csv
@@ -112,6 +113,7 @@ def _values(
         "metrics": summary["metrics"],
         "agreement": agreement_of(summary),
         "classified": classified,
+        "why": [in_words(node["reasons"]) for node in (summary.get("precision") or {}).get("nodes", ())],
         "contents": [part for part in _CONTENTS if part[0] not in left_out],
         "references": _references(summary),
         "worst": worst,

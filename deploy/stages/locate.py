@@ -21,7 +21,7 @@ from deploy.console import console, mark, say
 from deploy.errors import KitError, reject_malformed
 from deploy.evidence import blocks
 from deploy.pipeline import graph
-from deploy.pipeline.build import FILE_FLAGS, Build
+from deploy.pipeline.build import FILE_FLAGS, MODE_FLAGS, Build
 from deploy.pipeline.manifest import Step, write_json
 from deploy.pipeline.model import Tensor, run_command
 from deploy.stages import accuracy, convert
@@ -32,7 +32,6 @@ STAGE = "precision/blocks"
 FORMAT = 1
 TOLERANCE = 0.02  # relative error of a block; sound fp16 leaves 0.006 behind ten
 LOGITS = "logits"
-MODE_FLAGS = ("precision_mode", "precision_mode_v2")
 MODES_V2 = ("fp16", "origin", "cube_fp16in_fp32out", "mixed_float16")
 
 

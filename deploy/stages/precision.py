@@ -1,7 +1,8 @@
 """`fab npu-precision`: which nodes must stay in float32 for the gate to hold, and what that costs.
 
 The nodes are ranked before any conversion (deploy/precision/ranking.py). Then OMs decide: float16 throughout, float32
-throughout, and the sets between that the search asks for (deploy/precision/search.py), each by ATC's --keep_dtype.
+throughout, and the sets between that the search asks for (deploy/precision/search.py), each by ATC's --keep_dtype or,
+where an ATC lacks that or does not heed it, by operator types in --modify_mixlist.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -24,13 +25,15 @@ from deploy.errors import KitError
 from deploy.evidence.chain import reference_names
 from deploy.evidence.logits import output_names
 from deploy.evidence.scores import scores
-from deploy.inventory import ROOT, chosen
+from deploy.inventory import ROOT, chosen, local_path
+from deploy.npu import atc
 from deploy.pipeline import graph
 from deploy.pipeline.build import Build
 from deploy.pipeline.index import Index
 from deploy.pipeline.manifest import Step, write_json
-from deploy.precision import ranking
+from deploy.precision import ranking, ways
 from deploy.precision.arithmetic import Network
+from deploy.precision.reasons import in_words
 from deploy.precision.search import smallest
 from deploy.precision.units import blocks_of, units
 from deploy.report.summary import relative_errors
@@ -44,11 +47,10 @@ STAGE, STEP = "npu-precision", "precision"
 FORMAT = 1
 RANKED = 2  # samples whose every value is read
 WIDE = {"precision_mode": ("must_keep_origin_dtype", "force_fp32"), "precision_mode_v2": ("origin",)}
-KEEP = "keep_dtype"
 
 
 def run(connections: Connections, samples: int) -> None:
-    """Make precision/precision.json, keep_dtype.cfg and inventory.yaml, the lines for the inventory; print them.
+    """Make precision/precision.json, ATC's file and inventory.yaml, the lines for the inventory; print them.
 
     Raises:
         KitError: nothing is lowered to float16, or precision does not explain what is wrong.
@@ -60,30 +62,30 @@ def run(connections: Connections, samples: int) -> None:
     say(f"{STAGE} on {connections.npus[0].devices[0]}, {min(samples, every.samples)} samples first", "bold")
     doctor = Doctor(connections, locate.worst_batch(workspace), every.head(min(samples, every.samples)))
     if connections.options.dry:
-        convert.convert(connections, [doctor.build("fp16", ()), doctor.build("fp32", doctor.names)])
+        convert.convert(connections, [doctor.build_of(()), doctor.build_of(doctor.names)])
         say("  the ranking and the search, one conversion for each set tried, would follow")
         return
     if doctor.passes(()):
         doctor.widen(every)
     if doctor.passes(()):
-        _finish(doctor, [])
+        _finish(doctor, [], ())
         return
     chosen = locate.notable(workspace, RANKED)
-    if not doctor.passes(doctor.names):
+    if not doctor.finds_a_way():
         _not_precision(doctor, chosen)
     ranked = doctor.rank(chosen)
-    names = [finding["name"] for finding in ranked["findings"]]
-    kept = smallest(names, doctor.passes, len(ranked["suspects"]))
+    names = doctor.way.naming(finding["name"] for finding in ranked["findings"])
+    kept = smallest(names, doctor.passes, len(doctor.way.naming(ranked["suspects"])))
     doctor.widen(every)
     if not doctor.passes(kept):  # the first samples did not show it all
         rest = [name for name in names if name not in kept]
         kept = smallest([*kept, *rest], doctor.passes, len(kept))
-    _finish(doctor, [finding for finding in ranked["findings"] if finding["name"] in kept])
+    _finish(doctor, ranked["findings"], kept)
 
 
 @dataclass
 class Doctor:
-    """What is tried on the device: sets of units to keep, over the samples of an index."""
+    """What is tried on the device: sets of names (of units, or of operator types) to keep, over an index's samples."""
 
     connections: Connections
     batch_size: int
@@ -93,14 +95,18 @@ class Doctor:
 
     def __post_init__(self) -> None:
         inventory = self.connections.inventory
-        self.flags = {flag: value for flag, value in inventory.atc.items() if flag != KEEP}
+        self.flags = {flag: value for flag, value in inventory.atc.items() if flag != ways.KEEP}
         named = "precision_mode_v2" if "precision_mode_v2" in self.flags else "precision_mode"
-        self.mode = self.flags.get(named, "force_fp16")
+        own = self.workspace.artefact(f"precision/{ways.FILES[ways.MIXLIST]}")
+        if ways.MIXLIST in self.flags and local_path(self.flags[ways.MIXLIST]) == own:  # what was found before
+            del self.flags[ways.MIXLIST]
+            self.flags[named] = ways.MODES[named][0]
+        self.mode = self.flags.get(named, ways.MODES[named][0])
         if self.mode in WIDE[named]:
             raise KitError(f"`atc.{named}: {self.mode}` lowers nothing to float16, so there is nothing to keep")
         self.onnx = self.workspace.onnx()
         self.network = Network(onnx_model.load(self.onnx))
-        self.names = [unit.name for unit in self.network.choices]
+        self.way = ways.by_name(self.network.choices)
 
     @property
     def workspace(self) -> Workspace:
@@ -118,32 +124,46 @@ class Doctor:
             return {}
         return {block: output for block, output in named.items() if block != locate.LOGITS}
 
+    @property
+    def names(self) -> list[str]:
+        """All that can be kept."""
+        return list(self.way.members)
+
+    def finds_a_way(self) -> bool:
+        """Whether the gate holds with all in float32; by operator types where this ATC does not keep single nodes."""
+        try:
+            if self.passes(self.names):
+                return True
+            say("  the gate does not hold with every node kept: operator types are tried", "yellow")
+        except InputError as error:
+            if not atc.lacks_flag(str(error), ways.KEEP):
+                raise
+            say(f"  this ATC has no --{ways.KEEP}: operator types are kept, by --{ways.MIXLIST}", "yellow")
+        self.way = ways.by_type(self.network.choices)
+        return self.passes(self.names)
+
     def widen(self, index: Index) -> None:
         """Try on these samples from now on."""
         self.index = index
 
-    def build(self, name: str, kept: Collection[str]) -> Build:
-        """The OM with some units kept; its keep_dtype file is made."""
-        base = replace(self.workspace.build(self.batch_size), aoe_job_type=None)
+    def build_of(self, kept: Sequence[str]) -> Build:
+        """The OM with these in float32; ATC's file is made."""
+        base, way = replace(self.workspace.build(self.batch_size), aoe_job_type=None), self.way
+        name = f"kept-{_digest(sorted(kept))}" if kept else "fp16"
+        name = "fp32" if len(kept) == len(self.names) else name
+        name = f"types-{name}" if kept and way.flag == ways.MIXLIST else name
         folder = self.workspace.artefact(f"precision/{name}")
-        flags, files = dict(self.flags), {flag: path for flag, path in base.files.items() if flag != KEEP}
+        flags, files = self.flags, {flag: path for flag, path in base.files.items() if flag in self.flags}
         if kept:
-            files[KEEP] = folder / f"{KEEP}.cfg"
-            flags[KEEP] = files[KEEP].name
+            files[way.flag] = folder / ways.FILES[way.flag]
+            flags = way.flags(flags, files[way.flag].name)
             folder.mkdir(parents=True, exist_ok=True)
-            with atomic_write(files[KEEP]) as stream:
-                stream.write("".join(f"{each}\n" for each in self.names if each in kept).encode())
+            with atomic_write(files[way.flag]) as stream:
+                stream.write(way.text(kept).encode())
         return replace(base, name=f"precision/{name}", folder=folder, flags=flags, files=files)
 
-    def build_of(self, kept: Sequence[str]) -> Build:
-        if not kept:
-            return self.build("fp16", ())
-        if len(kept) == len(self.names):
-            return self.build("fp32", kept)
-        return self.build(f"kept-{_digest(sorted(kept))}", kept)
-
     def passes(self, kept: Sequence[str]) -> bool:
-        """Whether the gate holds with these units in float32.
+        """Whether the gate holds with these in float32.
 
         Raises:
             KitError: it does not convert, or no device is left that can run it.
@@ -265,49 +285,66 @@ def _said(found: Mapping[str, Any]) -> str:
 
 def _not_precision(doctor: Doctor, chosen: Sequence[int]) -> None:
     """Say so, and where the device leaves fp32 in either mode."""
-    conclusion = None
+    conclusion, of_modes = None, []
     if doctor.ends:
         wide = WIDE["precision_mode_v2" if doctor.mode in locate.MODES_V2 else "precision_mode"][0]
         compared = locate.compare(doctor.connections, doctor.batch_size, chosen, [doctor.mode, wide])
         doctor.compared = True
         locate.print_blocks(compared)
         conclusion = compared["conclusion"]
+        of_modes = [
+            {"mode": mode, "first_past": judged.get("first_past"), "refused": "refused" in judged}
+            for mode, judged in compared["modes"].items()
+        ]
     verdicts = {"fp16": doctor.found(()), "fp32": doctor.found(doctor.names)}
-    _keep(doctor, {"explained": False, "nodes": [], "verdicts": verdicts, "throughput": {}, "blocks": conclusion})
+    found = {"explained": False, "nodes": [], "verdicts": verdicts, "throughput": {}, "blocks": of_modes}
+    _keep(doctor, found, ())
     raise KitError(
         "with every node kept in float32 the gate does not hold either, so precision does not explain it; it is the "
         f"data, their layout or a kernel of the device{f': {conclusion}' if conclusion else ''}"
     )
 
 
-def _finish(doctor: Doctor, findings: Sequence[Mapping[str, Any]]) -> None:
-    """Measure, write and print what was found; `findings` are those of the kept units."""
-    kept = [finding["name"] for finding in findings]
-    ways = {"fp16": (), "kept": kept, "fp32": doctor.names} if kept else {"fp16": ()}
+def _finish(doctor: Doctor, ranked: Sequence[Mapping[str, Any]], kept: Sequence[str]) -> None:
+    """Measure, write and print what was found; `ranked` are the findings of all units."""
+    tried = {"fp16": (), "kept": kept, "fp32": doctor.names} if kept else {"fp16": ()}
     figures = {}
-    for way, names in ways.items():
+    for way, names in tried.items():
         build = doctor.build_of(names)
         throughput.run(doctor.connections, build)
         figures[way] = json.loads((build.folder / "benchmark.json").read_bytes())["throughput"]
-    of_block = doctor.blocks() if kept else {}
+    of_block, units_kept = (doctor.blocks(), doctor.way.units(kept)) if kept else ({}, set())
     result = _keep(
         doctor,
         {
             "explained": True,
-            "nodes": [{**finding, "block": of_block.get(finding["name"])} for finding in findings],
-            "verdicts": {way: doctor.found(names) for way, names in ways.items()},
+            "nodes": [
+                {**finding, "reasons": _reasons(doctor, finding), "block": of_block.get(finding["name"])}
+                for finding in ranked
+                if finding["name"] in units_kept
+            ],
+            "verdicts": {way: doctor.found(names) for way, names in tried.items()},
             "throughput": figures,
-            "blocks": None,
+            "blocks": [],
         },
+        kept,
     )
     _print(result)
     if kept:
         say(f"for the inventory: {doctor.workspace.artefact('precision/inventory.yaml')}", "bold green")
 
 
-def _keep(doctor: Doctor, found: Mapping[str, Any]) -> dict[str, Any]:
+def _reasons(doctor: Doctor, finding: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Why a unit is kept; one that nothing ails may be of a type that is."""
+    ailing = finding["error"] is None or finding["error"] > ranking.SUSPECT
+    if ailing or doctor.way.flag == ways.KEEP:
+        return list(finding["reasons"])
+    return [{"cause": "type", "figure": None}]
+
+
+def _keep(doctor: Doctor, found: Mapping[str, Any], kept: Sequence[str]) -> dict[str, Any]:
     """Write precision.json, ATC's file and the lines for the inventory; the contents of the first."""
-    connections, kept = doctor.connections, [node["name"] for node in found["nodes"]]
+    connections, way = doctor.connections, doctor.way
     facts = connections.npus[0].facts
     result = {
         "format": FORMAT,
@@ -315,16 +352,17 @@ def _keep(doctor: Doctor, found: Mapping[str, Any]) -> dict[str, Any]:
         "samples": doctor.index.samples,
         "gates": doctor.gates,
         "mode": doctor.mode,
-        "units": len(doctor.names),
+        "units": len(doctor.network.choices),
         "conversions": doctor.conversions,
         "inventory": _lines(doctor, found, kept),
+        "file": {"flag": way.flag, "text": way.text(kept)} if kept else None,
         **found,
         **facts.record,
     }
     folder = doctor.workspace.artefact("precision")
     texts = {"inventory.yaml": result["inventory"]}
     if kept:
-        texts[f"{KEEP}.cfg"] = "".join(f"{name}\n" for name in kept)
+        texts[ways.FILES[way.flag]] = result["file"]["text"]
     files = [folder / "precision.json", *(folder / name for name in texts)]
 
     def action() -> dict[str, Any]:
@@ -346,9 +384,10 @@ def _lines(doctor: Doctor, found: Mapping[str, Any], kept: Sequence[str]) -> str
         return "# Precision does not explain why the gate does not hold.\n"
     if not kept:
         return "# The gate holds in float16 throughout: nothing has to be kept.\n"
-    path = doctor.workspace.artefact(f"precision/{KEEP}.cfg")
+    path = doctor.workspace.artefact(f"precision/{ways.FILES[doctor.way.flag]}")
     place = os.path.relpath(path, ROOT) if path.is_relative_to(ROOT) else str(path)
-    return yaml.safe_dump({"atc": {**doctor.flags, KEEP: place}}, sort_keys=False, default_flow_style=None)
+    lines = {"atc": doctor.way.flags(doctor.flags, place)}
+    return yaml.safe_dump(lines, sort_keys=False, default_flow_style=None)
 
 
 def _print(result: Mapping[str, Any]) -> None:
@@ -362,7 +401,7 @@ def _print(result: Mapping[str, Any]) -> None:
     for heading in ("node", "block", "why"):
         grid.add_column(heading, overflow="fold")
     for node in result["nodes"]:
-        grid.add_row(f"{node['name']} ({node['kind']})", node["block"] or "", "; ".join(node["reasons"]))
+        grid.add_row(f"{node['name']} ({node['kind']})", node["block"] or "", in_words(node["reasons"])[0])
     console.print(grid)
     rates = {way: figure["median"] for way, figure in result["throughput"].items()}
     shown = ", ".join(f"{way} {rate:.2f}" for way, rate in rates.items())

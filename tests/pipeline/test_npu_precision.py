@@ -101,6 +101,37 @@ def test_the_nodes_are_named_and_the_inventorys_lines_make_the_gate_hold(
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("played", ["none", "ignored"])
+def test_operator_types_are_kept_where_single_nodes_cannot_be(
+    job: NpuJob, played: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job.play(KEEP_DTYPE=played)
+    precision.run(job.connections(), 8)
+    found = result(job)
+    assert [node["name"] for node in found["nodes"]] == ["product", "scaled"]
+    assert json.loads(found["file"]["text"]) == {
+        "black-list": {"to-add": ["BatchMatMul", "BatchMatMulV2", "GEMM", "MatMul", "MatMulV2", "Mul"]},
+        "white-list": {"to-add": ["GlobalAveragePool", "ReduceMean", "ReduceMeanD"]},
+    }
+    # fp16 and fp32 throughout, both types, either alone; and where it counts for nothing, fp32 by nodes
+    assert found["conversions"] == (5 if played == "none" else 6)
+    records.check(job.workspace, of_precision(found), records.Precision)
+    lines = yaml.safe_load((job.workspace / "precision/inventory.yaml").read_text())
+    assert lines["atc"]["precision_mode"] == "allow_mix_precision"
+
+    job.inventory |= lines
+    job.convert()
+    job.accuracy()
+    assert (job.logits(8).argmax(1) == npu_job.logits(job.clips).argmax(1)).all()
+    states = {state.step: state.state for state in states_of(job.connections().workspace)}
+    assert states["precision"] == "OK"
+    capsys.readouterr()
+    precision.run(job.connections(), 8)
+    assert "  OK  " not in capsys.readouterr().out
+    assert result(job) == found
+
+
+@pytest.mark.full
 def test_what_precision_does_not_explain_is_said(job: NpuJob) -> None:
     wrong = job.workspace / "gpu/reference.npy"
 

@@ -165,6 +165,19 @@ def test_what_a_cann_came_to_take(run: Run, tmp_path: Path) -> None:
     assert run(*command, f"--keep_dtype={tmp_path}/keep.cfg", CANN="9.0.1").returncode == 0  # only its log warns
 
 
+def test_an_atc_that_lacks_keep_dtype_or_does_not_heed_it(run: Run, tmp_path: Path) -> None:
+    onnx.save(network(1e9), tmp_path / "m.onnx")
+    (tmp_path / "keep.cfg").write_text("first\n")
+    command = [*atc_command(tmp_path / "m.onnx", tmp_path / "m", SHAPE), f"--keep_dtype={tmp_path}/keep.cfg"]
+    done = run(*command, KEEP_DTYPE="none")
+    assert done.returncode == 1
+    assert "unknown command line flag 'keep_dtype'" in done.stderr
+    assert run(*command, KEEP_DTYPE="ignored").returncode == 0
+    ignored = (tmp_path / "m.om").read_bytes()
+    assert run(*command[:-1]).returncode == 0
+    assert (tmp_path / "m.om").read_bytes() == ignored
+
+
 def test_nodes_without_a_name_have_the_parsers(run: Run, tmp_path: Path) -> None:
     model = network()
     for node in model.graph.node:

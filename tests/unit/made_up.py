@@ -242,7 +242,7 @@ def _npu_stages(workspace: Workspace, size: int, names: list[str], logits: np.nd
 def precision() -> dict[str, Any]:
     """What `fab npu-precision` finds: three nodes with names as long as an exporter's."""
     names = [f"/backbone/gcn.{i}/tcn/conv/Conv" for i in (3, 4, 5)]
-    reasons = ["0.12 of its weights are beyond 65504", "0.98 of its results vanish below 2^-25"]
+    reasons = [{"cause": "weights_beyond", "figure": 0.12}, {"cause": "vanished", "figure": 0.98}]
     rate = {"median": 150.5, "min": 149.0, "max": 152.0, "repeats": 3, "idle": True, "noisy": False}
     verdict = {"passed": True, "finite": True, "relative_error": 0.001, "agreement": 0.998, "samples": 64}
     return {
@@ -252,7 +252,8 @@ def precision() -> dict[str, Any]:
         "mode": "force_fp16",
         "units": 142,
         "conversions": 6,
-        "blocks": None,
+        "blocks": [],
+        "file": {"flag": "keep_dtype", "text": "".join(f"{name}\n" for name in names)},
         "inventory": "atc: {precision_mode: force_fp16, keep_dtype: work/precision/keep_dtype.cfg}\n",
         "nodes": [
             {"name": name, "kind": "Conv+BatchNormalization", "block": "4", "reasons": reasons} for name in names
@@ -272,7 +273,7 @@ def ask_for_precision(workspace: Workspace, found: dict[str, Any]) -> None:
     def action() -> dict[str, Any]:
         write_json(files[0], found)
         files[1].write_text(found["inventory"])
-        files[2].write_text("".join(f"{node['name']}\n" for node in found["nodes"]))
+        files[2].write_text(found["file"]["text"])
         return {"simulated": entries["accuracy/bs1"]["facts"]["simulated"]}
 
     workspace.manifest.run_step(Step("precision", "control", inputs, files, action))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Sequence
 
 import pytest
+from onnx import ModelProto, TensorProto, helper
 
+from deploy.precision import ways
+from deploy.precision.reasons import REASONS, in_words
 from deploy.precision.search import smallest
+from deploy.precision.units import name_nodes, units
 
 
 class Device:
@@ -56,3 +61,38 @@ def test_nothing_superfluous_is_left_where_more_does_harm() -> None:
     """A set that passes need not pass with more in it."""
     good = [frozenset("a"), frozenset("abcd")]
     assert smallest(list("abcd"), lambda kept: frozenset(kept) in good, 4) in (["a"], list("dcba"))
+
+
+def graph(*nodes: tuple[str, str]) -> ModelProto:
+    """A chain of nodes, each of a type and a name that may be empty."""
+    made = [helper.make_node(kind, [f"t{i}"], [f"t{i + 1}"], name=name) for i, (kind, name) in enumerate(nodes)]
+    ends = [helper.make_tensor_value_info(f"t{i}", TensorProto.FLOAT, ["n"]) for i in (0, len(nodes))]
+    return helper.make_model(helper.make_graph(made, "chain", ends[:1], ends[1:]))
+
+
+def test_nodes_without_a_name_are_counted_alone() -> None:
+    model = graph(("Relu", "first"), ("Relu", ""), ("Abs", "third"), ("Abs", ""))
+    name_nodes(model)
+    assert [node.name for node in model.graph.node] == ["first", "Relu_0", "third", "Abs_1"]
+
+
+def test_a_list_of_types_says_what_becomes_of_each_and_tells_none_apart_that_ascend_does_not() -> None:
+    way = ways.by_type(units(graph(("Gemm", "a"), ("Relu", "b"), ("MatMul", "c"), ("Softmax", "d"))))
+    assert way.naming(["d", "c", "a"]) == ["Softmax", "MatMul"]
+    assert way.units(["MatMul"]) == {"a", "c"}
+    lists = json.loads(way.text(["MatMul"]))
+    assert "GEMM" in lists["black-list"]["to-add"]
+    assert lists["white-list"]["to-add"] == ["Relu", "SoftmaxV2"]
+    assert way.flags({"precision_mode": "force_fp16", "log": "info"}, "list") == {
+        "precision_mode": "allow_mix_precision",
+        "log": "info",
+        "modify_mixlist": "list",
+    }
+    assert way.flags({"precision_mode_v2": "fp16"}, "list")["precision_mode_v2"] == "mixed_float16"
+
+
+def test_every_reason_is_told_in_both_languages() -> None:
+    english, chinese = in_words([{"cause": cause, "figure": 0.25} for cause in REASONS])
+    assert english.isascii()
+    assert not any(word in chinese for word in ("its", "ATC keeps"))
+    assert english.count("0.25") == chinese.count("0.25") >= len(REASONS) - 2

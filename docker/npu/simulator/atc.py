@@ -426,8 +426,14 @@ def run(arguments: Sequence[str], name: str = "ATC") -> int:
         if played.atc_error and played.atc_error.code not in MESSAGES:
             raise scenario.ScenarioError(f"NPU_SIM_ATC_ERROR: no such code; there are {', '.join(MESSAGES)}")
         cann = cann_version()
-        if "precision_mode_v2" in flags and _release(cann) < precision.NEW_SINCE:
-            raise FlagError("ERROR: unknown command line flag 'precision_mode_v2'")
+        lacking = {
+            "precision_mode_v2": _release(cann) < precision.NEW_SINCE,
+            "keep_dtype": played.keep_dtype == "none",
+        }
+        if unknown := [name for name in flags if lacking.get(name)]:
+            raise FlagError(f"ERROR: unknown command line flag '{unknown[0]}'")
+        if played.keep_dtype == "ignored":
+            flags.pop("keep_dtype", None)
         convert(flags, played, cann)
     except (FlagError, scenario.ScenarioError) as error:
         print(_printable(str(error)), file=sys.stderr)

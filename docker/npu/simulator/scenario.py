@@ -10,8 +10,8 @@ from typing import TypeVar
 ERAS = ("2022-06", "2022-12", "2023-06", "2024", "2025")  # of ais_bench; as strings they compare in order
 FAULTS = ("crash", "hang", "lost", "nan", "short")
 KNOBS = (
-    "ATC_ERROR", "BAD_BLOCK", "BUSY", "CANN", "CHIPS", "COPIES", "DRIFT", "DRIVER", "ERA", "FAULT", "HEALTH", "LOST",
-    "POWER", "SHORTCUT", "SLOW_BLOCK", "SMI_ERROR", "STATE", "THREADS",
+    "ATC_ERROR", "BAD_BLOCK", "BUSY", "CANN", "CHIPS", "COPIES", "DRIFT", "DRIVER", "ERA", "FAULT", "HEALTH",
+    "KEEP_DTYPE", "LOST", "POWER", "SHORTCUT", "SLOW_BLOCK", "SMI_ERROR", "STATE", "THREADS",
 )  # fmt: skip
 
 T = TypeVar("T")
@@ -108,6 +108,7 @@ class Scenario:
     slow_block: int | None
     shortcut_ms: float | None
     copies_ms: tuple[float, float] | None  # to the device and back, a clip
+    keep_dtype: str  # of atc: "" as it should, `none` there is no such flag, `ignored` it changes nothing
     drift: float  # by which each inference of a process is slower than the one before, as a share of the first
     threads: int
     state: Path | None
@@ -150,6 +151,7 @@ def load(environment: Mapping[str, str] = os.environ) -> Scenario:
         slow_block=knobs.get("SLOW_BLOCK", int, None),
         shortcut_ms=knobs.get("SHORTCUT", float, None),
         copies_ms=knobs.get("COPIES", _copies, None),
+        keep_dtype=knobs.get("KEEP_DTYPE", _one_of("none", "ignored"), ""),
         drift=knobs.get("DRIFT", float, 0.0),
         threads=knobs.get("THREADS", int, len(os.sched_getaffinity(0))),
         state=knobs.get("STATE", Path, None),
