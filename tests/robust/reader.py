@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from deploy.pipeline.manifest import FAILED, canonical
 
@@ -19,8 +20,9 @@ _PASSING = re.compile(
     r'|(?<=<i style=")margin-left: [\d.]+%; width: [\d.]+%'  # when in the run each step was
     r'|(?<=class="number">)[\d.]+|(?<="seconds":)[\d. ]+|(?<="samples_per_s":)[\d. ]+|(?<="bytes":)[\d. ]+'
 )
-# What of an accuracy run this command did itself, and how fast; which samples a page could show.
-_PASSING_FACTS = {"units", "aggregate", "drawn"}
+# What of an accuracy run this command did itself, and how fast; which samples a page could show; what was timed, and
+# read of a device while it ran, which is nothing where a run is over before the first reading.
+_PASSING_FACTS = {"units", "aggregate", "drawn", "end_to_end", "h2d", "d2h", "sensors"}
 _ASIDE = re.compile(r"\.|.*\.(?:part|tmp|new|log)$")  # what is written aside, and logs, which grow
 
 
@@ -84,17 +86,23 @@ def _said(path: Path, folder: Path) -> set[str]:
     if path.suffix not in _TEXT:
         return {hashlib.sha256(data).hexdigest()}
     text = data.decode()
-    if path.name != "manifest.json":
+    if path.suffix != ".json":
         return {_masked(text, folder)}
     try:
-        steps = json.loads(text)["steps"]
+        record = _lasting(json.loads(text))
     except ValueError:
         return {f"torn: {text}"}
-    for entry in steps.values():
-        for fact in _PASSING_FACTS & entry.get("facts", {}).keys():
-            del entry["facts"][fact]
-    entries = {name: canonical(entry).decode() for name, entry in steps.items() if entry["state"] != FAILED}
+    if path.name != "manifest.json":
+        return {_masked(json.dumps(record), folder)}
+    entries = {name: canonical(entry).decode() for name, entry in record["steps"].items() if entry["state"] != FAILED}
     return {f"{name}: {_masked(entry, folder)}" for name, entry in entries.items()}
+
+
+def _lasting(record: Any) -> Any:
+    """A record without its passing facts."""
+    if isinstance(record, dict):
+        return {name: _lasting(value) for name, value in record.items() if name not in _PASSING_FACTS}
+    return [_lasting(value) for value in record] if isinstance(record, list) else record
 
 
 def _masked(text: str, folder: Path) -> str:
