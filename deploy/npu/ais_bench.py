@@ -1,7 +1,7 @@
 """ais_bench, the runner of OMs: command lines, its era, its figures, and what its failures mean.
 
 Facts are of the front end's sources of 2022-06 to 2024-11, whose `--version` says the same throughout: an era is told
-by what the tool prints or leaves on disk.
+by what the tool prints or leaves on disk. 2026 is the fork that calls itself 0.1.0.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from deploy.npu import cann_error, host_error, transcript
 from stgcn import plain_json
 
 # Generations of the front end, each named by a release; 2022-12 is the guide's.
-Era: TypeAlias = Literal["2022-06", "2022-12", "2023-06", "2024"]
+Era: TypeAlias = Literal["2022-06", "2022-12", "2023-06", "2024", "2026"]
 
 _DEFAULT_WARMUP = 1  # ais_bench's own
 
@@ -79,15 +79,29 @@ def parse_imports(done: Completed) -> str:
 
 
 def infer_argv(
-    python: str, om: str, input_dirs: Sequence[str], output_dir: str, dirname: str, device: int, batch_size: int
+    python: str,
+    om: str,
+    input_dirs: Sequence[str],
+    output_dir: str,
+    dirname: str,
+    device: int,
+    batch_size: int,
+    era: Era,
 ) -> list[str]:
     """The command that runs every file of the folders and writes `<output_dir>/<dirname>/<stem>_<output>.bin`."""
     files = ["--input", ",".join(input_dirs), "--output", output_dir, "--output_dirname", dirname, "--outfmt", "BIN"]
-    return [*_run_argv(python, om, device, batch_size), *files]
+    return _spelled([*_run_argv(python, om, device, batch_size), *files], era)
 
 
 def benchmark_argv(
-    python: str, om: str, device: int, batch_size: int, loop: int, warmup: int, output: tuple[str, str] | None = None
+    python: str,
+    om: str,
+    device: int,
+    batch_size: int,
+    loop: int,
+    warmup: int,
+    era: Era,
+    output: tuple[str, str] | None = None,
 ) -> list[str]:
     """The command that runs `loop` batches of zeros. `warmup` other than 1 needs an ais_bench of 2022-11 or later.
 
@@ -95,7 +109,7 @@ def benchmark_argv(
     """
     argv = [*_run_argv(python, om, device, batch_size), "--loop", str(loop)]
     argv += [] if warmup == _DEFAULT_WARMUP else ["--warmup_count", str(warmup)]
-    return [*argv, "--output", output[0], "--output_dirname", output[1]] if output else argv
+    return _spelled([*argv, "--output", output[0], "--output_dirname", output[1]] if output else argv, era)
 
 
 _TIMES = {"NPU_compute_time": "compute", "H2D_latency": "h2d", "D2H_latency": "d2h"}
@@ -175,8 +189,13 @@ def _is_number(text: str) -> bool:
     return re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) is not None and float(text) > 0
 
 
-def profile_argv(python: str, om: str, device: int, batch_size: int, loop: int, output_dir: str) -> list[str]:
-    """The command that runs `loop` batches of zeros under msprof, whose tables are below `<output_dir>/profiler`."""
+def profile_argv(python: str, om: str, device: int, batch_size: int, loop: int, output_dir: str, era: Era) -> list[str]:
+    """The command that runs `loop` batches of zeros under msprof, whose tables are below `<output_dir>/profiler`.
+
+    Raises KitError of an era that calls itself under msprof by flags that it does not know.
+    """
+    if era == "2026":
+        raise KitError("this ais_bench (0.1.0) cannot profile: install one of 2022-11 to 2025 for `tools.python`")
     argv = [*_run_argv(python, om, device, batch_size), "--loop", str(loop)]
     return [*argv, "--output", output_dir, "--profiler", "1"]
 
@@ -187,7 +206,7 @@ def parse_help(text: str, status: int) -> Era:
     if status != 0 or not {"--model", "--loop", "--batchsize"} <= flags:
         raise failure(text, status)
     if "--warmup-count" in flags:
-        return "2024"
+        return "2024" if "--warmup_count" in flags else "2026"
     if flags & {"--divide_input", "--threads"}:
         return "2023-06"
     return "2022-12" if "--warmup_count" in flags else "2022-06"
@@ -198,10 +217,16 @@ def _run_argv(python: str, om: str, device: int, batch_size: int) -> list[str]:
     return [python, "-m", "ais_bench", "--model", om, "--device", str(device), "--batchsize", str(batch_size)]
 
 
+def _spelled(argv: list[str], era: Era) -> list[str]:
+    """A command line as its era writes flags, which is with dashes alone in 2026."""
+    dashed = era == "2026"
+    return [word.replace("_", "-") if dashed and word.startswith("--") else word for word in argv]
+
+
 _NUMBER = r"[^\s,()]{1,64}"
-_LATENCY = re.compile(
-    rf"(NPU_compute_time|H2D_latency|D2H_latency) \(ms\): min = ({_NUMBER}), max = ({_NUMBER}), mean = ({_NUMBER}), "
-    rf"median = ({_NUMBER}), percentile\(99%\) = ({_NUMBER})"
+_LATENCY = re.compile(  # in a sentence, since 2026 in the row of a table
+    rf"(NPU_compute_time|H2D_latency|D2H_latency) \(ms\)(?:: min = | *│ *)({_NUMBER})(?:, max = | *│ *)({_NUMBER})"
+    rf"(?:, mean = | *│ *)({_NUMBER})(?:, median = | *│ *)({_NUMBER})(?:, percentile\(99%\) = | *│ *)({_NUMBER})"
 )
 # To 2022-07 `throughput (1000*batchsize/NPU_compute_time): X`, then `throughput 1000*batchsize(B)/
 # NPU_compute_time.mean(c): X`, since 2023-01-18 with `batchsize.mean(B)`.
@@ -246,9 +271,15 @@ class Session:
 
 
 def parse_session(text: str) -> Session:
-    """What a run says before its work: `open device 0 success`, `load model X.om success`, lately `Load model`."""
+    """What a run says before its work: `open device 0 success`, `load model X.om success`, lately `Load model`.
+
+    The era of 2026 says `aclmdlLoadFromFile X.om` without a folder.
+    """
     stream = "\n".join(transcript.lines(text))
-    models = re.findall(r"\bload model (.+) success\b", stream, re.IGNORECASE)  # a path may have spaces
+    # A path may have spaces.
+    models = re.findall(
+        r"\b(?:load model |aclmdlLoadFromFile )(.+(?= success\b)|.+\.om$)", stream, re.IGNORECASE | re.MULTILINE
+    )
     devices = re.findall(r"\bopen device ([0-9]{1,9}) success", stream)
     return Session(models[0] if len(models) == 1 else None, int(devices[0]) if len(devices) == 1 else None)
 
@@ -312,7 +343,7 @@ _DRIVER = (
 )
 _CONVERT = "convert again with --fresh, for this chip and with this host's CANN"
 # A loader of plug-ins tries each and tells at [INFO] which is not there: noise.
-_NOT_INFO = r"^(?!\[INFO\]).*"
+_NOT_INFO = r"^(?!\[(?:INFO|WARN\w*)\]).*"
 
 # What a line says -> what is wrong and what to do; {0}, {1} are the groups. The first that matches any line counts.
 _FAILURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
@@ -330,10 +361,10 @@ _FAILURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "the Python that has them",
         ),
         (
-            r"(lib(?:ascend_hal|drv\w*|mmpa|dcmi|devmmap|c_sec)\.so\S*): cannot open shared object",
+            _NOT_INFO + r"\b(lib(?:ascend_hal|drv\w*|mmpa|dcmi|devmmap|c_sec)\.so\S*): cannot open shared object",
             "ais_bench finds no {0}, which is the driver's: " + _DRIVER,
         ),
-        (r"(lib\S+): cannot open shared object", "ais_bench finds no {0}: " + _UNSOURCED),
+        (_NOT_INFO + r"\b(lib[\w.+-]+): cannot open shared object", "ais_bench finds no {0}: " + _UNSOURCED),
         (
             r"undefined symbol: (\S+)",
             "the module aclruntime is of another CANN than the one that is sourced (it lacks {0}): install the "
@@ -378,10 +409,13 @@ _FAILURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "again with --fresh",
         ),
         (
-            r"path ?: ?(\S+) is a (?:soft|symbolic) link",
-            "ais_bench refuses {0} because it is a symbolic link: name the real path in the host's `workspace`",
+            r"(?:path ?: ?(\S+) is a (?:soft|symbolic) link|Softlink is not allowed to be opened\. (\S+))",
+            "ais_bench refuses {0}{1} because it is a symbolic link: name the real path in the host's `workspace`",
         ),
-        (r"isn't path:(\S+)'s owner", "ais_bench refuses {0} because another user owns it: " + _OWNER),
+        (
+            r"(?:isn't path:(\S+)'s owner|owner is inconsistent with the current process user.*\. (\S+))",
+            "ais_bench refuses {0}{1} because another user owns it: " + _OWNER,
+        ),
         (
             r"(?:file|path):? ?(\S+) is group writable",
             "ais_bench refuses {0} because others than its owner may write it: " + _OWNER,
@@ -413,14 +447,16 @@ _FAILURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "the driver's mounts, and hold no device that another container holds",
         ),
         (
-            r"(EL0004\b.*|\b207001\b.*|alloc\w*\b.*memory.*fail.*|fail\w* to m?alloc\w* .*memory.*|out of memory.*)",
+            r"^(?!.*\bhost memory).*?(EL0004\b.*|\b207001\b.*|alloc\w*\b.*memory.*fail.*|fail\w* to m?alloc\w* "
+            r".*memory.*|out of memory.*)",
             "the device has too little memory free ('{0}'): free it (npu-smi info), or leave larger batch sizes out "
             "of `batch_sizes`",
         ),
         (
             r"open device (\d+) failed",
             "device {0} cannot be opened{cause}: check with `npu-smi info` that it is healthy and in `devices` of the "
-            "inventory by its logical number, and that no other container holds it",
+            "inventory by its logical number, that no other container holds it, and that driver and firmware fit this "
+            "CANN (restart the host after an upgrade)",
         ),
         (
             r"acl init failed|aclInit failed",
@@ -429,13 +465,23 @@ _FAILURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "container, that the device nodes are passed",
         ),
         (
-            r"load model from file failed, model file is (\S+)",
+            r"load model from file failed, model file is (\S+?),?(?:\s|$)",
             "the device cannot load {0}{cause}: " + _CONVERT,
         ),
         (r"(load model .*fail\w*)", "the device cannot load the OM ('{0}'{cause}): " + _CONVERT),
         (
             r"save out files error array shape: ?(\([^)]*\))",
             "the OM's output {0} cannot be split among the files of a batch: convert again with --fresh",
+        ),
+        (
+            r"deviceId\((\d+)\) is bigger than deviceCount\((\d+)\)",
+            "the runtime sees {1} devices and none numbered {0}: set `devices` in the inventory to logical numbers, "
+            "and see ASCEND_RT_VISIBLE_DEVICES under `tools.env`",
+        ),
+        (
+            r"('?aclruntime\.\w+'? object has no attribute .*|incompatible (?:constructor|function) arguments"
+            r"|aclruntime version:\S+ is lower)",
+            "aclruntime and ais_bench are not of one release ({0}): install both from one for `tools.python`",
         ),
         (
             r"(execute model failed|Execute Infer failed|acl execute failed)",
@@ -446,6 +492,7 @@ _FAILURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 _ERROR_LINES = (  # the best words for an unknown failure: the tool's own, then argparse's, then Python's
     re.compile(r"\[ERROR\] *(\S.*)"),
     re.compile(r": error: (\S.*)"),
+    re.compile(r"^│ *(\S.*?) *│$"),  # of typer
     re.compile(r"^(\w[\w.]*(?:Error|Exception)\b.*)"),
 )
 
@@ -453,6 +500,8 @@ _ERROR_LINES = (  # the best words for an unknown failure: the tool's own, then 
 def failure(output: str, status: int) -> KitError:
     """The sentence for a run of ais_bench that failed, or that ended without what was asked of it."""
     lines = transcript.lines(output)
+    if unwhole := host_error.unwhole_python(output):
+        return KitError(f"`tools.python` {unwhole}")
     for pattern, sentence in _FAILURES:
         if found := next(filter(None, map(pattern.search, lines)), None):
             groups = (transcript.quote(group or "") for group in found.groups())
@@ -461,11 +510,11 @@ def failure(output: str, status: int) -> KitError:
         return KitError(f"ais_bench failed ({transcript.quote(host[0])}): {host[1]}")
     errors = [found[1] for pattern in _ERROR_LINES for line in lines if (found := pattern.search(line))]
     coded = next(iter(cann_error.errors(lines)), None)
-    said = f"'{transcript.quote(errors[0])}'" if errors else transcript.last(output)
+    said, advice = f"'{transcript.quote(errors[0])}'" if errors else transcript.last(output), None
     if coded:
-        said = f"'{coded.code}: {transcript.quote(coded.message)}'"
+        said, advice = f"'{coded.code}: {transcript.quote(coded.message)}'", coded.advice()
     how = transcript.ending(status) or ("ended without its figures" if status == 0 else "failed")
-    return KitError(f"ais_bench {how} (exit status {status}, it last said {said}): see its log")
+    return KitError(f"ais_bench {how} (exit status {status}, it last said {said}): {advice or 'see its log'}")
 
 
 def _cause(lines: Sequence[str]) -> str:

@@ -196,7 +196,7 @@ def read_cann(section: Npu, runtime: Runtime) -> str:
 
 
 @host_is_unfit()
-def read_era(section: Npu, runtime: Runtime, facts: Facts) -> str:
+def read_era(section: Npu, runtime: Runtime, facts: Facts) -> ais_bench.Era:
     """Which generation of ais_bench a host has, told by its `--help`.
 
     Raises:

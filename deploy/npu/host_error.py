@@ -43,3 +43,20 @@ def cause(lines: Sequence[str]) -> tuple[str, str] | None:
         if found := next(filter(None, map(pattern.search, lines)), None):
             return found[0].strip(": "), advice
     return None
+
+
+# Modules of Python itself that a build without the library's headers lacks, and what that library's package is about.
+_OF_PYTHON = re.compile(
+    r"No module named '?(_(?:struct|ctypes|bz2|lzma|sqlite3|ssl|hashlib|socket|tkinter|curses)|zlib)\b"
+)
+_LIBPYTHON = re.compile(r"(libpython\S+?): cannot open shared object")
+
+
+def unwhole_python(text: str) -> str | None:
+    """What is wrong with a Python that lacks a part of itself, and what to do; None of any other text."""
+    if found := _OF_PYTHON.search(text) or _LIBPYTHON.search(text):
+        return (
+            f"is not whole (no {found[1]}: built without what it needs, or mixed with another's PYTHONHOME, PATH or "
+            "LD_LIBRARY_PATH): use the Python that this CANN came with, or build that one again"
+        )
+    return None

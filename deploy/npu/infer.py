@@ -97,6 +97,7 @@ class Inference:
             RESULTS,
             worker.number,
             self.build.batch_size,
+            worker.npu.era,
         )
 
     def link_argvs(self, worker: Worker) -> list[list[str]]:

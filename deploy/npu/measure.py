@@ -49,6 +49,7 @@ class Measurement(RunAlone):
             self.build.batch_size,
             self.settings.loop,
             self.settings.warmup,
+            worker.npu.era,
             (str(self.output(worker)), RESULTS),
         )
 

@@ -44,7 +44,7 @@ class Profiling(RunAlone):
     def command(self, worker: Worker) -> list[str]:
         python, output = worker.npu.section.tools.python, str(self.output(worker))
         om = str(self.om.on(worker.npu.host))
-        return ais_bench.profile_argv(python, om, worker.number, self.build.batch_size, LOOP, output)
+        return ais_bench.profile_argv(python, om, worker.number, self.build.batch_size, LOOP, output, worker.npu.era)
 
     def __call__(self, worker: Worker, folder: Path) -> Profiled:
         npu, device = worker.npu, worker.device

@@ -153,9 +153,10 @@ def parse_board(text: str) -> dict[str, str]:
 
 
 def parse_power(text: str) -> float | None:
-    """W of `npu-smi info -t power`: `NPU Real-time Power(W)` of a chip, `Power Dissipation(W)` of a board, or none."""
+    """W of `npu-smi info -t power`: `NPU Real-time Power(W)` of a chip, `Power Dissipation(W)` of a board, or none;
+    a 310 has its `Rated Power Dissipation(W)` alone."""
     fields = parse_board(text)
-    told = (value for name, value in fields.items() if re.search(r"power.*\(W\)", name, re.IGNORECASE))
+    told = (value for name, value in fields.items() if re.match(r"(?!Rated).*power.*\(W\)", name, re.IGNORECASE))
     return next((watts for watts in map(_decimal, told) if watts is not None), None)
 
 
@@ -470,7 +471,24 @@ _DRIVER_LIBRARIES = (
     "put the driver's lib64 on LD_LIBRARY_PATH there (/usr/local/Ascend/driver/lib64, with its common/ and driver/), "
     "by `tools.env` or a script in `tools.env_scripts` of the inventory, and in a container mount it"
 )
-# What npu-smi prints instead of a table -> the cause and its cure. DCMI's codes are of its manual.
+# DCMI's codes, of its header, the most telling first; -90xx are npu-smi's own.
+_CODES = {
+    -8020: "the device is in use: stop the other container or process that holds it, or choose another device in the "
+    "inventory's `devices`",
+    -8005: "no access to the device: source CANN's and the driver's set_env.sh (`tools.env_scripts`), join the group "
+    "HwHiAiUser, restart the host after an upgrade of driver or firmware, and in a container pass the device nodes and "
+    "the driver's mounts and hold no device that another container holds",
+    -8012: "the device is not ready: it starts or is being reset, so try again in a minute",
+    -8002: "this user may not ask for that: join the group HwHiAiUser on that host, or have root ask",
+    -8006: "the device does not answer in time: try again, and see dmesg on that host",
+    -8007: "there is no such device: see `npu-smi info -l`, lspci and dmesg on that host",
+    -8008: "there is no such device: see `npu-smi info -l`, lspci and dmesg on that host",
+    -8013: "a container may not ask for that: have the host's npu-smi asked (`tools.npu_smi`)",
+    -8017: "the device is being upgraded: try again when that is done",
+    -9005: "it cannot tell what board this is: in a container mount the driver's files (/usr/local/dcmi, its lib64 and "
+    "version.info, /etc/ascend_install.info), pass the device nodes, and hold no device that another container holds",
+}
+# What npu-smi prints instead of a table -> the cause and its cure.
 _FAILURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), sentence)
     for pattern, sentence in (
@@ -483,26 +501,7 @@ _FAILURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "npu-smi needs {0}, which this system does not have: use the npu-smi of the installed driver, or a newer "
             "system",
         ),
-        (
-            r"ret is -8020\b",
-            "npu-smi failed with -8020, the device is in use: stop the other container or process that holds it, "
-            "or choose another device in the inventory's `devices`",
-        ),
-        (
-            r"ret is -8005\b",
-            "npu-smi failed with -8005, no access to the device: source CANN's and the driver's set_env.sh "
-            "(`tools.env_scripts`), join the group HwHiAiUser, restart the host after an upgrade of driver or "
-            "firmware, and in a container pass the device nodes and the driver's mounts and hold no device that "
-            "another container holds",
-        ),
-        (
-            r"ret is -8012\b",
-            "npu-smi failed with -8012, the device is not ready: it starts or is being reset, so try again in a minute",
-        ),
-        (
-            r"((?:dcmi|dsmi|drv|failed to)\b.*\bret(?:urn)?(?: is|=|:)\s*-?\d+)",
-            "npu-smi failed ({0}): check the Ascend driver with `npu-smi info` on the host",
-        ),
+        *((rf"ret is {code}\b", f"npu-smi failed with {code}, {told}") for code, told in _CODES.items()),
         (
             r"(DrvMng\w+ failed.*)",
             "npu-smi failed ({0}): the Ascend driver is not loaded, or this user may not use it; join the group "
@@ -517,12 +516,21 @@ _FAILURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             r"(.*permission denied.*)",
             "npu-smi may not be run or may not reach the device ({0}): join the group HwHiAiUser on that host",
         ),
+        (
+            r"(.*\bret(?:urn)?(?: is| ?=|:)\s*-?\d+.*)",
+            "npu-smi failed ({0}): check the Ascend driver with `npu-smi info` on the host",
+        ),
     )
 )
 
 
 def _failure(text: str) -> KitError:
-    lines = transcript.lines(text)
+    lines = [line for line in transcript.lines(text) if not line.startswith(("+", "|"))]
+    if "Bus-Id" in text and "ret is" not in text:
+        return KitError(
+            "npu-smi info shows a table without a chip: check that the card is in the machine (lspci) and its driver "
+            "loaded (dmesg), and in a container that the device nodes are passed"
+        )
     for pattern, sentence in _FAILURES:
         if found := next(filter(None, map(pattern.search, lines)), None):
             return KitError(sentence.format(*(transcript.quote(group or "") for group in found.groups())))

@@ -17,6 +17,7 @@ from deploy.hosts.host import Host
 from deploy.hosts.job import Job
 from deploy.hosts.local import LocalHost
 from deploy.inventory import Npu
+from deploy.npu.ais_bench import Era
 from deploy.npu.device import Device, Facts, Idle, Smi, read_era
 from deploy.pipeline.build import Build
 from deploy.pipeline.index import Array, Index, Shard
@@ -48,7 +49,7 @@ class NpuHost:
         return self.runtime.run(["bash", "-c", 'type -P "$1" > /dev/null', "bash", program]).status == 0
 
     @cached_property
-    def era(self) -> str:
+    def era(self) -> Era:
         """Of ais_bench. Raises KitError where there is none that runs."""
         return read_era(self.section, self.runtime, self.facts)
 

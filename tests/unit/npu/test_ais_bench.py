@@ -50,13 +50,23 @@ COMPUTE_LATENCY = ais_bench.Latency(
 
 
 def test_argument_lists() -> None:
-    assert ais_bench.infer_argv("python3", "a.om", ["in", "mask"], "out", "bs8", 1, 8) == shlex.split(
+    assert ais_bench.infer_argv("python3", "a.om", ["in", "mask"], "out", "bs8", 1, 8, "2022-12") == shlex.split(
         "python3 -m ais_bench --model a.om --device 1 --batchsize 8 "
         "--input in,mask --output out --output_dirname bs8 --outfmt BIN"
     )
     benchmark = shlex.split("python3 -m ais_bench --model a.om --device 0 --batchsize 8 --loop 100")
-    assert ais_bench.benchmark_argv("python3", "a.om", 0, 8, loop=100, warmup=1) == benchmark
-    assert ais_bench.benchmark_argv("python3", "a.om", 0, 8, loop=100, warmup=5) == [*benchmark, "--warmup_count", "5"]
+    assert ais_bench.benchmark_argv("python3", "a.om", 0, 8, loop=100, warmup=1, era="2022-12") == benchmark
+    assert ais_bench.benchmark_argv("python3", "a.om", 0, 8, loop=100, warmup=5, era="2022-12") == [
+        *benchmark,
+        "--warmup_count",
+        "5",
+    ]
+    assert ais_bench.benchmark_argv("python3", "a_b.om", 0, 8, 100, 5, "2026", ("out_b", "bs8")) == shlex.split(
+        "python3 -m ais_bench --model a_b.om --device 0 --batchsize 8 --loop 100 "
+        "--warmup-count 5 --output out_b --output-dirname bs8"
+    )
+    with pytest.raises(KitError, match="cannot profile"):
+        ais_bench.profile_argv("python3", "a.om", 0, 8, 100, "out", "2026")
     assert ais_bench.help_argv("python3") == shlex.split("python3 -m ais_bench --help")
 
 
@@ -70,6 +80,7 @@ class TestEra:
             ("  --warmup_count N\n", "2022-12"),
             ("  --warmup_count N\n  --divide_input B\n  --threads N\n", "2023-06"),
             ("  --warmup-count N, --warmup_count N\n  --threads N\n", "2024"),
+            ("│    --output-dirna…   <str>   Actual output │\n│    --warmup-count   <str> │\n", "2026"),
         ],
     )
     def test_by_the_flags_it_offers(self, more: str, era: str) -> None:
@@ -95,6 +106,22 @@ class TestStdout:
         assert performance.batch_size == 64
         assert performance.throughput == 148.1286544184991
         assert performance.compute == COMPUTE_LATENCY
+
+    def test_the_table_of_2026(self) -> None:
+        shown = ais_bench.parse_stdout(
+            "[INFO] -----------------Performance Summary------------------\n"
+            "│ Metric                │    min │    max │   mean │   median │    P99 │\n"
+            "│ H2D_latency (ms)      │ 0.5700 │ 0.6000 │ 0.5850 │   0.5850 │ 0.5997 │\n"
+            "│ NPU_compute_time (ms) │ 3.5000 │ 3.9130 │ 3.6457 │   3.5849 │ 3.9041 │\n"
+            "[INFO] Throughput 1000*batchsize.mean(8)/NPU_compute_time.mean(3.645705027670288): 2194.362939206915\n",
+            8,
+        )
+        assert (shown.throughput, shown.compute) == (
+            2194.362939206915,
+            ais_bench.Latency(3.5, 3.913, 3.6457, 3.5849, 3.9041),
+        )
+        assert shown.h2d == ais_bench.Latency(0.57, 0.6, 0.585, 0.585, 0.5997)
+        assert shown.d2h is None
 
     def test_transfers_where_they_are_shown(self) -> None:
         shown = ais_bench.parse_stdout(OLDEST, 64)
@@ -239,6 +266,19 @@ class TestFailure:
             ),
             ("[ERROR] acl init failed\nRuntimeError: [507899][ACL: driver error]", "507899: driver error.*HwHiAiUser"),
             ("[ERROR] Invalid args. ./1.bin of --input is invalid", "'Invalid args. ./1.bin of --input is invalid'"),
+            ("ModuleNotFoundError: No module named '_ctypes'", "is not whole .no _ctypes"),
+            (
+                "[INFO] TDT(5,python): reason[/lib64/libaicpu_scheduler.so: cannot open shared object file]\n"
+                "[ACL ERROR] E39999: Inner Error!\nE39999[PID: 5] 2026-07-06-10:33:04 (E39999):  No TsdCloseEx symbol\n"
+                "[ERROR] load model from file failed, model file is a.om, errorCode is 207008",
+                "cannot load a.om; E39999: No TsdCloseEx symbol: convert",
+            ),
+            (
+                "AttributeError: 'aclruntime.session_options' object has no attribute 'log_level'",
+                "are not of one release .*log_level",
+            ),
+            ("deviceId(7) is bigger than deviceCount(1)", "sees 1 devices and none numbered 7"),
+            ("EH0010: Failed to allocate 1024 bytes host memory for ACL", "short of memory: stop"),
             ("EL0004: Failed to allocate memory.\n[ERROR] execute model failed", "too little memory free .'EL0004"),
         ],
     )
@@ -264,6 +304,11 @@ class TestFailure:
                 1,
                 "said 'first'",
             ),
+            (
+                "╭─ Error ────╮\n│ Invalid value for '--model': x.om    │\n╰────────────╯",
+                2,
+                "Invalid value for '--model': x.om'",
+            ),
             ("EE1001: The argument is invalid.\n[ERROR] aclmdl\n", 1, "said 'EE1001: The argument is invalid'"),
             ("Traceback\nValueError: cannot reshape {0}\n", 1, "said 'ValueError: cannot reshape {0}'"),
             (OPENED, 137, "was killed, most likely because the host ran out of memory"),
@@ -287,7 +332,7 @@ def test_only_a_kit_error_is_raised_on_any_text(text: str, status: int) -> None:
 
 
 @pytest.mark.parametrize("om", ["/ws/st_gcn_bs1.om", "/npu host/success story/st_gcn_bs1.om"])
-@pytest.mark.parametrize("load", ["load model {} success", "Load model {} success"])
+@pytest.mark.parametrize("load", ["load model {} success", "Load model {} success", "aclmdlLoadFromFile {}"])
 def test_the_session_names_its_om_and_device(om: str, load: str) -> None:
     text = f"[INFO] open device 3 success\n[INFO] {load.format(om)}\n[INFO] create model description success\n"
     assert ais_bench.parse_session(text) == ais_bench.Session(om, 3)

@@ -63,11 +63,13 @@ def with_pid_above(code: str, message: str) -> str:
     return f"{FAILED}{code}: [PID: 28137] 2025-03-18-09:02:18.501.341\n        {message}\n        Solution: s\n{TRACE}"
 
 
-def with_title(code: str, message: str) -> str:
+def with_titled(title: str, code: str, message: str) -> str:
     """CANN 8.5 and later."""
-    return (
-        f"{FAILED}[PID: 28137] 2026-03-18-09:02:18.501.341 Some_Title({code}): {message}\n        Solution: s\n{TRACE}"
-    )
+    return f"{FAILED}[PID: 28137] 2026-03-18-09:02:18.501.341 {title}({code}): {message}\n        Solution: s\n{TRACE}"
+
+
+def with_title(code: str, message: str) -> str:
+    return with_titled("Some_Title", code, message)
 
 
 def with_title_alone(code: str, message: str) -> str:
@@ -153,7 +155,7 @@ def test_every_error_code_becomes_a_sentence(code: str, form: Callable[[str, str
             "a dynamic dimension that --input_shape does not fix",
             id="dynamic",
         ),
-        pytest.param(plain("E98765", "Words."), 255, r"E98765 \(Words\): look the code up.*manual", id="unknown"),
+        pytest.param(plain("E34567", "Words."), 255, r"E34567 \(Words\): look the code up.*manual", id="unknown"),
         pytest.param(
             f"{FAILED}E19999: Inner Error!\nEZ3003: No supported Ops kernel for [a], optype [Einsum].\n",
             255,
@@ -196,6 +198,44 @@ def test_every_error_code_becomes_a_sentence(code: str, form: Callable[[str, str
         pytest.param(
             plain("E40020", "Failed to import Python module [No module named 'attr'.]"), 255, "no attr", id="old"
         ),
+        *(
+            pytest.param(with_titled(title, code, said), 255, advice, id=f"{title} {code}")
+            for title, code, said, advice in (
+                ("Not_Supported_Operator", "E13010", "No operator plugin is registered for Op: a, optype: B", "opset"),
+                ("Invalid_Argument_ONNX_Model_Data", "E16002", "No ONNX parser is registered for optype B", "opset"),
+                ("Invalid_Argument_ONNX_Model_Data", "E16004", "ONNX model has no graph", "--fresh"),
+                ("Invalid_Argument", "E10001", "Value -1 for parameter ge.exec.x is invalid", "correct that value"),
+                ("Invalid_Argument", "E40022", "Value true for parameter x is invalid", "correct that value"),
+                ("File_Operation_Error_Open", "E13001", "Failed to open file /a. Reason: denied", "owner or its mode"),
+                ("File_Operation_Error_Of_2030", "E34567", "Cannot seek in /a", "owner or its mode"),
+                ("Package_Error_Incorrect_Driver_Version", "EE1015", "halX does not exist", "upgrade the driver"),
+                ("Compilation_Error", "E20001", "Operator A compilation failed. Optype is B", "TE_PARALLEL_COMPILER"),
+                ("Environment_Error_Incorrect_Python_Version", "E40002", "Unsupported Python version: 2.7", "python3"),
+            )
+        ),
+        pytest.param(plain("E90003", "Compile operator failed, cause: x"), 255, "another `variant`", id="TBE's own"),
+        pytest.param(
+            f"{FAILED}E19999: Internal Error\nE19999 The opp version differs\n", 255, "of one release", id="opp"
+        ),
+        pytest.param(
+            f"No module named '_struct'\n{FAILED}E40000: Failed to import te.platform.\n",
+            255,
+            "is not whole",
+            id="Python",
+        ),
+        pytest.param(
+            f"{FAILED}E40024: Failed to call x. Reason[cannot pickle 'FrameLocalsProxy']",
+            255,
+            "older Python",
+            id="new Python",
+        ),
+        pytest.param(
+            f"Subprocess[pid 3] dead, exit code: -9\n{FAILED}E40021: Failed to compile Op [a]",
+            255,
+            "out of memory",
+            id="-9",
+        ),
+        pytest.param("version `GLIBCXX_3.4.30' not found", 1, "first on LD_LIBRARY_PATH", id="C++ library"),
         pytest.param(plain("EE1001", "The argument is invalid.Reason: rtSetDevice 9"), 255, "flags", id="not the chip"),
         pytest.param(
             with_title("E10001", "Value Ascend910_1 for parameter --soc_version is invalid. Reason: x"),

@@ -173,6 +173,9 @@ class TestInfo:
                 "-8020, the device is in use",
             ),
             ("dcmi module initialize failed. ret is -8001\n", r"ret is -8001\)"),
+            ("dcmi module initialize failed. ret is -8002\n", "may not ask for that: join the group HwHiAiUser"),
+            ("npu get board type failed. ret is -9005\n", "what board this is: in a container mount"),
+            ("\n".join(GUIDE.splitlines()[:4]), "a table without a chip: check .*lspci"),
             (
                 "npu-smi: error while loading shared libraries: libdcmi.so: cannot open shared",
                 "lacks .* libdcmi.so: put",
