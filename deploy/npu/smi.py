@@ -15,8 +15,9 @@ from typing import Literal
 from deploy.errors import KitError
 from deploy.npu import transcript
 
-# Without a baseline of the chip's own, memory tells little: idle chips hold from 5 % (310P3, 910B) to a third (310).
-_HELD_FRACTION = 0.4
+# Without a baseline of the chip's own, more of the whole than an idle one holds: of HBM that is 4 to 9 %, of a 310P's
+# memory 4 to 9, of a 310's up to a third.
+_HELD_OF_HBM, _HELD, _HELD_OF_310 = 0.15, 0.2, 0.4
 # With one, this much of the whole above it is more than the jitter of an idle chip and less than one loaded model.
 _MARGIN_FRACTION = 0.01
 _NOT_TOLD = frozenset({"", "-", "--", "NA", "N/A", "NOT SUPPORT"})
@@ -239,8 +240,8 @@ def busy_reason(chip: Chip, idle_memory_mb: int | None = None) -> str | None:
 
     Any process and any AICore use count. Memory is what betrays a process that npu-smi does not show (22.0.x has no
     process table, a container sees only its own): it counts when it exceeds the chip's own idle use, `idle_memory_mb`,
-    by 1 % of the whole, or, where that is not known, when 40 % of the whole is held. Memory that is the host's says
-    nothing.
+    by 1 % of the whole, or, where that is not known, when more of the whole is held than by any idle chip of its kind.
+    Memory that is the host's says nothing.
     """
     reasons = [str(process) for process in chip.processes or ()]
     if chip.aicore_percent:
@@ -248,7 +249,8 @@ def busy_reason(chip: Chip, idle_memory_mb: int | None = None) -> str | None:
     used, total = chip.model_memory_mb
     tells = used is not None and total and not chip.shares_host_memory
     if tells and used and total and not chip.processes:
-        limit = _HELD_FRACTION * total if idle_memory_mb is None else idle_memory_mb + _MARGIN_FRACTION * total
+        held = _HELD_OF_HBM if chip.hbm_total_mb else _HELD_OF_310 if chip.name.endswith("310") else _HELD
+        limit = held * total if idle_memory_mb is None else idle_memory_mb + _MARGIN_FRACTION * total
         if used > limit:
             idle = "" if idle_memory_mb is None else f", {idle_memory_mb} MB when idle"
             reasons.append(f"{used} of {total} MB of memory held{idle}")

@@ -9,14 +9,16 @@ fail() {
     exit 1
 }
 
+! ldd --version 2>&1 | grep -q musl || fail "C library is musl, for which there is no CANN"
+command -v python3 >/dev/null || fail "PATH has no python3, which CANN's tools and ais_bench run on"
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))' || fail "python3 is $(python3 -V 2>&1), older than 3.9"
-python3 -m pip --version >/dev/null || fail "python3 has no pip"
+python3 -m pip --version >/dev/null 2>&1 || python3 -m ensurepip >/dev/null 2>&1 || fail "python3 has no pip"
 # A distribution's own Python would refuse; nothing else runs in this image.
 export PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore
 
 # CANN's script, at the place where an inventory's defaults look for it, wherever this CANN keeps its own.
 default=$ascend/ascend-toolkit/set_env.sh
-for script in "$default" "$ascend"/cann/set_env.sh "$ascend"/cann-*/set_env.sh {"${ASCEND_TOOLKIT_HOME:-/none}"{,/..},/opt/conda/Ascend/cann*}/set_env.sh; do
+for script in "$default" "$ascend"/{cann,cann-*,ascend-toolkit/latest,latest,nnae}/set_env.sh {"${ASCEND_TOOLKIT_HOME:-/none}"{,/..},/opt/conda/Ascend/cann*}/set_env.sh; do
     [ -r "$script" ] || continue
     [ "$script" = "$default" ] || {
         mkdir -p "${default%/*}"
@@ -50,4 +52,6 @@ else
     [ -e README.md ] || touch README.md # setup.py reads it, and some commits lack it
     CANN_PATH=$view ASCEND_TOOLKIT_HOME=$view "${pip[@]}" --no-build-isolation ./backend .
 fi
+hash -r
+command -v atc >/dev/null || echo "warning: this base has no atc on PATH: it runs OMs, and converts none" >&2
 python3 -c 'import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, ("aclruntime", "ais_bench"))))'

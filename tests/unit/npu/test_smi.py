@@ -366,6 +366,8 @@ class TestBusyReason:
             ({"memory_used_mb": 1500}, 1074, "1500 of 21534 MB of memory held, 1074 MB when idle"),
             ({"memory_used_mb": 1500}, None, None),  # an idle 310P3 of another board holds as much
             ({"memory_used_mb": 9000, "processes": ()}, None, "9000 of 21534 MB of memory held"),  # hidden from us
+            ({"memory_used_mb": 5000}, None, "5000 of 21534 MB of memory held"),
+            ({"name": "310", "memory_used_mb": 2703, "memory_total_mb": 8192}, None, None),  # idle
             ({"memory_used_mb": 20000, "bus_id": "NA"}, 1000, None),  # the host's own memory
             ({"memory_used_mb": 20000, "bus_id": "NA", "aicore_percent": 2}, None, "AICore at 2 %"),
             ({"memory_used_mb": None, "aicore_percent": None}, None, NOTHING_TOLD),
@@ -376,7 +378,8 @@ class TestBusyReason:
 
     def test_models_live_in_hbm_where_there_is_some(self) -> None:
         assert smi.busy_reason(self.training[0]) is None
-        assert smi.busy_reason(replace(self.training[1], processes=())) == "31877 of 65536 MB of memory held"
+        for used, says in ((5900, None), (15516, "15516 of 65536 MB of memory held")):  # a small model is someone's too
+            assert smi.busy_reason(replace(self.training[1], processes=(), hbm_used_mb=used)) == says
 
 
 @given(damaged([GUIDE, WITH_PROCESSES, TRAINING, TRAINING_ONE_CHIP, MAPPING, A3, A3_BOARD, A5]))
