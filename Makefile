@@ -134,7 +134,7 @@ clean: ## remove the workspace of the demo and every cache; inventories' workspa
 	@rm -rf work/demo work/demo-* work/sample work/interrupted work/soak .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 work/sample/st_gcn.sample.pth: | $(VENV)/kit
-	@$(BIN)/python -m stgcn.sample --output_dir $(@D) --samples 24
+	@$(BIN)/python -m stgcn.sample --output_dir $(@D) --samples 18
 
 # The stamps are files in the environment itself: removing .venv removes them too. One that was moved with its clone, or
 # that lost its Python, is made anew.

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 OF_MAKE = ("ARGS", "MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS")
-QUICK_EXAMPLES = 30  # attacks on each reader by tests/fuzz; `make fuzz` makes more
+QUICK_EXAMPLES = 20  # attacks on each reader by tests/fuzz; `make fuzz` makes more
 FULL = {Path(__file__).with_name(name) for name in ("fleet", "system")}  # whose tests are all of the full tier
 QUICK_CPU_S = 10.0  # what a test without the marker may take
 

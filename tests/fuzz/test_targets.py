@@ -40,7 +40,7 @@ def test_what_is_whole_is_taken(name: str) -> None:
 @pytest.mark.parametrize("name", TARGETS)
 def test_what_is_damaged_is_survived(name: str, examples: int) -> None:
     target = TARGETS[name]
-    count = max(5, examples // 10) if target.slow else examples
+    count = max(3, examples // 10) if target.slow else examples
 
     @settings(CALM, max_examples=count)
     @given(damaged(target.seeds()))
@@ -52,7 +52,7 @@ def test_what_is_damaged_is_survived(name: str, examples: int) -> None:
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_so_is_any_noise(name: str, examples: int) -> None:
-    @settings(CALM, max_examples=max(5, examples // 10))
+    @settings(CALM, max_examples=max(3, examples // 10))
     @given(st.binary(max_size=300))
     def attack(content: bytes) -> None:
         survive(name, content)

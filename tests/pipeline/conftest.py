@@ -15,7 +15,7 @@ import yaml
 
 from deploy.inventory import ROOT
 
-SAMPLES = 13  # not a multiple of any batch size but 1
+SAMPLES = 9  # not a multiple of any batch size but 1
 FAB = Path(sys.executable).with_name("fab")
 
 
