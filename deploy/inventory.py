@@ -133,10 +133,16 @@ class Dataset(_Section):
 class Benchmark(_Section):
     loop: PositiveInt = 100  # batches a repeat
     warmup: PositiveInt = 1
+    threads: PositiveInt = 1  # computing side by side, each with an OM of its own; ais_bench of 2024 or later
     min_repeats: PositiveInt = 5  # from which on a comparison finds a slowdown of 5% (docs/ci.md)
     max_repeats: PositiveInt = 10  # obeyed first
     spread: Annotated[float, Field(gt=0, le=1)] = 0.02  # stop repeating once (max - min) / median is under this
     idle_timeout_s: Annotated[float, Field(ge=0, le=MAX_S)] = 600
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """What a figure depends on. One thread is not told: no figure of an earlier version has another."""
+        return self.model_dump(exclude={"idle_timeout_s", *(("threads",) if self.threads == 1 else ())})
 
 
 class Tune(_Section):
@@ -146,9 +152,10 @@ class Tune(_Section):
     persons: list[Persons] = []
     precision_modes: Annotated[list[Text], Field(min_length=1)] = ["force_fp16", "allow_mix_precision"]
     batch_sizes: list[BatchSize] = []  # the inventory's own where empty
+    threads: list[PositiveInt] = []  # besides benchmark.threads, with each batch size of the best
     aoe: list[AoeJobType] = [2]  # job types, where the host has AOE
     samples: PositiveInt = 512  # the first so many pass the gate
-    latency_ms: Annotated[float, Field(gt=0, le=MAX_S)] | None = None  # that a batch may take, see tune.latency_of
+    latency_ms: Annotated[float, Field(gt=0, le=MAX_S)] | None = None  # of a batch: p99 of computing, and both copies
 
 
 class Inventory(_Section):

@@ -35,6 +35,8 @@ def check(folder: Path, entry: Mapping[str, Any], persons_per_clip: float | None
     if [measure.is_complete(rates[:count], *limits) for count in range(1, len(rates) + 1)].count(True) != 1:
         raise KitError(f"{path}: of {len(rates)} repeats, which is not when repeating ends (spread {limits[2]:g})")
     expected = measure.figures(inputs["batch_size"], runs, persons_per_clip)
+    threads = {"threads": inputs.get("threads", 1)}
+    refuse_difference(path, threads, {"threads": figure["throughput"].get("threads", 1)}, "its step's inputs")
     if "times" not in figure:  # of an earlier version
         expected = {name: value for name, value in expected.items() if name not in ("drift", "repeats")}
         expected["latency_ms"] = {k: v for k, v in expected["latency_ms"].items() if k in figure["latency_ms"]}
@@ -75,7 +77,7 @@ def _runs(folder: Path, figure: Mapping[str, Any], entry: Mapping[str, Any]) -> 
     logs = figure["logs"]
     if not logs or list(logs) != [measure.log_name(repeat) for repeat in range(1, len(logs) + 1)]:
         raise KitError(f"{folder / NAME}: its logs are not named {measure.log_name(1)} and on, one per repeat")
-    runs = []
+    runs: list[ais_bench.Performance] = []
     for name, recorded in logs.items():
         path = folder / name
         if not path.is_file():
@@ -84,14 +86,22 @@ def _runs(folder: Path, figure: Mapping[str, Any], entry: Mapping[str, Any]) -> 
             raise KitError(f"{path}: changed since a figure was read from it")
         text = read_record(path).decode("utf-8", "replace")
         _check_session(path, ais_bench.parse_session(text), entry)
-        runs.append(ais_bench.parse_stdout(text, entry["inputs"]["batch_size"]))
-    for name, recorded in figure.get("times", {}).items():  # earlier versions kept none
-        path, repeats = folder / name, [measure.times_name(repeat) for repeat in range(1, len(runs) + 1)]
-        if name not in repeats or not path.is_file() or sha256_file(path) != recorded:
-            raise KitError(f"{path}: missing, or changed since a figure was read from it")
-        i = repeats.index(name)
-        runs[i] = ais_bench.with_times(runs[i], plain_json.load(path))
+        times = _times(folder / measure.times_name(len(runs) + 1), figure)
+        inputs = entry["inputs"]
+        runs.append(ais_bench.performance(text, inputs["batch_size"], times, inputs.get("threads", 1)))
+    if surplus := figure.get("times", {}).keys() - {measure.times_name(n + 1) for n in range(len(runs))}:
+        raise KitError(f"{folder / NAME}: it has times of no repeat ({', '.join(sorted(surplus))})")
     return runs
+
+
+def _times(path: Path, figure: Mapping[str, Any]) -> dict[str, Any]:
+    """A repeat's times, as the figure's record has them; none where it has none, as earlier versions."""
+    recorded = figure.get("times", {}).get(path.name)
+    if recorded is None:
+        return {}
+    if not path.is_file() or sha256_file(path) != recorded:
+        raise KitError(f"{path}: missing, or changed since a figure was read from it")
+    return dict(plain_json.load(path))
 
 
 def _check_session(path: Path, session: ais_bench.Session, entry: Mapping[str, Any]) -> None:

@@ -99,6 +99,7 @@ class Throughput(Rate):
     health: str | None = Field(description="What ailed the device, null where it was well.")
     idle: bool
     noisy: bool
+    threads: BatchSize | None = Field(None, description="That computed side by side, where there were several.")
 
 
 class Persons(_Record):

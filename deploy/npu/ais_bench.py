@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 from deploy.errors import KitError
 from deploy.hosts.host import Completed
-from deploy.npu import cann_error, host_error, transcript
+from deploy.npu import cann_error, drift, host_error, transcript
 from stgcn import plain_json
 
 # Generations of the front end, each named by a release; 2022-12 is the guide's.
@@ -93,6 +93,9 @@ def infer_argv(
     return _spelled([*_run_argv(python, om, device, batch_size), *files], era)
 
 
+THREADS_SINCE = "2024"  # before, the tool's throughput of several threads leaves out that they overlap
+
+
 def benchmark_argv(
     python: str,
     om: str,
@@ -102,12 +105,20 @@ def benchmark_argv(
     warmup: int,
     era: Era,
     output: tuple[str, str] | None = None,
+    threads: tuple[int, Sequence[str]] | None = None,
 ) -> list[str]:
     """The command that runs `loop` batches of zeros. `warmup` other than 1 needs an ais_bench of 2022-11 or later.
 
     `output` is a folder and a name in it, beside or in which the summary lies then, with the time of every batch.
+    `threads` are how many, and the folder of each input, a file of which is a whole batch: for batches that it makes
+    up itself the tool uses one thread. It needs an ais_bench of THREADS_SINCE or later.
     """
-    argv = [*_run_argv(python, om, device, batch_size), "--loop", str(loop)]
+    argv = _run_argv(python, om, device, batch_size)
+    if threads:
+        switch = ["--pipeline"] if era == "2026" else ["--pipeline", "1"]
+        argv += ["--input", ",".join(threads[1]), *switch, "--threads", str(threads[0])]
+    else:
+        argv += ["--loop", str(loop)]
     argv += [] if warmup == _DEFAULT_WARMUP else ["--warmup_count", str(warmup)]
     return _spelled([*argv, "--output", output[0], "--output_dirname", output[1]] if output else argv, era)
 
@@ -119,6 +130,50 @@ _LIST = "npu_compute_time_list"
 def times_of(summary: Any) -> dict[str, Any]:
     """What of a summary is about times; the rest names every file."""
     return {name: summary[name] for name in (*_TIMES, _LIST) if name in summary} if isinstance(summary, dict) else {}
+
+
+def performance(text: str, batch_size: int, times: Mapping[str, Any], threads: int = 1) -> Performance:
+    """The figures of a benchmark run, by what it printed and the times of its summary (`times_of`; none: not told).
+
+    Raises KitError as parse_stdout and with_times; and where several threads' times are not told.
+    """
+    if threads > 1:
+        return _of_threads(text, batch_size, times)
+    printed = parse_stdout(text, batch_size)
+    return with_times(printed, times) if times else printed
+
+
+def _of_threads(text: str, batch_size: int, times: Mapping[str, Any]) -> Performance:
+    """Of threads that overlap: the tool's mean is the time in which any of them computes, by the number of batches.
+
+    A batch's latency, of its own start and end, has the time in it that it waits for the device.
+    """
+    stream = "\n".join(transcript.lines(text))
+    throughputs = _THROUGHPUT.findall(stream)
+    means = re.findall(rf"NPU_compute_time \(ms\): mean = ({_NUMBER})", stream)
+    means += [values[2] for name, *values in _LATENCY.findall(stream) if name == "NPU_compute_time"]  # of 2026
+    if not throughputs or not means:
+        raise failure(text, 0)
+    if len(throughputs) > 1 or len(means) > 1:
+        raise KitError("ais_bench printed the figures of more than one run: benchmark one device at a time")
+    _check_throughput(*throughputs[0], compute_mean=means[0], batch_size=batch_size)
+    told = times.get(_LIST)
+    spans = sorted(told) if isinstance(told, list) and all(_batch_ms(each) for each in told) else []
+    if not spans or not all(isinstance(each, list) for each in spans):
+        raise KitError("ais_bench's summary does not tell when each thread computed: see its log, and benchmark again")
+    covered, reached = 0.0, 0.0
+    for start, end in spans:
+        covered += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    if not math.isclose(covered / len(spans), _number(means[0]), rel_tol=1e-3):
+        raise KitError(
+            f"ais_bench's summary has {covered / len(spans):.6g} ms of computing per batch, and it printed "
+            f"{means[0]}: the summary is of another run, so benchmark again with --fresh"
+        )
+    each = tuple(end - start for start, end in spans)
+    middle, p99 = (drift.percentile(each, q) for q in (50, 99))
+    latency = Latency(min(each), max(each), math.fsum(each) / len(each), middle, p99, len(each))
+    return Performance(batch_size, _number(throughputs[0][2]), latency, compute_list=each)
 
 
 def with_times(printed: Performance, times: Mapping[str, Any]) -> Performance:
@@ -281,7 +336,8 @@ def parse_session(text: str) -> Session:
         r"\b(?:load model |aclmdlLoadFromFile )(.+(?= success\b)|.+\.om$)", stream, re.IGNORECASE | re.MULTILINE
     )
     devices = re.findall(r"\bopen device ([0-9]{1,9}) success", stream)
-    return Session(models[0] if len(models) == 1 else None, int(devices[0]) if len(devices) == 1 else None)
+    om, device = (each[0] if len(set(each)) == 1 else None for each in (models, devices))  # a thread says it again
+    return Session(om, None if device is None else int(device))
 
 
 def files_per_batch(text: str) -> int | None:

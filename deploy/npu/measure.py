@@ -5,13 +5,14 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deploy.console import say
+from deploy.errors import KitError
 from deploy.hosts.job import Job
 from deploy.inventory import Benchmark
-from deploy.npu import ais_bench, drift, summary
+from deploy.npu import ais_bench, drift, summary, transcript
 from deploy.npu.device import Idle, IdleWatch, prefix_errors
 from deploy.npu.sensors import Sensors, sensed
 from deploy.npu.smi import Chip
@@ -20,6 +21,9 @@ from deploy.pipeline.manifest import write_json
 from stgcn.files import sha256_file
 
 RESULTS = "measured"  # the folder that ais_bench is told to write
+# Makes a folder with a file of so many bytes and so many names for it, which nobody else may write.
+_ZEROS = """umask 077; mkdir -p "$1" && truncate -s "$2" "$1/0.bin" &&
+for ((i = 1; i < $3; i++)); do ln -f "$1/0.bin" "$1/$i.bin" || exit; done"""
 SETTLE_S = 30.0  # a device's utilisation takes a moment to fall after our own run
 
 
@@ -42,6 +46,7 @@ class Measurement(RunAlone):
         return f"throughput/{self.build.name}"
 
     def command(self, worker: Worker) -> list[str]:
+        threads = self.settings.threads, [str(folder) for folder, _ in self._zeros(worker)]
         return ais_bench.benchmark_argv(
             worker.npu.section.tools.python,
             str(self.om.on(worker.npu.host)),
@@ -51,7 +56,19 @@ class Measurement(RunAlone):
             self.settings.warmup,
             worker.npu.era,
             (str(self.output(worker)), RESULTS),
+            threads if self.settings.threads > 1 else None,
         )
+
+    def _zeros(self, worker: Worker) -> list[tuple[PurePosixPath, int]]:
+        """For several threads, of each input the folder of its batches, and a batch's bytes."""
+        top, size = self.output(worker).parent, self.build.batch_size
+        return [(top / f"zeros-{tensor.name}", size * tensor.row_bytes) for tensor in self.build.card.inputs]
+
+    def _lay_out_zeros(self, worker: Worker) -> list[list[str]]:
+        """The commands that make those folders: `loop` batches a thread, all of them one file."""
+        count = str(self.settings.loop * self.settings.threads)
+        every = self._zeros(worker) if self.settings.threads > 1 else []
+        return [["bash", "-c", _ZEROS, "bash", str(folder), str(size), count] for folder, size in every]
 
     def argv(self, worker: Worker) -> list[str]:
         """The whole argument list of a repeat."""
@@ -59,7 +76,7 @@ class Measurement(RunAlone):
 
     def prepare(self, worker: Worker) -> list[list[str]]:
         """What makes the host ready for it."""
-        return [["mkdir", "-p", str(self.output(worker))]]
+        return [["mkdir", "-p", str(self.output(worker))], *self._lay_out_zeros(worker)]
 
     def __call__(self, worker: Worker, folder: Path) -> Measured:
         npu, device = worker.npu, worker.device
@@ -90,6 +107,8 @@ class Measurement(RunAlone):
         figure["sensors"] = sensed(readings, figure["throughput"]["median"])
         figure["throughput"]["health"] = next(filter(None, (c.chip.ailment for c in (before, warm, after))), None)
         figure["throughput"]["idle"] = before.busy is None and after.busy is None
+        if self.settings.threads > 1:
+            figure["throughput"]["threads"] = self.settings.threads
         figure["throughput"]["noisy"] = spread([run.throughput for run in runs]) > self.settings.spread
         return Measured(watch.known, figure, {**npu.facts.record, **npu.runtime.facts()})
 
@@ -108,15 +127,16 @@ class Measurement(RunAlone):
             with job.attached(self.fresh) as begun, Sensors(worker.npu.smi, worker.device) as sensors:
                 if not begun:
                     host.call("link", {"folder": str(self.output(worker)), "files": {}})
+                    for argv in self._lay_out_zeros(worker):
+                        if (made := host.run(argv, timeout_s=self.timeout_s)).status != 0:
+                            raise KitError(f"{host.name}: no batches of zeros ({transcript.last(made.output)})")
                 done = worker.runtime.run(command, folder=job.folder, log=log, timeout_s=self.timeout_s, job=job.name)
                 if done.status != 0:
                     raise ais_bench.failure(done.output, done.status)
                 if told := ais_bench.times_of(summary.fetch(host, self.output(worker), RESULTS)):
                     write_json(times, told)
             readings += sensors.readings
-            runs.append(ais_bench.parse_stdout(done.output, self.build.batch_size))
-            if told:
-                runs[-1] = ais_bench.with_times(runs[-1], told)
+            runs.append(ais_bench.performance(done.output, self.build.batch_size, told, settings.threads))
             unit = "persons/s" if self.build.persons == "nonempty" else "samples/s"
             rate = f"{runs[-1].throughput:.2f} {unit}{worker.npu.facts.mark}"
             say(f"    {self.build.name} repeat {len(runs)}: {rate}", "dim")

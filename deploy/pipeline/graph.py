@@ -71,7 +71,7 @@ def _accuracy(inventory: Inventory, build: Build) -> Mapping[str, Any]:
 
 
 def _throughput(inventory: Inventory, build: Build) -> Mapping[str, Any]:
-    return {**_accuracy(inventory, build), **inventory.benchmark.model_dump(exclude={"idle_timeout_s"})}
+    return {**_accuracy(inventory, build), **inventory.benchmark.decisive}
 
 
 _ONNX = Read("onnx", "export", ".onnx", "ONNX")
@@ -109,7 +109,7 @@ GRAPH = (
         package=True,
         of_inventory=lambda inventory: {
             "batch_sizes": list(inventory.batch_sizes),
-            **inventory.benchmark.model_dump(exclude={"idle_timeout_s"}),
+            **inventory.benchmark.model_dump(exclude={"idle_timeout_s", "threads"}),
         },
     ),
     Kind("convert", "fab npu-convert", "npu/{build}", per_build=True, reads=(_ONNX,), of_build=_convert),
@@ -177,7 +177,7 @@ def command_of(step: str) -> str:
 
 def reads_of(step: str, persons: str = "both") -> Iterator[Read]:
     """What a step reads, its build and index filled in."""
-    build = step.partition("/")[2]
+    build = step.partition("/")[2].partition("/threads-")[0]  # npu-tune measures a build with several numbers of them
     for read in kind_of(step).reads:
         output = read.output.format(build=build, index=f"/{FILES[persons]}")
         yield Read(read.name, read.step.format(build=build), output, read.title)

@@ -41,7 +41,9 @@ def _results(summary: Mapping[str, Any], simulated: str) -> Table:
     for row in summary["batches"]:
         mark = "✓" if row["passed"] else f"✗ {row['decisive']['relative_error']:.2%} off"
         agreed = [f"{row[agreement]:.2%}"] if agreement else []
-        cells = [str(row["batch_size"]), *_accuracy(row, metrics, n), *agreed, _rate(row["throughput"])]
+        several = (row["throughput"] or {}).get("threads")
+        size = f"{row['batch_size']}, {several} threads" if several else str(row["batch_size"])
+        cells = [size, *_accuracy(row, metrics, n), *agreed, _rate(row["throughput"])]
         if gpu:
             cells.append(_beside(row["gpu"]))
         if persons:

@@ -31,7 +31,7 @@ def run(connections: Connections) -> None:
     builds = [workspace.build(batch_size) for batch_size in connections.inventory.batch_sizes]
     failures: dict[str, InputError] = {}
 
-    def attempt(name: str, perform: Callable[[], None]) -> None:
+    def attempt(name: str, perform: Callable[[], object]) -> None:
         try:
             perform()
         except LinkLost:

@@ -42,16 +42,18 @@ class Candidate:
     aoe: int | None  # AOE's job type, None for ATC alone
     batch_size: int
     persons: str = "both"
+    threads: int = 1
 
     @property
     def setting(self) -> str:
-        """All but the batch size."""
+        """All but the batch size and the threads: how its OM is made."""
         alone = "" if self.persons == "both" else f", persons {self.persons}"
         tuner = f", AOE job type {self.aoe}" if self.aoe else ""
         return f"{self.variant}{alone}, {self.precision_mode}{tuner}"
 
     def __str__(self) -> str:
-        return f"{self.setting}, batch size {self.batch_size}"
+        together = f", {self.threads} threads" if self.threads > 1 else ""
+        return f"{self.setting}, batch size {self.batch_size}{together}"
 
     @property
     def slug(self) -> str:
@@ -69,7 +71,8 @@ class Outcome:
     score: Score | None = None
     judged: Judged | None = None  # its accuracy, by the metric that is farthest off for its gate
     error: str | None = None
-    latency_ms: float | None = None  # see `latency_of`
+    latency_ms: float | None = None  # of a batch: p99 of computing, with both copies
+    copies_ms: float = 0.0  # of those
     bound_ms: float | None = None  # that the inventory allows
 
     @property
@@ -106,16 +109,19 @@ def run(connections: Connections) -> None:
     """
     workspace = connections.workspace
     tune, card = connections.inventory.tune, connections.workspace.model.card
+    throughput.check_threads(connections.npus[0], max((*tune.threads, connections.inventory.benchmark.threads)))
     index = workspace.index().head(tune.samples)
     say(f"{STAGE} on {connections.npus[0].devices[0]}, accuracy over {index.samples} samples", "bold")
     sizes = tune.batch_sizes or connections.inventory.batch_sizes
     variants, persons = tune.variants or card.variants, tune.persons or card.persons
-    each = itertools.product(variants, tune.precision_modes, [None], sizes, persons)
+    threads = connections.inventory.benchmark.threads
+    each = itertools.product(variants, tune.precision_modes, [None], sizes, persons, [threads])
     ranked = rank(_try(connections, [Candidate(*one) for one in each], index))
     if connections.options.dry:
         return
     if ranked[0].passed and (tuned := _tuned(connections, ranked[0].candidate)):
         ranked = rank([*ranked, *_try(connections, tuned, index)])
+    ranked = rank([*ranked, *_with_threads(connections, ranked)])
     _keep(connections, ranked)
     console.print(_table(connections, ranked))
     for error in dict.fromkeys(outcome.error for outcome in ranked if outcome.error):
@@ -136,6 +142,21 @@ def _tuned(connections: Connections, best: Candidate) -> list[Candidate]:
     if lacking:
         say(f"  {', '.join(lacking)}: no AOE there (tools.aoe in the inventory), so it is not tried", "yellow")
     return [] if lacking else [replace(best, aoe=job) for job in jobs]
+
+
+def _with_threads(connections: Connections, ranked: Sequence[Outcome]) -> list[Outcome]:
+    """The best setting at each batch size with each number of threads: the OMs and their accuracy are there."""
+    known, best = connections.inventory.benchmark.threads, ranked[0]
+    alone = [each for each in ranked if each.candidate.setting == best.candidate.setting and each.throughput]
+    wanted = sorted({*connections.inventory.tune.threads} - {known}) if best.passed else []
+    found = []
+    with progress("threads, measurements", len(alone) * len(wanted)) as advance:
+        for outcome, threads in itertools.product(alone, wanted):
+            candidate = replace(outcome.candidate, threads=threads)
+            fresh = Outcome(candidate, score=outcome.score, judged=outcome.judged)
+            found.append(_measure(connections, fresh, _build(connections, candidate), outcome.copies_ms))
+            advance()
+    return found
 
 
 def _try(connections: Connections, wanted: Sequence[Candidate], index: Index) -> list[Outcome]:
@@ -168,10 +189,10 @@ def _try(connections: Connections, wanted: Sequence[Candidate], index: Index) ->
     return [outcomes[candidate] for candidate in wanted]
 
 
-def latency_of(figure: Mapping[str, Any]) -> float:
-    """Milliseconds a batch: p99 of computing, and the medians of both copies where the tool told them."""
+def copies_of(figure: Mapping[str, Any]) -> float:
+    """Milliseconds a batch: the medians of both copies, where the tool told them."""
     latency = figure["latency_ms"]
-    return float(latency["p99"] + sum(latency[way]["median"] for way in ("h2d", "d2h") if latency.get(way)))
+    return float(sum(latency[way]["median"] for way in ("h2d", "d2h") if latency.get(way)))
 
 
 def rank(outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -228,16 +249,19 @@ def _infer(connections: Connections, candidate: Candidate, build: Build, index: 
     return Outcome(candidate, score=found, judged=farthest(errors, build.card.gates(connections.inventory.gate)))
 
 
-def _measure(connections: Connections, outcome: Outcome, build: Build) -> Outcome:
+def _measure(connections: Connections, outcome: Outcome, build: Build, copies_ms: float | None = None) -> Outcome:
+    """`copies_ms` are those of one thread, for the tool tells no median of several threads' copies."""
     if outcome.error:
         return outcome
     try:
-        throughput.run(connections, build)
+        path = throughput.run(connections, build, outcome.candidate.threads)
     except InputError as error:
         announce(build.name, FAILED, str(error))
         return replace(outcome, error=str(error))
-    figure, bound = json.loads((build.folder / "benchmark.json").read_bytes()), connections.inventory.tune.latency_ms
-    return replace(outcome, throughput=figure["throughput"], latency_ms=latency_of(figure), bound_ms=bound)
+    figure, bound = json.loads(path.read_bytes()), connections.inventory.tune.latency_ms
+    copies = copies_of(figure) or copies_ms or 0.0
+    whole = float(figure["latency_ms"]["p99"]) + copies
+    return replace(outcome, throughput=figure["throughput"], latency_ms=whole, copies_ms=copies, bound_ms=bound)
 
 
 def _scores(connections: Connections, build: Build, samples: int) -> list[Score]:
@@ -283,6 +307,8 @@ def _snippet(connections: Connections, ranked: Sequence[Outcome]) -> str:
         "aoe": winner.aoe,
         "batch_sizes": [winner.batch_size],
     }
+    if winner.threads != connections.inventory.benchmark.threads:
+        keys["benchmark"] = {**connections.inventory.benchmark.model_dump(), "threads": winner.threads}
     facts = connections.npus[0].facts
     title = f"fab npu-tune, {facts.target}{facts.mark}; "
     return f"# {title}{verdict(ranked)}\n" + yaml.safe_dump(keys, sort_keys=False, default_flow_style=None)
@@ -297,12 +323,13 @@ def _table(connections: Connections, ranked: Sequence[Outcome]) -> Table:
         "precision",
         "tuner",
         "batch size",
+        "threads",
         "samples/s",
         "ms p99",
         metric.title,
         "gate",
     ):
-        right = heading in ("batch size", "samples/s", "ms p99", metric.title)
+        right = heading in ("batch size", "threads", "samples/s", "ms p99", metric.title)
         grid.add_column(heading, justify="right" if right else "left")
     for outcome in ranked:
         candidate, figure = outcome.candidate, outcome.throughput
@@ -314,6 +341,7 @@ def _table(connections: Connections, ranked: Sequence[Outcome]) -> Table:
             Text(candidate.precision_mode, overflow="fold"),
             f"AOE {candidate.aoe}" if candidate.aoe else "",
             str(candidate.batch_size),
+            str(candidate.threads),
             f"{outcome.median:.2f}{busy}" if figure else "",
             "" if outcome.latency_ms is None else f"{outcome.latency_ms:.2f}",
             "" if outcome.score is None else shown(outcome.score.metrics[metric.key], metric.unit),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from deploy.errors import HostUnfit, KitError
+from deploy.evidence import figure
 from deploy.npu import device, measure
 from tests.pipeline.npu_job import NpuJob
 from tests.pipeline.test_npu_accuracy import python_that
@@ -206,3 +207,17 @@ def test_times_that_grow_are_told(job: NpuJob) -> None:
     assert drift["within"]["drifts"] is True
     assert drift["within"]["change"] == pytest.approx(0.13, rel=0.1)
     assert drift["between"]["drifts"] is False  # each repeat begins anew
+
+
+def test_threads_that_the_inventory_asks_for(job: NpuJob) -> None:
+    job.play(CANN="8.0.0", ERA="2024", DRIVER="24.1.0", LANES="2")
+    job.inventory["benchmark"] |= {"threads": 4, "loop": 10, "max_repeats": 2}
+    job.convert()
+    job.throughput()
+    found = job.figure(8)
+    assert found["throughput"]["threads"] == 4
+    assert found["throughput"]["median"] == pytest.approx(2 * 1000 / 0.5, rel=0.02)  # two lanes of 0.5 ms a clip
+    assert found["latency_ms"]["p99"] == pytest.approx(2 * 8 * 0.5, rel=0.02)
+    assert len(found["repeats"][0]["compute_list"]) == 40
+    figure.check(job.path(8, ""), job.entry("throughput/bs8"), None)
+    assert job.left_on("npu-a") == []

@@ -15,7 +15,7 @@ from deploy import inventory
 from deploy.errors import KitError
 from deploy.report.summary import Judged
 from deploy.stages import tune
-from deploy.stages.tune import Candidate, Outcome, latency_of, rank, verdict
+from deploy.stages.tune import Candidate, Outcome, copies_of, rank, verdict
 from tests.pipeline.npu_job import NpuJob, network
 
 GATE = 0.01
@@ -154,7 +154,39 @@ def test_the_best_throughput_within_the_bound_on_latency_wins() -> None:
     assert "8.00 ms of the 10 ms" in verdict(found)
 
 
-def test_the_latency_of_a_batch_is_with_its_copies() -> None:
+def test_the_copies_of_a_batch() -> None:
     copies = {"h2d": {"median": 0.5}, "d2h": {"median": 0.25}}
-    assert latency_of({"latency_ms": {"p99": 4.0, **copies}}) == 4.75
-    assert latency_of({"latency_ms": {"p99": 4.0}}) == 4.0
+    assert copies_of({"latency_ms": {"p99": 4.0, **copies}}) == 0.75
+    assert copies_of({"latency_ms": {"p99": 4.0}}) == 0.0
+
+
+def threads_job(job: NpuJob, **played: str) -> None:
+    job.play(ERA="2024", CANN="8.0.0", DRIVER="24.1.0", COMPUTE="1", LANES="2", COPIES="0,0", **played)
+    job.inventory["tune"] |= {"precision_modes": ["force_fp16"], "threads": [2, 4], "samples": 8}
+    job.inventory["benchmark"] = {"loop": 20, "min_repeats": 2, "max_repeats": 2}
+
+
+@pytest.mark.full
+def test_threads_and_batch_size_are_swept_under_the_bound_on_latency(job: NpuJob, capsys: Any) -> None:
+    threads_job(job)
+    job.inventory["tune"]["latency_ms"] = 12
+    tune.run(job.connections())
+    found = {(row["threads"], row["batch_size"]): row for row in outcomes(job)}
+    # A clip takes 1 ms, and the device does two batches side by side: four threads wait for each other.
+    for (threads, size), row in found.items():
+        assert row["throughput"]["median"] == pytest.approx(1000 * min(threads, 2), rel=0.02)
+        assert row["latency_ms"] == pytest.approx(size * max(threads / 2, 1), rel=0.02)
+        assert row["passed"] is (row["latency_ms"] <= 12)
+    assert len(found) == 6
+    snippet = yaml.safe_load((job.workspace / "tune/inventory.yaml").read_text())
+    assert snippet["benchmark"]["threads"] >= 2
+    assert "threads with 20" in capsys.readouterr().out
+    tune.run(job.connections())
+    assert "OK      " not in capsys.readouterr().out
+
+
+def test_an_ais_bench_that_cannot_tell_of_threads_is_refused(job: NpuJob) -> None:
+    threads_job(job)
+    job.play(ERA="2023-06")
+    with pytest.raises(KitError, match="ais_bench, of 2023-06"):
+        tune.run(job.connections())

@@ -10,7 +10,9 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -108,6 +110,14 @@ class Tensor:
 class session_options:  # noqa: N801
     def __init__(self) -> None:
         self.loop, self.log_level, self.acl_json_path = 1, LEVELS["INFO"], ""
+
+
+class infer_options:  # noqa: N801
+    """Of a pipeline."""
+
+    def __init__(self) -> None:
+        self.output_dir, self.out_format, self.pure_infer_mode = "", "BIN", False
+        self.auto_dym_shape = self.auto_dym_dims = False
 
 
 class tensor_desc:  # noqa: N801
@@ -272,6 +282,45 @@ class InferenceSession:
         print(end="\n" if loop > 1 else "")
         return [Tensor(outputs[name], self._device) for name in names]
 
+    def run_pipeline(
+        self, batches: Sequence[Sequence[str]], options: infer_options, extra: Sequence["InferenceSession"]
+    ) -> None:
+        """Batches of one file per input, shared out to this session and the `extra` ones, a thread each.
+
+        An inference's times are then kept as they overlap, in this session. Planted ones are played: each inference
+        waits until one of the device's lanes is free.
+        """
+        sessions = [self, *extra]
+        count = len(sessions)
+        with ThreadPoolExecutor(count) as threads:
+            list(threads.map(lambda i: sessions[i]._pipe(batches[i::count], options), range(count)))
+        times = self._summary.exec_time_list
+        if _host.scenario.shortcut_ms is None and _host.scenario.compute_ms is None:
+            times += [pair for session in extra for pair in session._summary.exec_time_list]
+            return
+        took = times[0][1] - times[0][0]
+        lanes, free = [_milliseconds()] * _host.scenario.lanes, [_milliseconds()] * count
+        times.clear()
+        for number in range(len(batches)):
+            lane, thread = lanes.index(min(lanes)), number % count
+            end = max(lanes[lane], free[thread]) + took
+            times.append((free[thread], end))
+            lanes[lane] = free[thread] = end
+
+    def _pipe(self, batches: Sequence[Sequence[str]], options: infer_options) -> None:
+        for files in batches:
+            if options.pure_infer_mode:
+                arrays = [np.zeros(description.realsize, np.uint8) for description in self._inputs]
+            else:
+                arrays = [np.load(f) if f.lower().endswith(".npy") else np.fromfile(f, np.uint8) for f in files]
+            feeds = [BaseTensor(array.__array_interface__["data"][0], array.nbytes) for array in arrays]
+            outputs = self.run([description.name for description in self._outputs], feeds)
+            for description, output in zip(self._outputs, outputs, strict=True):
+                output.to_host()
+                if options.output_dir:
+                    name = f"{Path(files[0]).stem}_{description.name.replace('/', '')}.bin"
+                    np.array(output).tofile(Path(options.output_dir, name))
+
     def _execute(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         self._runs += 1
         faults = {
@@ -290,14 +339,14 @@ class InferenceSession:
             self._refuse("acl execute failed:1")
         self._check_device("execute model failed, modelId is 1")
         names = [description.name for description in self._outputs]
+        clips = next(iter(arrays.values()))
         start = _milliseconds()
         if _host.scenario.shortcut_ms is None:
             results = self._model.run(names, dict(arrays))
-            end = _milliseconds()
         else:
-            clips = next(iter(arrays.values()))
             results = [_shortcut(clips, description) for description in self._outputs]
-            end = start + _host.scenario.shortcut_ms * len(clips)
+        planted = (ms for ms in (_host.scenario.compute_ms, _host.scenario.shortcut_ms) if ms is not None)
+        end = start + ms * len(clips) if (ms := next(planted, None)) is not None else _milliseconds()
         end += (end - start) * _host.scenario.drift * (self._runs - 1)
         if "nan" in faults:
             results = [np.full_like(result, np.nan) for result in results]

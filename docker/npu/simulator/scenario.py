@@ -10,8 +10,8 @@ from typing import TypeVar
 ERAS = ("2022-06", "2022-12", "2023-06", "2024", "2025")  # of ais_bench; as strings they compare in order
 FAULTS = ("crash", "hang", "lost", "nan", "short")
 KNOBS = (
-    "ATC_ERROR", "BAD_BLOCK", "BUSY", "CANN", "CHIPS", "COPIES", "DRIFT", "DRIVER", "ERA", "FAULT", "HEALTH",
-    "KEEP_DTYPE", "LOST", "POWER", "SHORTCUT", "SLOW_BLOCK", "SMI_ERROR", "STATE", "THREADS",
+    "ATC_ERROR", "BAD_BLOCK", "BUSY", "CANN", "CHIPS", "COMPUTE", "COPIES", "DRIFT", "DRIVER", "ERA", "FAULT", "HEALTH",
+    "KEEP_DTYPE", "LANES", "LOST", "POWER", "SHORTCUT", "SLOW_BLOCK", "SMI_ERROR", "STATE", "THREADS",
 )  # fmt: skip
 
 T = TypeVar("T")
@@ -107,10 +107,12 @@ class Scenario:
     bad_block: int | None
     slow_block: int | None
     shortcut_ms: float | None
+    compute_ms: float | None  # a clip that an inference is reported to take
     copies_ms: tuple[float, float] | None  # to the device and back, a clip
     keep_dtype: str  # of atc: "" as it should, `none` there is no such flag, `ignored` it changes nothing
     drift: float  # by which each inference of a process is slower than the one before, as a share of the first
     threads: int
+    lanes: int  # inferences that a device does side by side, each as fast as alone; of planted times
     state: Path | None
 
 
@@ -150,10 +152,12 @@ def load(environment: Mapping[str, str] = os.environ) -> Scenario:
         bad_block=knobs.get("BAD_BLOCK", int, None),
         slow_block=knobs.get("SLOW_BLOCK", int, None),
         shortcut_ms=knobs.get("SHORTCUT", float, None),
+        compute_ms=knobs.get("COMPUTE", float, None),
         copies_ms=knobs.get("COPIES", _copies, None),
         keep_dtype=knobs.get("KEEP_DTYPE", _one_of("none", "ignored"), ""),
         drift=knobs.get("DRIFT", float, 0.0),
         threads=knobs.get("THREADS", int, len(os.sched_getaffinity(0))),
+        lanes=knobs.get("LANES", int, 1),
         state=knobs.get("STATE", Path, None),
     )
     if scenario.state is None and any(busy.seconds or busy.queries for busy in scenario.busy):

@@ -68,6 +68,8 @@ def test_argument_lists() -> None:
     with pytest.raises(KitError, match="cannot profile"):
         ais_bench.profile_argv("python3", "a.om", 0, 8, 100, "out", "2026")
     assert ais_bench.help_argv("python3") == shlex.split("python3 -m ais_bench --help")
+    threads = ais_bench.benchmark_argv("python3", "a.om", 0, 8, 100, 1, "2024", threads=(4, ["x", "y"]))
+    assert threads == [*benchmark[:-2], *shlex.split("--input x,y --pipeline 1 --threads 4")]
 
 
 class TestEra:
@@ -362,6 +364,16 @@ class TestTimes:
     def test_what_is_not_told_stays_unknown(self, summary: object) -> None:
         assert ais_bench.with_times(self.printed, ais_bench.times_of(summary)) == self.printed
         assert ais_bench.device_seconds(summary) is None
+
+    def test_threads_that_overlap(self) -> None:
+        said = "[INFO] NPU_compute_time (ms): mean = {0}\n"
+        said += "[INFO] throughput 1000*batchsize.mean(8)/NPU_compute_time.mean({0}): {1}\n"
+        times = {"npu_compute_time_list": [[20.0, 40.0], [0.0, 20.0], [10.0, 30.0], [50.0, 70.0]]}
+        found = ais_bench.performance(said.format(15.0, 8000 / 15), 8, times, threads=2)
+        assert (found.throughput, found.compute.mean, found.compute.p99) == (pytest.approx(8000 / 15), 20.0, 20.0)
+        for wrong in ({}, {"npu_compute_time_list": [15.0, 15.0]}, {"npu_compute_time_list": [[0.0, 20.0]] * 4}):
+            with pytest.raises(KitError):
+                ais_bench.performance(said.format(15.0, 8000 / 15), 8, wrong, threads=2)
 
     def test_another_runs_summary_is_refused(self) -> None:
         with pytest.raises(KitError, match="another run"):

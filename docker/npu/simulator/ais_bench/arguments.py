@@ -4,12 +4,14 @@ import argparse
 import logging
 from typing import Any
 
+import scenario
+
 from . import legality
 
 logger = logging.getLogger(__name__)
 NOT_PLAYED = (
     "acl_json_path", "aipp_config", "auto_set_dymdims_mode", "auto_set_dymshape_mode", "backend", "dump", "dump_npy",
-    "dymShape_range", "energy_consumption", "perf", "pipeline",
+    "dymShape_range", "energy_consumption", "perf",
 )  # fmt: skip
 
 
@@ -91,6 +93,10 @@ def check(arguments: argparse.Namespace) -> None:
             "parameter --output_dirname cann't be used alone. Please use it together with the parameter --output!\n"
         )
         raise RuntimeError("error bad parameters --output_dirname")
-    for name in NOT_PLAYED:
+    pipelines = () if scenario.load().era >= "2024" else ("pipeline",)
+    for name in (*NOT_PLAYED, *pipelines):
         if getattr(arguments, name, None):
             raise RuntimeError(f"the simulated ais_bench does not play --{name}")
+    if getattr(arguments, "threads", 1) > 1 and not arguments.pipeline:
+        logger.info("need to set --pipeline when setting threads number to be more than one.")
+        arguments.threads = 1

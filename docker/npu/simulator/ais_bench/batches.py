@@ -25,6 +25,21 @@ def make(inputs: str, sizes: Sequence[int], era: str) -> list[Batch]:
 
     Files per batch = bytes of input 0 / bytes of its first file. RuntimeError where the real tool raises it.
     """
+    return _group(_listed(inputs, sizes, era), sizes[0], era)
+
+
+def whole(inputs: str, sizes: Sequence[int], era: str) -> list[list[str]]:
+    """The batches of `--input` for a pipeline: a file holds a batch. RuntimeError where it does not."""
+    files = _listed(inputs, sizes, era)
+    for number, (names, size) in enumerate(zip(files, sizes, strict=True)):
+        if (found := read(names[0]).nbytes) != size:
+            logger.error(f"tensor_num:{number} tensorsize:{size} filesize:{found} not match")
+            raise RuntimeError
+    return [list(batch) for batch in zip(*files, strict=False)]
+
+
+def _listed(inputs: str, sizes: Sequence[int], era: str) -> list[list[str]]:
+    """The files of each model input."""
     names = inputs.split(",")
     if Path(names[0]).is_file():
         chunk = max(1, len(names) // len(sizes))
@@ -43,7 +58,7 @@ def make(inputs: str, sizes: Sequence[int], era: str) -> list[Batch]:
     if len(files) != len(sizes):
         logger.error(f"fileslist:{len(files)} intensor:{len(sizes)} not match")
         raise RuntimeError
-    return _group(files, sizes[0], era)
+    return files
 
 
 def under(parent: str, name: str) -> str:

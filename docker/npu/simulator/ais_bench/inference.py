@@ -115,39 +115,71 @@ def run(
     arguments: argparse.Namespace, era: str, ready: Callable[[], None] = lambda: None
 ) -> tuple[float, float, float]:
     """Warm up, infer every batch and report: throughput, start and end; `ready` is called between warm-up and start."""
-    session = open_session(arguments)
+    pipeline = getattr(arguments, "pipeline", False)
+    sessions = [open_session(arguments) for _ in range(arguments.threads if pipeline else 1)]
+    session = sessions[0]
     folder = results_folder(arguments, era)
-    sizes = [description.realsize for description in session.get_inputs()]
-    todo = (
-        batches.make(arguments.input, sizes, era) if arguments.input is not None else [[[batches.PURE] for _ in sizes]]
-    )
-    session.options().loop = 1
-    for _ in range(arguments.warmup_count):
-        infer(session, arguments, todo[0])
-    session.options().loop = arguments.loop
-    session.reset_sumaryinfo()
+    todo = batches_of(arguments, [description.realsize for description in session.get_inputs()], era, pipeline)
+    for each in sessions:
+        warm_up(each, arguments, todo[0])
     aclruntime.MemorySummary.reset()
     if era >= "2022-07":
         logger.info(f"warm up {arguments.warmup_count} done")
     ready()
     start = time.time()
     results = Results(folder, arguments.outfmt, arguments.output_batchsize_axis, era)
-    titles = {"full": "Inference Processing full"}
-    title = titles.get(arguments.run_mode, f"Inference {arguments.run_mode} Processing")
-    for number, batch in enumerate(progress(todo, len(todo), title)):
-        outputs = infer(session, arguments, batch)
-        if folder is not None:
-            results.save(number, batch, outputs)
+    if pipeline:
+        in_pipeline(sessions, arguments, todo, folder)
+    else:
+        one_by_one(session, arguments, todo, results)
     end = time.time()
     times = session.sumary().exec_time_list
-    if era >= "2024":
+    together = len(sessions) > 1
+    if era >= "2024" and not together:
         times = [after - before for before, after in times]
     memory = aclruntime.MemorySummary
-    summary = Summary(times, memory.H2D_time_list, memory.D2H_time_list, arguments.batchsize)
+    summary = Summary(times, memory.H2D_time_list, memory.D2H_time_list, arguments.batchsize, together)
     summary.log(era, arguments.display_all_summary)
     if folder is not None:
         summary.write(results)
     if era >= "2024":
-        session.free_resource()
+        for each in sessions:
+            each.free_resource()
     aclruntime.InferenceSession.finalize()
     return summary.throughput, start, end
+
+
+def batches_of(arguments: argparse.Namespace, sizes: list[int], era: str, pipeline: bool) -> list[batches.Batch]:
+    """What is to be inferred; without --input one batch of made up bytes."""
+    if arguments.input is None:
+        return [[[batches.PURE] for _ in sizes]]
+    if pipeline:
+        return [[[name] for name in batch] for batch in batches.whole(arguments.input, sizes, era)]
+    return batches.make(arguments.input, sizes, era)
+
+
+def warm_up(session: Any, arguments: argparse.Namespace, batch: batches.Batch) -> None:
+    session.options().loop = 1
+    for _ in range(arguments.warmup_count):
+        infer(session, arguments, batch)
+    session.options().loop = arguments.loop
+    session.reset_sumaryinfo()
+
+
+def one_by_one(session: Any, arguments: argparse.Namespace, todo: list[batches.Batch], results: Results) -> None:
+    titles = {"full": "Inference Processing full"}
+    title = titles.get(arguments.run_mode, f"Inference {arguments.run_mode} Processing")
+    for number, batch in enumerate(progress(todo, len(todo), title)):
+        outputs = infer(session, arguments, batch)
+        if results.folder is not None:
+            results.save(number, batch, outputs)
+
+
+def in_pipeline(
+    sessions: list[Any], arguments: argparse.Namespace, todo: list[batches.Batch], folder: str | None
+) -> None:
+    """A thread for each session; they write their own results."""
+    logger.info(f"run in pipeline mode with computing threadsnumber:{len(sessions)}")
+    options = aclruntime.infer_options()
+    options.output_dir, options.pure_infer_mode = folder or "", arguments.input is None
+    sessions[0].run_pipeline([[names[0] for names in batch] for batch in todo], options, sessions[1:])

@@ -58,19 +58,26 @@ class Results:
 
 
 class Summary:
-    """Times of a run in ms, by kind, and the throughput from the mean of the computing."""
+    """Times of a run in ms, by kind, and the throughput from the mean of the computing.
 
-    def __init__(self, compute: Sequence[float], h2d: Sequence[float], d2h: Sequence[float], batch_size: int) -> None:
+    Of threads that compute `together`, `compute` are starts and ends: the mean is of the time in which any of them
+    computes, and means are all that is told.
+    """
+
+    def __init__(
+        self, compute: Sequence[Any], h2d: Sequence[float], d2h: Sequence[float], batch_size: int, together: bool
+    ) -> None:
         self.times = {"H2D_latency": list(h2d), "NPU_compute_time": list(compute), "D2H_latency": list(d2h)}
-        self.batch_size = batch_size
-        self.mean = float(np.mean(compute)) if compute else 0.0
+        self.batch_size, self.together = batch_size, together
+        mean = _covered(compute) / len(compute) if together else np.mean(compute) if compute else 0.0
+        self.mean = float(mean)
         self.throughput = 1000 * batch_size / self.mean if self.mean else 0
 
     def log(self, era: str, everything: bool) -> None:
         logger.info("-----------------Performance Summary------------------")
         for kind, times in self.times.items():
             if everything or era < "2022-07" or kind == "NPU_compute_time":
-                logger.info(f"{kind} (ms): " + ", ".join(f"{name} = {value}" for name, value in _spread(times).items()))
+                logger.info(f"{kind} (ms): " + ", ".join(f"{k} = {v}" for k, v in self._told(kind, times).items()))
         if era < "2022-08":
             logger.info(f"throughput (1000*batchsize/NPU_compute_time): {self.throughput}")
         else:
@@ -81,7 +88,7 @@ class Summary:
     def write(self, results: Results) -> None:
         """Beside the results folder as `<folder>_summary.json`; before 2022-11-08 inside it as `sumary.json`."""
         kinds = ("NPU_compute_time", "H2D_latency", "D2H_latency")
-        counted = {kind: {**_spread(self.times[kind]), "count": len(self.times[kind])} for kind in kinds}
+        counted = {kind: {**self._told(kind, self.times[kind]), "count": len(self.times[kind])} for kind in kinds}
         document = {
             "filesinfo": results.files,
             "args": sys.argv,
@@ -92,6 +99,20 @@ class Summary:
         }
         inside = results.era < "2022-11"
         Path(f"{results.folder}{'/sumary.json' if inside else '_summary.json'}").write_text(json.dumps(document))
+
+    def _told(self, kind: str, times: Sequence[Any]) -> dict[str, float]:
+        if not self.together:
+            return _spread(times)
+        return {"mean": self.mean if kind == "NPU_compute_time" else _spread(times)["mean"]}
+
+
+def _covered(spans: Sequence[tuple[float, float]]) -> float:
+    """In how much of the time at least one of them is under way."""
+    total, reached = 0.0, float("-inf")
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
 
 
 def _spread(times: Sequence[float]) -> dict[str, float]:
