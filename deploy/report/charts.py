@@ -26,7 +26,8 @@ _COLOURS = {
     "#080808": "var(--transfer)",
 }
 _INK, _MEASURED, _GUIDE, _MUTED, _CARD, _BAD, _LINE, _TRANSFER = _COLOURS
-_BAR = 0.62  # of the room between two batch sizes
+_BAR = 0.84  # of the room between two batch sizes
+_ABREAST = 42  # characters of the bars' labels that have room beside each other; more stand upright
 
 Json = Mapping[str, Any]
 
@@ -37,6 +38,8 @@ def throughput(batches: Sequence[Json], guide: Mapping[int, float], simulated: b
     `guide` is empty beside a simulated device. A bar whose repeats are too noisy, or whose device was busy, is open.
     """
 
+    label = _labels([batch["throughput"]["median"] for batch in batches])
+
     def draw(axes: Axes) -> None:
         for place, batch in enumerate(batches):
             figure = batch["throughput"]
@@ -46,7 +49,7 @@ def throughput(batches: Sequence[Json], guide: Mapping[int, float], simulated: b
             values = figure["values"]
             spread = [place + 0.28 * ((i + 0.5) / len(values) * 2 - 1) for i in range(len(values))]
             axes.plot(spread, values, "o", markersize=4, mfc=_CARD if simulated else _MEASURED, mec=_MEASURED)
-            _label(axes, place, 0, number(figure["median"]))
+            label(axes, place, 0)
             if (theirs := guide.get(batch["batch_size"])) is not None:
                 axes.hlines(theirs, place - _BAR / 2, place + _BAR / 2, color=_GUIDE, linewidth=2)
 
@@ -58,6 +61,8 @@ def latency(batches: Sequence[Json]) -> str:
 
     H2D and D2H are stacked on the bar where the tool told them.
     """
+
+    label = _labels([batch["latency_ms"]["median"] for batch in batches])
 
     def draw(axes: Axes) -> None:
         for place, batch in enumerate(batches):
@@ -71,7 +76,7 @@ def latency(batches: Sequence[Json]) -> str:
             marks = [figure[name] for name in ("p90", "p99") if figure.get(name)]
             for value, style in zip(marks, ("v", "D")[-len(marks) :], strict=True):
                 axes.plot(place, value, style, markersize=5, mfc=_CARD, mec=_INK)
-            _label(axes, place, max([top, *marks]), number(figure["median"]))
+            label(axes, place, max([top, *marks]))
 
     return _by_batch_size("latency", batches, "ms", draw)
 
@@ -85,7 +90,7 @@ def margins(edges: Sequence[float], samples: Sequence[int], flipped: Sequence[in
         axes.bar(left, samples, widths, facecolor=_MEASURED, alpha=0.3, edgecolor=_CARD, **common)
         axes.bar(left, flipped, widths, facecolor=_BAD, edgecolor=_CARD, **common)
 
-    return _figure("margins", draw, "samples", (4.6, 2.2))
+    return _figure("margins", draw, "", (4, 2.2), whole=True)
 
 
 def number(value: float) -> str:
@@ -99,13 +104,16 @@ def _by_batch_size(name: str, batches: Sequence[Json], unit: str, draw: Callable
         axes.set_xticks(range(len(batches)), [str(batch["batch_size"]) for batch in batches])
         axes.margins(y=0.14)
 
-    return _figure(name, all_of_it, unit, (4.6, 2.7))
+    return _figure(name, all_of_it, unit, (4, 2.6))
 
 
-def _figure(name: str, draw: Callable[[Axes], None], unit: str, inches: tuple[float, float]) -> str:
-    """One chart whose vertical axis begins at zero; ids in it begin with `name`."""
+def _figure(
+    name: str, draw: Callable[[Axes], None], unit: str, inches: tuple[float, float], whole: bool = False
+) -> str:
+    """One chart whose vertical axis begins at zero, of whole numbers or any; ids in it begin with `name`."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 9}):
         figure = Figure(figsize=inches, layout="constrained")
@@ -114,6 +122,7 @@ def _figure(name: str, draw: Callable[[Axes], None], unit: str, inches: tuple[fl
         axes.patch.set_alpha(0)
         draw(axes)
         axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=whole))
         axes.set_ylabel(unit, color=_MUTED)
         axes.set_axisbelow(True)
         axes.grid(axis="y", color=_LINE, linewidth=1)
@@ -127,10 +136,16 @@ def _figure(name: str, draw: Callable[[Axes], None], unit: str, inches: tuple[fl
     return _inline(text.getvalue(), name)
 
 
-def _label(axes: Axes, place: int, top: float, text: str) -> None:
-    axes.annotate(
-        text, (place, top), (0, 6), textcoords="offset points", ha="center", va="bottom", color=_INK, weight="bold"
-    )
+def _labels(values: Sequence[float]) -> Callable[[Axes, int, float], object]:
+    """What writes the value of a place above a height, upright where all of them would not fit beside each other."""
+    texts = [number(value) for value in values]
+    rotation = 90 if len(texts) * max(map(len, texts)) > _ABREAST else 0
+    common: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "bottom", "color": _INK}
+
+    def label(axes: Axes, place: int, height: float) -> object:
+        return axes.annotate(texts[place], (place, height), (0, 6), rotation=rotation, weight="bold", **common)
+
+    return label
 
 
 def _inline(svg: str, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,17 +33,21 @@ _FORMATS: dict[str, Callable[[Any], str]] = {
     "share": lambda value: f"{value:.2%}",
     "number": lambda value: f"{value:.6g}",
 }
-_OF_CLASSES = ("differences", "samples")
-_CONTENTS = (
-    ("verdict", "Verdict", "验收结果"),
-    ("speed", "Throughput and latency", "吞吐量与时延"),
-    ("profile", "Where the time goes", "耗时分布"),
-    ("accuracy", "Accuracy", "精度"),
-    ("precision", "Kept in float32", "保留 float32 的节点"),
-    ("differences", "Differences from fp32", "与 fp32 的差异"),
-    ("samples", "Flipped samples", "翻转的样本"),
-    ("steps", "What ran", "运行了什么"),
-)
+_CONTENTS = {  # of the page, with the headings of the sections, in English and Chinese
+    "verdict": ("Verdict", "验收结果"),
+    "speed": ("Throughput and latency", "吞吐量与时延"),
+    "profile": ("Where the time goes", "耗时分布"),
+    "accuracy": ("Accuracy", "精度"),
+    "precision": ("Nodes in float32", "保留 float32 的节点"),
+    "differences": ("Differences", "与 fp32 的差异"),
+    "samples": ("Samples", "样本"),
+    "steps": ("What ran", "运行了什么"),
+}
+
+
+# A space beside Chinese punctuation belongs to the English alone.
+_SPACE_BEFORE = re.compile(r'\s+(<span lang="en">)([^<]*</span><span lang="zh">[，。：；、（）])')
+_SPACE_AFTER = re.compile(r'(</span><span lang="zh">[^<]*[，。：；、（]</span>)\s+')
 
 
 @dataclass(frozen=True)
@@ -71,9 +76,10 @@ def render(
     """
     try:
         values = _values(summary, {n: entries[n] for n in steps}, run, drawings, previous)
-        return _template().render({**values, "num": partial(_number, summary), "t": _bilingual})
+        text = _template().render({**values, "num": partial(_number, summary), "t": _bilingual})
     except (TemplateError, KeyError, TypeError) as error:
         raise ValueError(str(error)) from None
+    return _SPACE_AFTER.sub(r" \1", _SPACE_BEFORE.sub(r"\1 \2", text))
 
 
 @lru_cache
@@ -100,11 +106,12 @@ def _values(
     guide = {} if summary["device"]["simulated"] else {int(k): v for k, v in summary["guide"]["throughput"].items()}
     every = _timeline(entries)
     profiled = [i for i, batch in enumerate(batches) if batch.get("profile")]
-    left_out = [
-        *(() if classified else _OF_CLASSES),
-        *(() if profiled else ("profile",)),
-        *(() if summary.get("precision") else ("precision",)),
-    ]
+    shown = {
+        "profile": bool(profiled),
+        "precision": bool(summary.get("precision")),
+        "differences": classified,
+        "samples": classified,
+    }
     return {
         "summary": summary,
         "profiled": profiled,
@@ -114,13 +121,13 @@ def _values(
         "agreement": agreement_of(summary),
         "classified": classified,
         "why": [in_words(node["reasons"]) for node in (summary.get("precision") or {}).get("nodes", ())],
-        "contents": [part for part in _CONTENTS if part[0] not in left_out],
+        "contents": {part: words for part, words in _CONTENTS.items() if shown.get(part, True)},
         "references": _references(summary),
         "worst": worst,
         "best": _best(batches),
         "flips": summary.get("flipped_count", 0),
         "guide": guide,
-        "told": {
+        "has": {
             "p90": any(batch["latency_ms"].get("p90") for batch in measured),
             "transfer": any(batch["latency_ms"].get("h2d") for batch in measured),
             "besides": any(batch.get(name) for batch in measured for name in ("drift", "sensors", "end_to_end")),
@@ -164,7 +171,6 @@ def _header(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "date": str(last)[:16].replace("T", " "),
         "signer": found("score", "inputs", "signer"),
         "revision": found("score", "revision") or next((e["revision"] for e in entries.values()), "?"),
-        "next": "npu-precision",
     }
 
 

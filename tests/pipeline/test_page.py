@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import importlib.resources
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,18 +44,46 @@ RUN_AXE = """axe.run().then((found) => found.violations.filter((v) => ["serious"
     .map((v) => [v.id, v.nodes.map((n) => n.html.slice(0, 120))]))"""
 
 
-def verdict(model: str, samples: int, simulated: bool, bad: int | None) -> dict[str, Any]:
+# Where numbers outside `data` stand that are of no version, command or name.
+READ_OTHERS = """(() => {
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];
+  while (walk.nextNode()) {
+    const at = walk.currentNode.parentElement;
+    const counts = at.checkVisibility() && !at.closest("data, svg, code, pre, script, .version");
+    if (counts) found.push(walk.currentNode.data);
+  }
+  return found;
+})()"""
+NUMBER = re.compile(r"(?<![\w.^-])-?\d+(?:\.\d+)?(?![\w^])")
+OF_SENTENCES = {"65504", "0.01", "2"}  # float16's largest, the trend test's p, a drift's percent and 2^-25
+
+
+def verdict(
+    model: str,
+    samples: int,
+    simulated: bool,
+    bad: int | None,
+    sizes: Sequence[int] = SIZES,
+    measured: bool = True,
+    hostile: bool = False,
+) -> dict[str, Any]:
     """A summary of made-up logits; batch size `bad` is far off fp32, and 16 is noisy."""
     card = find(model, Path("no folder")).card
     assert card.classes
+    if hostile:
+        names = [f"{name} {'very_long' * 111} <b>&amp;</b>" for name in card.classes]
+        card = card.model_copy(update={"classes": names, "title": "<script>alert(1)</script>" + "</style>long" * 20})
     random = np.random.default_rng(samples)
     labels = random.integers(0, len(card.classes), samples)
     reference = random.standard_normal((samples, len(card.classes))).astype(np.float32)
     reference[np.arange(samples), labels] += random.choice([4, 0.5], samples, p=[0.4, 0.6])
     logits, figures = {}, {}
-    for size in SIZES:
+    for size in sizes:
         error = 0.35 if size == bad else 1e-3
         logits[size] = [reference + np.float32(error) * random.standard_normal(reference.shape, np.float32)]
+        figures[size] = None
+        if not measured:
+            continue
         spread = 0.08 if size == 16 else 0.004
         rates = sorted(1000 * size / (2.6 + 4.4 * size) * (1 + spread * random.uniform(-1, 1, 3)))
         ms = 1000 * size / rates[1]
@@ -104,12 +133,21 @@ def verdict(model: str, samples: int, simulated: bool, bad: int | None) -> dict[
             reference_score=Score(**score(reference, labels)),
             scores={size: Score(**score(outputs[0], labels)) for size, outputs in logits.items()},
             figures=figures,
-            profiles={1: a_profile(simulated)},
-            precision=made_up.precision(),
+            profiles={1: a_profile(simulated)} if measured else {},
+            precision=made_up.precision() if measured else None,
+            gpu=a_gpu(sizes) if measured else None,
             gate=0.01,
             published=None,
         )
     )
+
+
+def a_gpu(sizes: Sequence[int]) -> dict[str, Any]:
+    """A GPU host's figures, of a busy GPU and noisy."""
+    rate = {"median": 90.5, "min": 90.0, "max": 91.0, "repeats": 3, "noisy": True}
+    device = {"kind": "cuda", "name": "NVIDIA GeForce RTX 2080 Ti", "torch": "1.2.0"}
+    batches = [{"batch_size": size, "throughput": rate} for size in sizes]
+    return {"host": "gpu", "device": device, "idle": False, "batches": batches}
 
 
 def a_profile(simulated: bool) -> dict[str, Any]:
@@ -139,13 +177,13 @@ def walker(model: Model, sample: int) -> np.ndarray:
     return (np.abs(row) + swing[None, :, None, None]).astype(np.float32)
 
 
-def entries(devices: int) -> dict[str, Any]:
+def entries(devices: int, sizes: Sequence[int] = SIZES) -> dict[str, Any]:
     """The manifest's entries of such a run, with commands as long as real ones."""
     names = [
         "preprocess",
         "export",
         "reference",
-        *(f"{s}/bs{n}" for s in ("convert", "accuracy", "throughput") for n in SIZES),
+        *(f"{s}/bs{n}" for s in ("convert", "accuracy", "throughput") for n in sizes),
     ]
     found = {}
     for i, name in enumerate(names):
@@ -173,11 +211,18 @@ def entries(devices: int) -> dict[str, Any]:
 
 
 KINETICS = "st_gcn.kinetics"
+RUN = "20260101T100000-0123456789abcdef"
+PREVIOUS = ("20251231T235959-0123456789abcdef", dict.fromkeys(SIZES, 200.0))
 CASES: dict[str, dict[str, Any]] = {
     "demo": {"model": KINETICS, "samples": 48, "simulated": True, "bad": None},
     "passed": {"model": KINETICS, "samples": 19796, "simulated": False, "bad": None},
     "failed": {"model": KINETICS, "samples": 19796, "simulated": False, "bad": 8},
 }
+EDGES: dict[str, dict[str, Any]] = {
+    "bare": {**CASES["demo"], "sizes": (1,), "measured": False},
+    "hostile": {**CASES["passed"], "samples": 600, "bad": 16, "sizes": range(16, 28), "hostile": True},
+}
+WHOLE = [(name, view) for name in CASES for view in VIEWS] + [(name, view) for name in EDGES for view in VIEWS[::5]]
 OTHERS = [name for name in CARDS if name != KINETICS]
 
 
@@ -192,16 +237,16 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("pages")
 
     @functools.cache
-    def make(name: str) -> tuple[Path, dict[str, Any]]:
-        case = CASES.get(name) or {**CASES["demo"], "model": name}
+    def make(name: str) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+        case = {**CASES, **EDGES}.get(name) or {**CASES["demo"], "model": name}
         found, model = verdict(**case), find(case["model"], Path("no folder"))
-        ran = entries(1 if case["simulated"] else 4)
+        ran = entries(1 if case["simulated"] else 4, case.get("sizes", SIZES))
         drawings = draw(model, {noted["sample"]: walker(model, noted["sample"]) for noted in found["noted"]})
-        previous = page.Previous("20251231T235959-0123456789abcdef", dict.fromkeys(SIZES, 200.0))
-        text = page.render(found, ran, list(ran), "20260101T100000-0123456789abcdef", drawings, previous)
+        previous = page.Previous(*PREVIOUS) if name != "bare" else None
+        text = page.render(found, ran, list(ran), RUN, drawings, previous)
         path = folder / f"{name}.html"
         path.write_text(text)
-        return path, json.loads(json.dumps(found))
+        return path, json.loads(json.dumps(found)), ran
 
     return make
 
@@ -212,12 +257,33 @@ def at(found: Any, path: str) -> Any:
     return found
 
 
-@pytest.mark.parametrize(("width", "language", "dark"), VIEWS)
-@pytest.mark.parametrize("name", CASES)
+def known(value: Any) -> set[str]:
+    """The numbers in a JSON value and in its texts, as a page may write them."""
+    if isinstance(value, dict):
+        return known([*value, *value.values()])
+    if isinstance(value, list):
+        return set().union(*map(known, value))
+    return set(NUMBER.findall(str(value)))
+
+
+def beside(found: dict[str, Any], ran: dict[str, Any]) -> list[str]:
+    """What the page works out itself: the durations of steps, and the change from the previous run."""
+    seconds = [step["seconds"] for step in ran.values()]
+    (previous, rates), measured = PREVIOUS, [batch for batch in found["batches"] if batch["throughput"]]
+    changes = [
+        f"{before:.2f} ({batch['throughput']['median'] / before - 1:+.1%})"
+        for batch in measured
+        if (before := rates.get(batch["batch_size"]))
+    ]
+    times = [step["started"].replace("T", " ") for step in ran.values()]
+    return [f"{sum(seconds):.0f}", str(len(seconds)), RUN, previous, *changes, *times, *map("{:.1f}".format, seconds)]
+
+
+@pytest.mark.parametrize(("name", "view"), WHOLE)
 def test_the_page_is_whole_accessible_and_true(
-    browser: Browser, pages: Any, name: str, width: int, language: str, dark: bool
+    browser: Browser, pages: Any, name: str, view: tuple[int, str, bool]
 ) -> None:
-    path, found = pages(name)
+    (path, found, ran), (width, language, dark) = pages(name), view
     browser.problems.clear()
     browser.requests.clear()
     browser.open(path, language, width, 900, dark)
@@ -225,11 +291,13 @@ def test_the_page_is_whole_accessible_and_true(
     assert browser.evaluate(READ_OVERFLOW) == []
     assert browser.evaluate(READ_CLIPPED) == []
     numbers = browser.evaluate(READ_NUMBERS)
-    assert len(numbers) > 100
+    assert len(numbers) > (20 if name == "bare" else 100)
     for place, value, shown in numbers:
         assert value == at(found, place), place
         percent = 100 if "%" in shown else 1
         assert float(shown.rstrip("%")) == pytest.approx(value * percent, rel=0.06, abs=0.006), place
+    shown = NUMBER.findall("\n".join(browser.evaluate(READ_OTHERS)))
+    assert set(shown) <= known([found, ran, *beside(found, ran)]) | OF_SENTENCES
     browser.evaluate((importlib.resources.files("axe_core_python") / "axe.min.js").read_text() + "; 1")
     assert browser.evaluate(RUN_AXE) == []
     assert browser.problems == []
@@ -243,7 +311,7 @@ def test_the_page_stays_small(pages: Any, name: str) -> None:
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_model_s_bodies_are_drawn(browser: Browser, pages: Any, name: str) -> None:
-    path, found = pages(name)
+    path, found, _ = pages(name)
     browser.problems.clear()
     browser.open(path, "zh", 1440, 900, dark=False)
     drawn = browser.evaluate("[...document.querySelectorAll('canvas')].map((n) => n.toDataURL().length)")
@@ -254,7 +322,7 @@ def test_every_model_s_bodies_are_drawn(browser: Browser, pages: Any, name: str)
 
 
 def test_a_failure_says_which_batch_size_by_how_much_and_what_next(browser: Browser, pages: Any) -> None:
-    path, found = pages("failed")
+    path, found, _ = pages("failed")
     browser.open(path, "en", 1440, 900, dark=False)
     said = browser.evaluate("document.querySelector('#verdict').innerText")
     (missed,) = [batch for batch in found["batches"] if not batch["passed"]]
@@ -287,7 +355,7 @@ def test_the_theme_can_be_chosen(browser: Browser, pages: Any) -> None:
 
 
 def test_the_downloads_are_the_summary_s_own(browser: Browser, pages: Any) -> None:
-    path, found = pages("demo")
+    path, found, _ = pages("demo")
     browser.open(path, "en", 1440, 900, dark=False)
     browser.evaluate("window.saved = []; URL.createObjectURL = (blob) => { saved.push(blob); return '#'; }; 1")
     for kind in ("json", "csv"):
