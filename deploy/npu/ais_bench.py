@@ -535,7 +535,7 @@ _FAILURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "and see ASCEND_RT_VISIBLE_DEVICES under `tools.env`",
         ),
         (
-            r"('?aclruntime\.\w+'? object has no attribute .*|incompatible (?:constructor|function) arguments"
+            r"(aclruntime[\w.]*'? (?:object )?has no attribute .*|incompatible (?:constructor|function) arguments"
             r"|aclruntime version:\S+ is lower)",
             "aclruntime and ais_bench are not of one release ({0}): install both from one for `tools.python`",
         ),
@@ -548,8 +548,8 @@ _FAILURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 _ERROR_LINES = (  # the best words for an unknown failure: the tool's own, then argparse's, then Python's
     re.compile(r"\[ERROR\] *(\S.*)"),
     re.compile(r": error: (\S.*)"),
-    re.compile(r"^│ *(\S.*?) *│$"),  # of typer
     re.compile(r"^(\w[\w.]*(?:Error|Exception)\b.*)"),
+    re.compile(r"^│ *(\S.*?) *│$"),  # typer's refusal; its tracebacks are framed too, and end in Python's line
 )
 
 
