@@ -49,7 +49,7 @@ def gpus(host: Host) -> list[Gpu]:
 
 def parse(told: str, programs: str) -> list[Gpu]:
     """The GPUs of the output of GPUS and PROGRAMS. Lines of another form are left out."""
-    running = [row for row in _rows(programs) if len(row) == 3 and row[1].isdigit()]
+    running = [(row[0], row[1], ", ".join(row[2:])) for row in _rows(programs) if len(row) > 2 and row[1].isdigit()]
     found = []
     for row in _rows(told):
         if len(row) != len(FIELDS) or not row[0].isdigit():

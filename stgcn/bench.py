@@ -3,8 +3,9 @@
     python -m stgcn.bench --ckpt X.pth --output benchmark.json --batch_sizes 1,4,8 [--model NAME] [--device auto]
 
 The input is made once, on the device, and one batch follows the other: a latency is of the computation alone, as
-ais_bench's is. Repeats of `--loop` batches go on until their throughputs lie within `--spread`, or there are
-`--max_repeats`. A repeat ends after `--repeat_s` seconds with the batches that it has done, at least one.
+ais_bench's is. Repeats of `--loop` batches go on, `--min_repeats` at least, until their throughputs lie within
+`--spread`, or there are `--max_repeats`. A repeat ends after `--repeat_s` seconds with the batches that it has done, at
+least one.
 A run that was cut short goes on with the next batch size, if checkpoint, torch, device and settings are the same.
 """
 
@@ -30,7 +31,7 @@ from stgcn.files import PathLike, atomic_write, remove, sha256_file
 from stgcn.reference import torch_device
 
 FORMAT = 1
-SETTINGS = ("loop", "warmup", "max_repeats", "spread", "repeat_s")
+SETTINGS = ("loop", "warmup", "min_repeats", "max_repeats", "spread", "repeat_s")
 
 
 def write_benchmark(
@@ -48,7 +49,7 @@ def write_benchmark(
     """
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as nvidia-smi counts
     if device == "auto":
-        device = "cuda:0" if torch.cuda.is_available() else "cpu"
+        device = "cuda:0" if _cuda_works() else "cpu"
     place, card = torch_device(device), card_of(model)
     told = describe(place)
     network = load_model(checkpoint, card).to(place).eval()
@@ -78,6 +79,18 @@ def write_benchmark(
     return found
 
 
+def _cuda_works() -> bool:
+    """Whether this torch computes on the first GPU: an old one has no kernels for a new GPU."""
+    if not torch.cuda.is_available():
+        return False
+    try:
+        one = torch.ones(1, 1, 3, 3, device="cuda:0")
+        return float(torch.nn.functional.conv2d(one, one).sum()) == 9
+    except RuntimeError as error:
+        print(sentence(f"torch {torch.__version__} cannot compute on this GPU ({error}), so the CPU is measured"))
+        return False
+
+
 def describe(device: torch.device) -> Dict[str, Any]:
     """What the figures are of: `kind` (cuda or cpu), `name`, torch's version and CUDA's, threads on a CPU."""
     found = {"kind": device.type, "torch": torch.__version__, "cuda": torch.version.cuda}
@@ -97,7 +110,8 @@ def measure(
     with torch.no_grad():
         for _ in range(settings["warmup"]):
             _run(network, batch, device)
-        while len(repeats) < settings["max_repeats"] and (len(repeats) < 2 or _spread(repeats) > settings["spread"]):
+        least, most = max(settings["min_repeats"], 2), settings["max_repeats"]
+        while len(repeats) < most and (len(repeats) < least or _spread(repeats) > settings["spread"]):
             repeats.append(_repeat(network, batch, device, settings["loop"], settings["repeat_s"]))
     rates = [1000 * shape[0] / rows_per_sample / rate for rate in map(statistics.mean, repeats)]
     every = np.array([latency for repeat in repeats for latency in repeat])
@@ -174,6 +188,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     parser.add_argument("--device", default="auto", help="torch's name of the device (default: CUDA if there is one)")
     parser.add_argument("--loop", type=int, default=100, help="batches per repeat (default 100)")
     parser.add_argument("--warmup", type=int, default=1, help="batches before the first repeat (default 1)")
+    parser.add_argument("--min_repeats", type=int, default=5, help="(default 5)")
     parser.add_argument("--max_repeats", type=int, default=10, help="(default 10)")
     parser.add_argument("--spread", type=float, default=0.02, help="of the repeats' throughputs (default 0.02)")
     parser.add_argument("--repeat_s", type=float, default=60.0, help="seconds that a repeat takes at most (default 60)")

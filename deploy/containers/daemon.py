@@ -75,6 +75,13 @@ class DockerDaemon:
         except KitError:
             return None
 
+    @cached_property
+    def hands_in_gpus(self) -> bool:
+        """Whether NVIDIA's Container Toolkit is there: as one of the engine's runtimes, or as the hook of `--gpus`."""
+        with telling(self.host.name, "tell of itself"):
+            known = "nvidia" in (self.client.info().get("Runtimes") or {})
+        return known or self.host.run(["sh", "-c", "command -v nvidia-container-runtime-hook"]).status == 0
+
     def image(self, name: str) -> dict[str, Any]:
         """An image's name, id and labels."""
         with telling(self.host.name, f"show {name}"):

@@ -45,6 +45,9 @@ class Runtime(Protocol):
     def on_device(self, device: int) -> tuple[Runtime, int]:
         """The runtime that reaches a logical device of the host, and the number that its tools know the device by."""
 
+    def with_gpu(self, index: int, /) -> Runtime | None:
+        """The runtime that reaches one GPU of the host; None where its engine cannot hand one in."""
+
     def of_host(self) -> Runtime:
         """Where the host's own npu-smi is asked: inside a container it sees that container's processes alone."""
 
@@ -81,6 +84,9 @@ class Native:
 
     def on_device(self, device: int) -> tuple[Runtime, int]:
         return self, device
+
+    def with_gpu(self, _index: int) -> Runtime | None:
+        return self
 
     def of_host(self) -> Runtime:
         return self
@@ -124,6 +130,7 @@ class Container:
     env_scripts: Sequence[str] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     npus: Npus | None = None
+    gpu: int | None = None  # of the host's NVIDIA GPUs the one that is handed in
 
     @property
     def host(self) -> Host:
@@ -146,6 +153,7 @@ class Container:
         flags += [f"--mount={_csv(mount)}" for mount in options["mounts"]]
         flags += [f"--device={node}" for node in options["devices"]]
         flags += [f"--runtime={options['runtime']}"] if options["runtime"] else []
+        flags += [] if self.gpu is None else [f"--gpus=device={self.gpu}"]
         # The user's by name alone: docker takes their values from its own environment.
         variables = sorted(options["environment"].items())
         flags += [f"--env={name}" if name in self.env else f"--env={name}={value}" for name, value in variables]
@@ -177,6 +185,9 @@ class Container:
         # The driver numbers a container's devices from 0.
         return replace(self, npus=replace(self.npus, device=device)), 0
 
+    def with_gpu(self, index: int) -> Runtime | None:
+        return replace(self, gpu=index) if self.daemon.hands_in_gpus else None
+
     def of_host(self) -> Runtime:
         if self.npus is None or self.host.run(["sh", "-c", 'command -v "$0"', self.npus.npu_smi]).status != 0:
             return self
@@ -197,6 +208,9 @@ class Container:
             "group_add": [],
             "runtime": None,
         }
+        if self.gpu is not None:
+            one = docker.types.DeviceRequest(device_ids=[str(self.gpu)], capabilities=[["gpu"]])
+            options["device_requests"] = [one]
         return options if self.npus is None else self._with_npu(options, self.npus)
 
     def _write(self, command: Sequence[str], folder: PurePosixPath | None) -> list[PurePosixPath]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from deploy.console import mark, say
 from deploy.containers.runtime import Runtime
@@ -295,15 +295,30 @@ class IdleWatch:
         return check
 
     def wait(self, timeout_s: float) -> IdleCheck:
-        check, told, told_at = self.check(), "", 0.0
-        deadline = time.monotonic() + timeout_s  # from the first look on: npu-smi itself may take a second
-        while check.busy is not None and (now := time.monotonic()) < deadline:
-            if check.busy != told or now - told_at > REMIND_S:
-                say(f"  waiting for {self}: {check.busy} ({deadline - now:.0f} s left)")
-                told, told_at = check.busy, now
-            time.sleep(min(POLL_S, deadline - now))
-            check = self.check()
-        return check
+        return wait_until_idle(str(self), self.check, timeout_s)
+
+
+class Looked(Protocol):
+    """A device at one moment."""
+
+    @property
+    def busy(self) -> str | None: ...
+
+
+LookedT = TypeVar("LookedT", bound=Looked)
+
+
+def wait_until_idle(name: str, look: Callable[[], LookedT], timeout_s: float) -> LookedT:
+    """The look that found the device idle, else the one at the deadline."""
+    found, told, told_at = look(), "", 0.0
+    deadline = time.monotonic() + timeout_s  # from the first look on: the tool itself may take a second
+    while found.busy is not None and (now := time.monotonic()) < deadline:
+        if found.busy != told or now - told_at > REMIND_S:
+            say(f"  waiting for {name}: {found.busy} ({deadline - now:.0f} s left)")
+            told, told_at = found.busy, now
+        time.sleep(min(POLL_S, deadline - now))
+        found = look()
+    return found
 
 
 @contextmanager

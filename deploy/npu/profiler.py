@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from deploy.errors import KitError
+from deploy.errors import HostUnfit, KitError
 from deploy.hosts import transfer
 from deploy.hosts.host import Host
 from deploy.hosts.job import Job
@@ -52,7 +52,7 @@ class Profiling(RunAlone):
         watch = IdleWatch(npu.smi, device, 0 if self.force else self.idle_timeout_s, self.idle)
         check = watch.before()
         if check.busy and not self.force:
-            raise KitError(
+            raise HostUnfit(
                 f"{watch}: the device was not idle within {watch.patience_s:g} s ({check.busy}), and a profile would "
                 "tell of both; free it, or profile it as it is with --force"
             )

@@ -11,7 +11,7 @@ from typing import Any
 from deploy.connections import Connections
 from deploy.console import say
 from deploy.containers.images import LABEL, SOURCES_LABEL
-from deploy.containers.runtime import Native
+from deploy.containers.runtime import Native, Runtime
 from deploy.errors import KitError
 from deploy.evidence.chain import reference_names
 from deploy.hosts import transfer
@@ -141,15 +141,16 @@ def run_command(
     names: Sequence[str],
     fresh: bool = False,
     guard: AbstractContextManager[Mapping[str, Any]] | None = None,
+    runtime: Runtime | None = None,
 ) -> None:
     """One command of the model's package, which writes `names` into FOLDER, as a step; `guard` is around it, and gives
-    facts for its entry.
+    facts for its entry. `runtime` takes the place of the GPU host's.
 
     Its key has the package's sources in it too. On this machine it writes into the workspace; elsewhere into a folder
     of that host, and the files come back.
     """
-    workspace = connections.workspace
-    host, folder, model = connections.gpu.host, workspace.artefact("gpu"), workspace.model
+    workspace, runtime = connections.workspace, runtime or connections.gpu
+    host, folder, model = runtime.host, workspace.artefact("gpu"), workspace.model
     inputs = {**inputs, "model": model.card.name, model.card.package: model.sha256}
     job = Job(host, job_name(inputs, name))
     is_contained = connections.inventory.gpu.runtime == "docker"
@@ -165,17 +166,15 @@ def run_command(
             if inside and not resumed:
                 host.call("link", {"folder": str(inside), "files": {}})
                 host.run(["mkdir", "-p", str(connections.array_folder)])
-            done = connections.gpu.run(argv, folder=inside, log=log, echo=True, job=job.name)
+            done = runtime.run(argv, folder=inside, log=log, echo=True, job=job.name)
             if done.status != 0:
                 raise _failure(connections, name, done.output, done.status, log)
             for output in outputs:
                 if there != PurePosixPath(folder):
                     transfer.get(host, there / output.name, output)
-        return {**connections.gpu.facts(), **facts}
+        return {**runtime.facts(), **facts}
 
-    connections.run_step(
-        Step(name, host.name, inputs, outputs, action, [connections.gpu.argv(argv, inside)]), fresh=fresh
-    )
+    connections.run_step(Step(name, host.name, inputs, outputs, action, [runtime.argv(argv, inside)]), fresh=fresh)
 
 
 def _lost_its_array(connections: Connections) -> bool:

@@ -45,5 +45,5 @@ def test_a_busy_gpu_is_refused(job: Job, tmp_path: Path, monkeypatch: pytest.Mon
     script.write_text(BUSY)
     script.chmod(0o755)
     monkeypatch.setenv("PATH", str(script.parent), prepend=":")
-    assert "train.py (pid 4711)" in job.fab("gpu-bench", status=1)
+    assert "train.py (pid 4711)" in job.fab("gpu-bench", status=3)
     assert not (job.workspace / "gpu/benchmark.json").exists()

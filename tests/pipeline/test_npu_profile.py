@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.errors import KitError
+from deploy.errors import HostUnfit, KitError
 from deploy.npu.profiler import choose
 from deploy.pipeline.manifest import Manifest, Step, write_json
 from deploy.stages import profile
@@ -131,3 +131,12 @@ def test_of_several_tables_one_export_is_taken() -> None:
     assert choose([old, "results/x.csv"]) == [old]
     assert choose([old, first, again]) == [again]
     assert choose([first, *slices]) == [slices[1], slices[2], slices[0]]
+
+
+@pytest.mark.full
+def test_a_busy_device_is_not_profiled(job: NpuJob) -> None:
+    job.convert()
+    job.play(BUSY="0:train.py:forever")
+    with pytest.raises(HostUnfit, match=r"train\.py"):
+        profiled(job)
+    assert not job.path(2, "profile.json").exists()

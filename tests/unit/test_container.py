@@ -120,6 +120,19 @@ def test_a_conversion_on_the_vendors_runtime_is_shown_a_device_for_the_drivers_l
     assert "--env=ASCEND_VISIBLE_DEVICES=2" in flags(runtime, "atc")
 
 
+def test_a_gpu_is_handed_in_where_the_engine_can() -> None:
+    plain = container(Played())
+    assert not [flag for flag in flags(plain, "python") if "gpu" in flag]
+    plain.daemon.hands_in_gpus = True
+    with_gpu = plain.with_gpu(1)
+    assert isinstance(with_gpu, Container)
+    assert "--gpus=device=1" in flags(with_gpu, "python")
+    (asked,) = with_gpu._options(["python"], None)["device_requests"]
+    assert (asked["DeviceIDs"], asked["Capabilities"]) == (["1"], [["gpu"]])
+    plain.daemon.hands_in_gpus = False
+    assert plain.with_gpu(0) is None
+
+
 def test_a_runs_detailed_log_is_in_its_folder_and_its_user_has_a_name() -> None:
     given = flags(container(Played(), env={"HOME": "/home/own"}), "atc", folder=f"{WORKSPACE}/run")
     assert {f"--env=ASCEND_PROCESS_LOG_PATH={WORKSPACE}/run/ascend-log", "--env=HOME"} <= set(given)

@@ -28,7 +28,9 @@ def test_a_program_or_use_makes_a_gpu_busy() -> None:
     ("told", "programs", "busy"),
     [
         ("0, GPU-a, NVIDIA H200 MIG, [N/A], [N/A], [N/A], 550.54", "", None),  # a partitioned one tells no use
-        ("0, GPU-a, NVIDIA T4, [Not Supported], 4, 15360, 550.54", "GPU-a, 7, a, b", None),  # a line of another form
+        ("0, GPU-a, NVIDIA T4, [Not Supported], 4, 15360, 550.54", "GPU-a, [N/A], [N/A]", None),
+        ("0, GPU-a, NVIDIA T4, [Not Supported], 4, 15360, 550.54", "GPU-a, 7, [Not Found]", "[Not Found] (pid 7)"),
+        ("0, GPU-a, NVIDIA T4, 0, 4, 15360, 550.54", "GPU-a, 7, a, b", "a, b (pid 7)"),
         ("0, GPU-a, NVIDIA T4, 1, 4, 15360, 550.54", 'GPU-a, 7, "a, b"', "a, b (pid 7)"),
     ],
 )
