@@ -89,7 +89,7 @@ def _said(path: Path, folder: Path) -> set[str]:
     if path.suffix != ".json":
         return {_masked(text, folder)}
     try:
-        record = _lasting(json.loads(text))
+        record = lasting(json.loads(text))
     except ValueError:
         return {f"torn: {text}"}
     if path.name != "manifest.json":
@@ -98,11 +98,12 @@ def _said(path: Path, folder: Path) -> set[str]:
     return {f"{name}: {_masked(entry, folder)}" for name, entry in entries.items()}
 
 
-def _lasting(record: Any) -> Any:
-    """A record without its passing facts."""
+def lasting(record: Any, besides: str = "") -> Any:
+    """A record without its passing facts, nor what is called `besides`."""
     if isinstance(record, dict):
-        return {name: _lasting(value) for name, value in record.items() if name not in _PASSING_FACTS}
-    return [_lasting(value) for value in record] if isinstance(record, list) else record
+        kept = {name: value for name, value in record.items() if name not in {*_PASSING_FACTS, besides}}
+        return {name: lasting(value, besides) for name, value in kept.items()}
+    return [lasting(value, besides) for value in record] if isinstance(record, list) else record
 
 
 def _masked(text: str, folder: Path) -> str:
