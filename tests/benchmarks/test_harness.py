@@ -75,5 +75,5 @@ def test_a_fresh_folder_stays_on_a_disk(tmp_path: Path, filesystem: str, stays: 
 
 def test_a_place_without_room_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCRATCH", str(tmp_path / "none"))
-    with pytest.raises(KitError, match=r"needs 8 GiB in .*none; free them or set SCRATCH"), harness.scratch():
+    with pytest.raises(KitError, match=r"8 GiB in .*none.*SCRATCH"), harness.scratch():
         pass

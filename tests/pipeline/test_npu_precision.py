@@ -141,14 +141,14 @@ def test_what_precision_does_not_explain_is_said(job: NpuJob) -> None:
 
     inputs = {"checkpoint": {"name": "small", "sha256": "1" * 64}}
     Manifest(job.workspace).run_step(Step("reference", "gpu", inputs, [wrong], reference))
-    with pytest.raises(KitError, match="precision does not explain it"):
+    with pytest.raises(KitError, match="precision"):
         precision.run(job.connections(), 8)
     assert result(job)["explained"] is False
 
 
 def test_a_file_that_is_not_there_is_named(job: NpuJob) -> None:
     job.inventory["atc"] = {"keep_dtype": str(job.folder / "missing.cfg")}
-    with pytest.raises(KitError, match=r"missing\.cfg: there is no such file; correct `atc.keep_dtype`"):
+    with pytest.raises(KitError, match=r"missing\.cfg: .*`atc\.keep_dtype`"):
         job.convert()
 
 

@@ -177,14 +177,14 @@ class TestFiles:
     )
     def test_another_pickle_is_refused(self, tmp_path: Path, content: Any) -> None:
         (tmp_path / "x.pkl").write_bytes(pickle.dumps(content))
-        with pytest.raises(InputError, match=r"x\.pkl isn't an annotation file"):
+        with pytest.raises(InputError, match=r"x\.pkl"):
             annotations.Annotations(tmp_path / "x.pkl", FLAT)
 
     @pytest.mark.parametrize("share", [0.3, 0.9])
     def test_a_cut_file_is_refused(self, tmp_path: Path, share: float) -> None:
         content = write(tmp_path / "x.pkl", [flat()]).read_bytes()
         (tmp_path / "x.pkl").write_bytes(content[: int(share * len(content))])
-        with pytest.raises(InputError, match="isn't an annotation file"):
+        with pytest.raises(InputError, match=r"x\.pkl"):
             annotations.Annotations(tmp_path / "x.pkl", FLAT)
 
 

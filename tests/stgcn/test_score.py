@@ -34,7 +34,7 @@ def test_the_last_lines_are_the_guides(argv: List[str], capsys: Any) -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_result_that_is_no_number_is_named(argv: List[str], tmp_path: Path, value: float) -> None:
     np.full(400, value, np.float32).tofile(str(tmp_path / "out" / "7_0.bin"))
-    with pytest.raises(InputError, match=r"sample 7 \(.*\) in .* holds NaN or infinity"):
+    with pytest.raises(InputError, match=r"sample 7 \(.*NaN"):
         score.main(argv)
 
 

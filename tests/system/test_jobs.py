@@ -72,12 +72,12 @@ def test_output_and_status(host: Host, tmp_path: Path) -> None:
 
 
 def test_a_program_that_is_not_there(host: Host) -> None:
-    with pytest.raises(KitError, match="no-such-program cannot be started"):
+    with pytest.raises(KitError, match="no-such-program"):
         host.run(["no-such-program"])
 
 
 def test_a_deadline_ends_a_program_and_all_that_it_started(host: Host, tmp_path: Path) -> None:
-    with pytest.raises(KitError, match="did not end within 1 s"):
+    with pytest.raises(KitError, match=r"\b1 s"):
         host.run(["sh", "-c", 'sleep 60 & echo $! > "$0"; wait', str(tmp_path / "child")], timeout_s=1)
     child = int((tmp_path / "child").read_text())
     waited_for(lambda: gone(child))
@@ -176,7 +176,7 @@ def test_a_second_operator_is_told_who_holds_the_workspace(host: Host, request: 
     try:
         waited_for((Path(host.workspace) / ".stgcn-kit" / "lock").exists)
         waited_for((Path(host.workspace) / ".stgcn-kit" / "lock").read_text)
-        with pytest.raises(KitError, match=rf"is in use by .*@.* \(process {pid}, since"):
+        with pytest.raises(KitError, match=rf"process {pid}\b"):
             host.hold()
     finally:
         os.kill(pid, signal.SIGKILL)

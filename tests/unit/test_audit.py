@@ -210,7 +210,7 @@ def test_a_whole_run_holds(workspace: Workspace, capsys: pytest.CaptureFixture[s
 
 def test_a_kept_run_holds_when_the_workspace_has_moved_on(workspace: Workspace) -> None:
     flip_byte(workspace.folder / "gpu/st_gcn.onnx", 0)
-    with pytest.raises(KitError, match="not the file that export made"):
+    with pytest.raises(KitError, match=r"st_gcn\.onnx.*export"):
         print_audit(workspace, "")
     print_audit(workspace, "latest")
 
@@ -246,7 +246,7 @@ class TestPrecision:
         made_up.ask_for_precision(workspace, made_up.precision())
         made_up.score(workspace)
         flip_byte(workspace.folder / "precision/keep_dtype.cfg", 3)
-        with pytest.raises(KitError, match=r"precision/keep_dtype\.cfg: not the file that precision made"):
+        with pytest.raises(KitError, match=r"precision/keep_dtype\.cfg"):
             print_audit(workspace, "")
 
     def test_one_of_another_onnx_is_left_out(self, workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
@@ -293,14 +293,14 @@ def test_no_value_of_a_record_can_change_unseen(workspace: Workspace, change: st
 
 def test_a_verdict_short_of_the_inventory_is_partial(workspace: Workspace) -> None:
     inventory = workspace.inventory.model_copy(update={"batch_sizes": [1, 4, 8]})
-    with pytest.raises(KitError, match="batch size 8: in the inventory and not in the verdict"):
+    with pytest.raises(KitError, match="batch size 8"):
         print_audit(Workspace(inventory), "")
 
 
 def test_a_run_folder_renamed_is_found(workspace: Workspace) -> None:
     run = find(workspace.folder, "latest")
     run.folder.rename(run.folder.with_name("20200101T000000-00000000"))
-    with pytest.raises(KitError, match="its name is not the id"):
+    with pytest.raises(KitError, match="20200101T000000-00000000"):
         print_audit(workspace, "2020")
 
 

@@ -124,23 +124,23 @@ def test_a_workspace_that_holds_the_users_own_is_refused(
         place = str(tmp_path / place)
     npu = [{"name": "npu-a", "connection": "local", "workspace": place}]
     assert load(inventory())
-    with pytest.raises(KitError, match=r"inventory.yaml: workspace: .* is no workspace"):
+    with pytest.raises(KitError, match=r"inventory\.yaml: workspace: "):
         load(inventory(workspace=place))
-    with pytest.raises(KitError, match=r"inventory.yaml: npu\[0\].workspace: .* is no workspace"):
+    with pytest.raises(KitError, match=r"inventory\.yaml: npu\[0\]\.workspace: "):
         load(inventory(npu=npu))
 
 
 def test_a_link_to_a_home_is_one(inventory: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(Path.home())
-    with pytest.raises(KitError, match="is no workspace: it is a home folder"):
+    with pytest.raises(KitError, match="link.*home"):
         load(inventory(workspace=str(tmp_path / "link")))
 
 
 def test_other_hosts_tell_at_first_contact(tmp_path: Path) -> None:
     inputs = {"dataset.data": str(tmp_path / "w/data.npy")}
-    with pytest.raises(ValueError, match=r"it holds dataset\.data"):
+    with pytest.raises(ValueError, match=r"dataset\.data"):
         workspace.contact({"workspace": str(tmp_path / "w"), "inputs": inputs}, None)
-    with pytest.raises(ValueError, match="home folder"):
+    with pytest.raises(ValueError, match="home"):
         workspace.contact({"workspace": ".", "inputs": {}}, None)
 
 
@@ -151,7 +151,7 @@ def test_a_folder_that_others_may_write_is_refused(mode: int, tmp_path: Path) ->
         os.chown(shared, -1, 12345)
         shared.chmod(mode)
     for place in (tmp_path / "workspace", tmp_path / "above/workspace"):
-        with pytest.raises(KitError, match=r"other logins may write .* \(mode 07"):
+        with pytest.raises(KitError, match=r"\(mode 07"):
             LocalHost("here", place).hold()
     (tmp_path / "above").chmod(0o1777)  # as /tmp is
     LocalHost("here", tmp_path / "above/workspace").hold()
@@ -164,7 +164,7 @@ def test_a_folder_of_another_login_is_refused(tmp_path: Path) -> None:
     os.chown(tmp_path / "workspace", 12345, 12345)
     os.chown(tmp_path / "kit" / KIT, 12345, 12345)
     for name in ("workspace", "kit"):
-        with pytest.raises(KitError, match="belongs to uid 12345"):
+        with pytest.raises(KitError, match="uid 12345"):
             LocalHost("here", tmp_path / name).hold()
 
 

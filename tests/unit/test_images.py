@@ -91,13 +91,13 @@ def test_a_wrong_setting_is_refused_by_name(docker: Path, variables: dict[str, s
 
 def test_wheels_without_sums_are_refused(docker: Path) -> None:
     (docker / "aclruntime.whl").write_bytes(b"")
-    with pytest.raises(KitError, match="wheels without a SHA256SUMS file"):
+    with pytest.raises(KitError, match="SHA256SUMS"):
         build(docker, TARGET="cann", AIS_BENCH_SRC=str(docker))
 
 
 @pytest.mark.parametrize("platform", ["linux/arm64", "arm64", "linux/arm64/v8"])
 def test_what_another_machine_cannot_have_is_told_before_anything_is_built(docker: Path, platform: str) -> None:
-    with pytest.raises(KitError, match=r"torch 1\.2\.0 has no wheel for arm64"):
+    with pytest.raises(KitError, match=r"torch 1\.2\.0 .*arm64"):
         images.gpu_image(Settings({"DOCKER": str(docker / "docker"), "PLATFORM": platform}))
     assert not (docker / "argv").exists()
     assert "--platform=linux/arm64" in build(docker, PLATFORM=platform)
@@ -113,7 +113,7 @@ def test_torch_of_the_users_own_wheels_goes_in_as_their_sums_say(docker: Path) -
     wheels = docker / "wheels"
     wheels.mkdir()
     settings = {"DOCKER": str(docker / "docker"), "WITHOUT_MMSKELETON": "1", "TORCH_WHEELS": str(wheels)}
-    with pytest.raises(KitError, match="TORCH_WHEELS=.*: no wheel"):
+    with pytest.raises(KitError, match="TORCH_WHEELS="):
         images.gpu_image(Settings(settings))
     name = "torch-1.2.0+cpu-cp37-cp37m-manylinux1_x86_64.whl"
     (wheels / name).touch()

@@ -73,7 +73,7 @@ def test_rows_belong_to_samples(tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_index_is_refused(tmp_path: Path, change: Callable[[Any], Any]) -> None:
-    with pytest.raises(KitError, match=r"dataset\.json: not an index of format 2"):
+    with pytest.raises(KitError, match=r"dataset\.json.*\b2"):
         read_index(written(tmp_path, change(WHOLE)))
 
 

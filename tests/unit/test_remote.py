@@ -128,7 +128,7 @@ def stream(raw: bytes, codec: str = "deflate", clips_per_block: int = 1 << 20) -
 def test_a_cut_leaves_what_had_landed(host: LocalHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "BLOCK", 2 * SIZE)
     folder = tmp_path / KIT / "3"
-    with pytest.raises(KitError, match="broke off at clip 4"):
+    with pytest.raises(KitError, match="clip 4"):
         host.call("unpack", shard(folder), [stream(RAW, clips_per_block=2)[:-80]])
     assert not folder.exists()
     assert landed(host, folder) == 4
@@ -139,10 +139,10 @@ def test_a_cut_leaves_what_had_landed(host: LocalHost, tmp_path: Path, monkeypat
 
 def test_a_shard_that_goes_on_where_another_was_is_refused(host: LocalHost, tmp_path: Path) -> None:
     folder = tmp_path / KIT / "3"
-    with pytest.raises(KitError, match="broke off"):
+    with pytest.raises(KitError, match="sample 3 .*clip 0"):
         host.call("unpack", shard(folder, count=4), [stream(RAW[::-1])[:-1]])
     (tmp_path / KIT / "3.part" / "3.bin").write_bytes(b"!" * SIZE)
-    with pytest.raises(KitError, match="arrived damaged"):
+    with pytest.raises(KitError, match="damaged"):
         host.call("unpack", shard(folder, landed=1), [stream(RAW[SIZE:])])
     assert not list((tmp_path / KIT).glob("3*"))
 
@@ -150,14 +150,14 @@ def test_a_shard_that_goes_on_where_another_was_is_refused(host: LocalHost, tmp_
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
-        (stream(RAW)[:-1] + b"!", "arrived damaged"),
+        (stream(RAW)[:-1] + b"!", "damaged"),
         (stream(RAW) + b"more", "more than it announced"),
-        (b"x" + RAW, "unknown compression"),
-        (stream(RAW + RAW), "arrived damaged"),
-        (b"d" + shards.LENGTH.pack(1 << 31), "a block of 2147483648 bytes"),
-        (b"d" + shards.LENGTH.pack(500) + RAW, "arrived damaged"),
-        (stream(RAW)[:-1], "broke off at clip 0"),
-        (b"", "broke off at clip 0"),
+        (b"x" + RAW, "compression"),
+        (stream(RAW + RAW), "damaged"),
+        (b"d" + shards.LENGTH.pack(1 << 31), "2147483648 bytes"),
+        (b"d" + shards.LENGTH.pack(500) + RAW, "damaged"),
+        (stream(RAW)[:-1], "clip 0"),
+        (b"", "clip 0"),
     ],
 )
 def test_a_shard_that_is_not_what_was_announced(body: bytes, sentence: str, host: LocalHost, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_dataset_that_changes_while_it_is_read_is_refused(host: LocalHost, tmp
     next(blocks)
     with source.open("r+b") as file:
         file.truncate(500)
-    with pytest.raises(KitError, match="was changed while"):
+    with pytest.raises(KitError, match=r"clips\.npy"):
         list(blocks)
 
 
@@ -182,7 +182,7 @@ def test_a_file_is_whole_or_not_there(host: LocalHost, tmp_path: Path) -> None:
     there = tmp_path / KIT / "folder" / "model.onnx"
     request = {"path": str(there), "bytes": 6, "sha256": hashlib.sha256(b"abcdef").hexdigest()}
     for wrong in (b"abcde", b"abcdeX"):
-        with pytest.raises(KitError, match="arrived damaged"):
+        with pytest.raises(KitError, match="damaged"):
             host.call("receive", request, [wrong])
     assert not list(there.parent.iterdir())
     host.call("receive", request, [b"abc", b"def"])

@@ -49,7 +49,7 @@ def test_a_run_is_found_by(workspace: Workspace, name: str) -> None:
     assert runs.find(workspace.folder, asked).id == run.id
 
 
-@pytest.mark.parametrize(("name", "sentence"), [("1999", "names no run; those there: 20"), ("20", "more than one run")])
+@pytest.mark.parametrize(("name", "sentence"), [("1999", "'1999'.* 20"), ("20", "more than one run")])
 def test_an_unknown_or_ambiguous_name_is_refused(workspace: Workspace, name: str, sentence: str) -> None:
     made_up.score(Workspace(workspace.inventory.model_copy(update={"gate": 0.02})))
     with pytest.raises(KitError, match=sentence):
@@ -67,7 +67,7 @@ def test_pruning_keeps_the_newest(workspace: Workspace, capsys: pytest.CaptureFi
     assert capsys.readouterr().out.count("would remove") == 2
     runs.prune(workspace.folder, 1, dry=False)
     assert [run.folder for run in runs.all_runs(workspace.folder)] == [newest]
-    with pytest.raises(KitError, match="--keep 0 would leave no run"):
+    with pytest.raises(KitError, match="--keep 0"):
         runs.prune(workspace.folder, 0, dry=False)
 
 

@@ -38,14 +38,14 @@ def test_arguments_and_variables_arrive_as_they_are(tmp_path: Path, host: LocalH
 
 
 def test_a_missing_script_and_a_missing_program_say_what_to_correct(host: LocalHost) -> None:
-    with pytest.raises(KitError, match=r"environment script /none/set_env.sh: no such file; .*tools.env_scripts"):
+    with pytest.raises(KitError, match=r"/none/set_env\.sh.*tools\.env_scripts"):
         Native(host, ["/none/set_env.sh"]).run(["true"])
-    with pytest.raises(KitError, match="no-such-atc is not found"):
+    with pytest.raises(KitError, match="no-such-atc"):
         Native(host).run(["no-such-atc"])
 
 
 def test_a_deadline_ends_the_program_and_its_children(tmp_path: Path, host: LocalHost) -> None:
-    with pytest.raises(KitError, match=r"did not end within 0.5 s"):
+    with pytest.raises(KitError, match=r"\b0\.5 s"):
         Native(host).run(
             ["bash", "-c", "(sleep 30; touch survived) & wait"], folder=PurePosixPath(tmp_path), timeout_s=0.5
         )

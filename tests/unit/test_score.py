@@ -102,7 +102,7 @@ def test_a_verdict_forged_with_its_manifest_is_refused(
     path = forged.folder / "report/summary.json"
     path.write_text(json.dumps({**made_up.read(path), **change}))
     change_entry(forged, "score", lambda entry: entry["outputs"].update({"report/summary.json": describe(path)}))
-    with pytest.raises(KitError, match=r"summary\.json: not of the form that the kit writes"):
+    with pytest.raises(KitError, match=r"summary\.json"):
         made_up.score(Workspace(forged.inventory))
 
 
@@ -110,7 +110,7 @@ def test_a_missed_gate_is_an_error_after_everything_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workspace = made_up.make(tmp_path, flip=2)
-    with pytest.raises(KitError, match=r"batch size 4: Top-1 .* off fp32, 1% allowed; `fab npu-precision` says"):
+    with pytest.raises(KitError, match=r"batch size 4: Top-1 .*1%.*`fab npu-precision`"):
         made_up.score(workspace)
     summary = made_up.read(workspace.folder / "report/summary.json")
     assert summary["verdict"]["passed"] is False

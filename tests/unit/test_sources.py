@@ -158,25 +158,25 @@ def test_another_tree_is_accepted_by_its_hash_alone(clone: Path, source: Source,
 def test_a_changed_tree_is_refused_with_both_hashes(clone: Path, source: Source, tmp_path: Path) -> None:
     given = as_tree(clone, tmp_path / "given")
     (given / "net/model.py").write_text("patched\n")
-    with pytest.raises(KitError, match=rf"net: .*not {source.tree}.*patched already.*NET_SRC=PATH"):
+    with pytest.raises(KitError, match=rf"net: .*{source.tree}.*NET_SRC=PATH"):
         source.gather(str(given), tmp_path / "into")
     assert not (tmp_path / "into").exists()
 
 
 def test_a_place_that_is_not_there_and_one_without_it_are_named(source: Source, tmp_path: Path) -> None:
-    with pytest.raises(KitError, match="NET_SRC=/none: no such folder or archive"):
+    with pytest.raises(KitError, match="NET_SRC=/none"):
         source.gather("/none", tmp_path / "into")
     (tmp_path / "empty").mkdir()
     with pytest.raises(KitError, match=r"NET_SRC=.*/empty: .*net/"):
         source.gather(str(tmp_path / "empty"), tmp_path / "into")
     (tmp_path / "text").write_text("no archive")
-    with pytest.raises(KitError, match=r"not a \.tar, \.tar\.gz or \.zip"):
+    with pytest.raises(KitError, match=r"/text: .*\.tar\.gz"):
         source.gather(str(tmp_path / "text"), tmp_path / "into")
 
 
 def test_a_network_that_is_not_there_says_how_to_do_without(source: Source, tmp_path: Path) -> None:
     away = replace(source, url=str(tmp_path / "nowhere"))
-    with pytest.raises(KitError, match=rf"cannot be fetched from .*check out {source.commit}.*NET_SRC=PATH"):
+    with pytest.raises(KitError, match=rf"nowhere.*{source.commit}.*NET_SRC=PATH"):
         away.gather(None, tmp_path / "into")
 
 
@@ -184,5 +184,5 @@ def test_a_source_known_by_its_commit_alone_must_be_a_clone(clone: Path, source:
     whole = replace(source, folder="", tree=None, beside=())
     whole.gather(str(clone), tmp_path / "into")
     assert (tmp_path / "into/other/x").is_file()
-    with pytest.raises(KitError, match="not a git clone with commit"):
+    with pytest.raises(KitError, match=source.commit):
         whole.gather(str(as_tree(clone, tmp_path / "given")), tmp_path / "again")

@@ -116,13 +116,13 @@ def test_the_command_that_tunes() -> None:
 
 @pytest.mark.parametrize("flag", ["model", "framework", "output", "input_format", "input_shape", "soc_version"])
 def test_the_kits_own_flags_are_not_the_inventorys(flag: str) -> None:
-    with pytest.raises(KitError, match=rf"`atc\.{flag}` in the inventory is set by the kit itself"):
+    with pytest.raises(KitError, match=rf"`atc\.{flag}`"):
         atc.argv("atc", "x.onnx", "x", 1, {flag: "v"}, INPUTS, soc_version="Ascend310P3")
 
 
 @pytest.mark.parametrize("flag", ["--log", "", "log=info --model", "1"])
 def test_no_flag_is_refused(flag: str) -> None:
-    with pytest.raises(KitError, match="is no ATC flag"):
+    with pytest.raises(KitError, match=f"{flag}.*ATC"):
         atc.argv("atc", "x.onnx", "x", 1, {flag: "v"}, INPUTS, soc_version="Ascend310P3")
 
 
@@ -301,9 +301,9 @@ def test_success() -> None:
 
 
 def test_a_tuner_that_fails() -> None:
-    with pytest.raises(KitError, match="aoe failed with EC0010"):
+    with pytest.raises(KitError, match="aoe.*EC0010"):
         atc.parse_aoe(with_pid("EC0010", MESSAGES["EC0010"]), 255)
-    with pytest.raises(KitError, match="aoe exits 0 without saying 'Aoe process finished'"):
+    with pytest.raises(KitError, match="aoe .*'Aoe process finished'"):
         atc.parse_aoe("Start Tuning\n", 0)
 
 

@@ -135,7 +135,7 @@ def test_a_summary_that_lies_is_refused(summary: dict[str, Any], says: str) -> N
 
 
 def test_two_samples_do_not_share_a_result() -> None:
-    with pytest.raises(KitError, match="sample 0 has not exactly one result of its own, and 1 more"):
+    with pytest.raises(KitError, match=r"sample 0 .*\b1 more"):
         match(without("1_0.bin"), changed("1", entry("1", "0_0.bin")))
 
 

@@ -199,7 +199,7 @@ class TestInfo:
             smi.parse_info(text)
 
     def test_a_chip_that_the_mapping_lacks(self) -> None:
-        with pytest.raises(KitError, match="logical device of NPU 5 chip 0"):
+        with pytest.raises(KitError, match="NPU 5 chip 0"):
             smi.parse_info(TRAINING_ONE_CHIP, {(4, 0): 0})
 
     def test_an_a3_and_its_board(self) -> None:
@@ -302,7 +302,7 @@ def test_soc_version(name: str, soc: str) -> None:
 
 @pytest.mark.parametrize("name", ["", " ", "Ascend"])
 def test_no_name_has_no_soc_version(name: str) -> None:
-    with pytest.raises(KitError, match="is no chip name"):
+    with pytest.raises(KitError, match="chip"):
         smi.soc_version(name)
 
 
