@@ -100,24 +100,36 @@ _OWN = re.compile(
 )
 
 
+_Rule = Callable[[_Story], KitError | None]
+_RULES: list[_Rule] = []  # as they follow; the first that knows the log tells
+
+
+def _where(pattern: str) -> Callable[[Callable[[_Story, re.Match[str]], KitError | None]], None]:
+    """A rule about a log in which a line matches."""
+
+    def add(rule: Callable[[_Story, re.Match[str]], KitError | None]) -> None:
+        _RULES.append(lambda story: rule(story, found) if (found := story.find(pattern)) else None)
+
+    return add
+
+
+@_RULES.append
 def _configuration(story: _Story) -> KitError | None:
     pattern = re.compile(r".+ line \d+: |.*: terminating, \d+ bad |Bad owner or permissions on |jumphost loop ")
     said = next((line.strip() for line in story.said if pattern.match(line)), None)
     return KitError(f"ssh cannot use its configuration ({said}); correct it") if said else None
 
 
-def _revoked(story: _Story) -> KitError | None:
-    if not story.find(r"REVOKED HOST KEY DETECTED|^Host key .* revoked|host key .* is marked as revoked"):
-        return None
+@_where(r"REVOKED HOST KEY DETECTED|^Host key .* revoked|host key .* is marked as revoked")
+def _revoked(story: _Story, _: re.Match[str]) -> KitError:
     return Distrusted(
         f"{story.login}: its host key {_fingerprint(story)} is REVOKED in {_files(story)}: whoever shows it is not to "
         "be trusted; ask the host's owner"
     )
 
 
-def _changed(story: _Story) -> KitError | None:
-    if not story.find(r"REMOTE HOST IDENTIFICATION HAS CHANGED"):
-        return None
+@_where(r"REMOTE HOST IDENTIFICATION HAS CHANGED")
+def _changed(story: _Story, _: re.Match[str]) -> KitError:
     offending = story.find(r"^Offending .*key in (.+):(\d+)$")
     pinned = f", pinned is {_fingerprint_at(offending[1], int(offending[2]))}" if offending else ""
     return Changed(
@@ -126,13 +138,12 @@ def _changed(story: _Story) -> KitError | None:
     )
 
 
-def _certificate(story: _Story) -> KitError | None:
-    found = story.find(r"^(?:Host certificate|Certificate) invalid: (.+)$")
-    if not found:
-        return None
+@_where(r"^(?:Host certificate|Certificate) invalid: (.+)$")
+def _certificate(story: _Story, found: re.Match[str]) -> KitError:
     return Distrusted(f"{story.login}: its host certificate does not hold ({found[1]}); ask its owner for a new one")
 
 
+@_RULES.append
 def _unknown(story: _Story) -> KitError | None:
     found = story.find(r"^No (\S+) host key is known for (\S+) and you have requested strict checking")
     if not found and not story.find(r"^Host key verification failed"):
@@ -144,10 +155,8 @@ def _unknown(story: _Story) -> KitError | None:
     )
 
 
-def _no_common_algorithm(story: _Story) -> KitError | None:
-    found = story.find(r"^Unable to negotiate with .*: no matching (.+?) found\. Their offer: (.*)$")
-    if not found:
-        return None
+@_where(r"^Unable to negotiate with .*: no matching (.+?) found\. Their offer: (.*)$")
+def _no_common_algorithm(story: _Story, found: re.Match[str]) -> KitError:
     option = SUGGESTED_OPTION.get(found[1], "the option")
     return Unreachable(
         f"{story.login}: it and this machine's OpenSSH have no {found[1]} in common; it offers {found[2]}: allow one "
@@ -155,9 +164,8 @@ def _no_common_algorithm(story: _Story) -> KitError | None:
     )
 
 
-def _too_many_keys(story: _Story) -> KitError | None:
-    if not story.find(r"Too many authentication failures"):
-        return None
+@_where(r"Too many authentication failures")
+def _too_many_keys(story: _Story, _: re.Match[str]) -> KitError:
     offered = len(re.findall(r"^debug1: Offering public key: ", story.text, re.MULTILINE))
     return Refused(
         f"{story.login}: it hung up after {offered} keys, more than its MaxAuthTries, before the right one came; name "
@@ -165,9 +173,8 @@ def _too_many_keys(story: _Story) -> KitError | None:
     )
 
 
-def _second_factor(story: _Story) -> KitError | None:
-    if not story.find(r"^(?:debug1: )?Authenticated using \".*\" with partial success"):
-        return None
+@_where(r"^(?:debug1: )?Authenticated using \".*\" with partial success")
+def _second_factor(story: _Story, _: re.Match[str]) -> KitError:
     more = story.last(r"^debug1: Authentications that can continue: (.*)$")
     return Refused(
         f"{story.login}: it takes your key and then asks for more ({more}), a second factor that nobody can type here; "
@@ -175,6 +182,7 @@ def _second_factor(story: _Story) -> KitError | None:
     )
 
 
+@_RULES.append
 def _unusable_key(story: _Story) -> KitError | None:
     if found := story.find(r"^Permissions \d+ for '(.+)' are too open"):
         return Refused(f"{story.login}: others may read the key {found[1]}, ssh does not use it; chmod 600 {found[1]}")
@@ -196,6 +204,7 @@ def _unusable_key(story: _Story) -> KitError | None:
     return None
 
 
+@_RULES.append
 def _agent_hangs(story: _Story) -> KitError | None:
     if not story.late or not story.find(r"^debug1: (?:expecting )?SSH2_MSG_NEWKEYS"):
         return None
@@ -207,10 +216,8 @@ def _agent_hangs(story: _Story) -> KitError | None:
     )
 
 
-def _denied(story: _Story) -> KitError | None:
-    found = story.find(r"Permission denied \((.*)\)\.$")
-    if not found:
-        return None
+@_where(r"Permission denied \((.*)\)\.$")
+def _denied(story: _Story, found: re.Match[str]) -> KitError:
     methods = found[1].split(",")
     if "publickey" not in methods:
         return Refused(
@@ -237,20 +244,16 @@ def _denied(story: _Story) -> KitError | None:
     )
 
 
-def _name(story: _Story) -> KitError | None:
-    found = story.find(r"Could not resolve hostname (\S*): (.*)$")
-    if not found:
-        return None
+@_where(r"Could not resolve hostname (\S*): (.*)$")
+def _name(_: _Story, found: re.Match[str]) -> KitError:
     return Unreachable(
         f"{found[1]} cannot be reached: no such name is known ({found[2]}); correct `host` or `jump`, or give it a "
         "HostName in ~/.ssh/config"
     )
 
 
-def _address(story: _Story) -> KitError | None:
-    found = story.find(r"connect to host (\S+) port (\d+): (.*)$")
-    if not found:
-        return None
+@_where(r"connect to host (\S+) port (\d+): (.*)$")
+def _address(_: _Story, found: re.Match[str]) -> KitError:
     where, reason = f"{found[1]}:{found[2]}", found[3]
     if "refused" in reason:
         return Unreachable(f"{where} cannot be reached: no sshd listens there; check `port`, or start sshd ({reason})")
@@ -262,6 +265,7 @@ def _address(story: _Story) -> KitError | None:
     return Unreachable(f"{where} cannot be reached ({reason}); check the network, `host`, `port` and `jump`")
 
 
+@_RULES.append
 def _forwarding(story: _Story) -> KitError | None:
     found = story.find(r"^channel \d+: open failed: (.*)$")
     if not found or "stdio forwarding failed" not in story.text:
@@ -275,6 +279,7 @@ def _forwarding(story: _Story) -> KitError | None:
     )
 
 
+@_RULES.append
 def _proxy_command(story: _Story) -> KitError | None:
     if not story.proxy or story.find(r"^debug1: Remote protocol version"):
         return None
@@ -283,6 +288,7 @@ def _proxy_command(story: _Story) -> KitError | None:
     return Unreachable(f"the host cannot be reached: its ProxyCommand `{story.proxy}` {ended}{said}; try it by hand")
 
 
+@_RULES.append
 def _hung_up(story: _Story) -> KitError | None:
     if found := story.find(r"^Received disconnect from .*?:\d+: (.*)$"):
         return Unreachable(f"{story.login} ended the connection ({found[1]}); ask its administrator")
@@ -295,6 +301,7 @@ def _hung_up(story: _Story) -> KitError | None:
     return None
 
 
+@_RULES.append
 def _late(story: _Story) -> KitError | None:
     if story.late or story.find(r"^Connection timed out during banner exchange|timed out$"):
         return Unreachable(f"{story.login} did not answer in time; check `host` and `port`, and whether it is up")
@@ -303,27 +310,6 @@ def _late(story: _Story) -> KitError | None:
 
 def _anything_else(story: _Story) -> KitError:
     return Unreachable(f"{story.login} cannot be reached ({story.quote or 'ssh says nothing'}); try ssh -v by hand")
-
-
-_RULES: tuple[Callable[[_Story], KitError | None], ...] = (
-    _configuration,
-    _revoked,
-    _changed,
-    _certificate,
-    _unknown,
-    _no_common_algorithm,
-    _too_many_keys,
-    _second_factor,
-    _unusable_key,
-    _agent_hangs,
-    _denied,
-    _name,
-    _address,
-    _forwarding,
-    _proxy_command,
-    _hung_up,
-    _late,
-)
 
 
 def _fingerprint(story: _Story) -> str:

@@ -27,7 +27,7 @@ _FORMATS: dict[str, Callable[[Any], str]] = {
     "figure": charts.number,
     "integer": lambda value: f"{value:d}",
     "change": lambda value: f"{value:+.1%}",
-    "milliseconds": lambda value: f"{value:.3f}",
+    "milliseconds": lambda value: f"{value:.3f}" if not 0 < value < 0.001 else f"{value:.1g}",
     "cosine": lambda value: f"{value:.6f}",
     "error": lambda value: f"{value:.2g}",
     "share": lambda value: f"{value:.2%}",
