@@ -97,8 +97,7 @@ class Workspace:
 
     def samples(self, persons: str) -> Index:
         """The index of what a device is given: the samples' own rows, or the single persons of `nonempty`."""
-        path = self.artefact(f"gpu/{FILES[persons]}")
-        return read_index(self.manifest.output("preprocess", path, "make gpu-stage"))
+        return read_index(graph.output(self.manifest, "preprocess", f"gpu/{FILES[persons]}"))
 
     def index_sha256(self, index: Index) -> str:
         """Of the file that an index was read from."""
@@ -110,7 +109,7 @@ class Workspace:
         Raises:
             KitError: it was not, or it is another model's than the inventory's.
         """
-        path = self.manifest.output("export", self.artefact(f"gpu/{CARD}"), "make gpu-stage")
+        path = graph.output(self.manifest, "export", f"gpu/{CARD}")
         card = read_card(path)
         if card.name != self.model.card.name:
             raise KitError(
@@ -120,8 +119,7 @@ class Workspace:
 
     def onnx(self) -> Path:
         """The ONNX. Raises KitError where it is not made yet, or of other persons than the inventory's."""
-        name = f"gpu/{self.model.card.stem}.onnx"
-        path = self.manifest.output("export", self.artefact(name), "make gpu-stage")
+        path = graph.output(self.manifest, "export", f"gpu/{self.model.card.stem}.onnx")
         exported = self.manifest.steps["export"]["inputs"].get("persons", "both")
         if exported != self.inventory.persons:
             raise KitError(

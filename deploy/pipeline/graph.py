@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from deploy.errors import KitError
 from deploy.inventory import Inventory
 from deploy.pipeline.build import FILE_FLAGS, MODE_FLAGS, Build
 from deploy.pipeline.index import FILES
-from deploy.pipeline.manifest import OK, key_of
+from deploy.pipeline.manifest import OK, Manifest, key_of
 from stgcn.files import sha256_file
 
 Entry = Mapping[str, Any]
@@ -173,6 +174,11 @@ def stage_of(step: str) -> str:
 def command_of(step: str) -> str:
     """The command that runs a step."""
     return kind_of(step).command
+
+
+def output(manifest: Manifest, step: str, name: str) -> Path:
+    """The file of that name in the workspace, which `step` made, checked against its entry as Manifest.output does."""
+    return manifest.output(step, manifest.workspace / name, command_of(step))
 
 
 def reads_of(step: str, persons: str = "both") -> Iterator[Read]:

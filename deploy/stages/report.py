@@ -43,7 +43,7 @@ def run(workspace: Workspace, options: Options, read_row: ReadRow) -> None:
 def make(workspace: Workspace, options: Options, read_row: ReadRow) -> None:
     manifest = workspace.manifest
     verdict = verdict_name(manifest)  # refuses when there is no verdict
-    summary_path = manifest.output("score", workspace.artefact("report/summary.json"), "make score")
+    summary_path = graph.output(manifest, "score", "report/summary.json")
     entries = manifest.steps
     inputs = {
         "verdict": digest_of(entries["score"]),

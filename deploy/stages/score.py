@@ -203,6 +203,16 @@ def evidence(manifest: Manifest, model: Model, inputs: Mapping[str, Any]) -> Evi
     folders = [manifest.workspace / "npu" / f"bs{size}" for size in sizes]
     sets = [[manifest.workspace / name for name in names]]
     sets += [[folder / name for name in output_names(card)] for folder in folders]
+
+    def found(step: str, name: str) -> dict[str, Any] | None:
+        """What a step left that a verdict can do without."""
+        return dict(plain_json.load(graph.output(manifest, step, name))) if step in inputs["entries"] else None
+
+    def figure(size: int) -> dict[str, Any] | None:
+        measured = found(f"throughput/bs{size}", f"npu/bs{size}/benchmark.json")
+        # End to end is the accuracy run's: that one reads real files and writes results, as an application does.
+        return measured and {**measured, "end_to_end": manifest.steps[f"accuracy/bs{size}"]["facts"].get("end_to_end")}
+
     first, *others = scores(model, manifest.workspace / "gpu/labels.npy", sets, index.samples)
     return Evidence(
         card=card,
@@ -214,27 +224,13 @@ def evidence(manifest: Manifest, model: Model, inputs: Mapping[str, Any]) -> Evi
         logits=logits,
         reference_score=first,
         scores=dict(zip(sizes, others, strict=True)),
-        figures={
-            size: figure(manifest, size) if f"throughput/bs{size}" in inputs["entries"] else None for size in sizes
-        },
-        profiles={size: profile(manifest, size) for size in sizes if f"profile/bs{size}" in inputs["entries"]},
-        precision=_precision(manifest) if "precision" in inputs["entries"] else None,
-        gpu=_gpu(manifest) if gpu_bench.STEP in inputs["entries"] else None,
+        figures={size: figure(size) for size in sizes},
+        profiles={size: each for size in sizes if (each := found(f"profile/bs{size}", f"npu/bs{size}/profile.json"))},
+        precision=found("precision", "precision/precision.json"),
+        gpu=found(gpu_bench.STEP, f"gpu/{gpu_bench.FILE}"),
         gate=inputs["gate"],
         published=_comparable(manifest, card, inputs["reference"], index.samples),
     )
-
-
-def _gpu(manifest: Manifest) -> Mapping[str, Any]:
-    """What `fab gpu-bench` left."""
-    path = manifest.output(gpu_bench.STEP, manifest.workspace / f"gpu/{gpu_bench.FILE}", "fab gpu-bench")
-    return dict(plain_json.load(path))
-
-
-def _precision(manifest: Manifest) -> Mapping[str, Any]:
-    """What `fab npu-precision` found."""
-    path = manifest.output("precision", manifest.workspace / "precision/precision.json", "fab npu-precision")
-    return dict(plain_json.load(path))
 
 
 def _refuse_other_forms(index: Index, card: Card, labels: np.ndarray, reference: Mapping[str, np.ndarray]) -> None:
@@ -266,8 +262,7 @@ def persons(manifest: Manifest, batch_sizes: Sequence[int]) -> dict[str, Any] | 
         raise KitError(f"persons: {sizes}; run `fab npu-convert npu-bench` so that one verdict is about one of them")
     if "nonempty" not in given:
         return None
-    path = manifest.output("preprocess", manifest.workspace / "gpu" / FILES["nonempty"], "make gpu-stage")
-    index = read_index(path)
+    index = read_index(graph.output(manifest, "preprocess", f"gpu/{FILES['nonempty']}"))
     return {"samples": index.row_count, "a_clip": index.rows_per_sample}
 
 
@@ -275,25 +270,13 @@ def device_outputs(manifest: Manifest, batch_size: int, names: Sequence[str], ca
     folder = manifest.workspace / "npu" / f"bs{batch_size}"
     outputs = read_logits(folder, names, card).outputs
     for name in (*output_names(card), DIGESTS):
-        manifest.output(f"accuracy/bs{batch_size}", folder / name, "fab npu-bench")
+        graph.output(manifest, f"accuracy/bs{batch_size}", f"npu/bs{batch_size}/{name}")
     for name, values in zip(output_names(card), outputs, strict=True):
         bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
         if bad.size:
             sample = f"sample {bad[0]} ({names[bad[0]]})"
             raise KitError(f"{folder / name}: {sample} has NaN or infinite logits; run `fab npu-bench` again")
     return outputs
-
-
-def figure(manifest: Manifest, batch_size: int) -> dict[str, Any]:
-    path = manifest.workspace / "npu" / f"bs{batch_size}" / "benchmark.json"
-    found = dict(plain_json.load(manifest.output(f"throughput/bs{batch_size}", path, "fab npu-bench")))
-    # Of the accuracy run: that one reads real files and writes results, as an application does.
-    return {**found, "end_to_end": manifest.steps[f"accuracy/bs{batch_size}"]["facts"].get("end_to_end")}
-
-
-def profile(manifest: Manifest, batch_size: int) -> dict[str, Any]:
-    path = manifest.workspace / "npu" / f"bs{batch_size}" / "profile.json"
-    return dict(plain_json.load(manifest.output(f"profile/bs{batch_size}", path, "fab npu-profile")))
 
 
 def device(manifest: Manifest, batch_sizes: Sequence[int]) -> dict[str, Any]:
@@ -326,7 +309,7 @@ def device(manifest: Manifest, batch_sizes: Sequence[int]) -> dict[str, Any]:
 
 
 def _array(manifest: Manifest, step: str, name: str) -> np.ndarray:
-    path = manifest.output(step, manifest.workspace / name, "make gpu-stage")
+    path = graph.output(manifest, step, name)
     try:
         return npy.load(path)
     except ValueError as error:
