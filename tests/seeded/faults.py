@@ -321,7 +321,7 @@ FAULTS = (
     Fault(
         "an output that was changed is taken for what was made",
         "deploy/pipeline/manifest.py",
-        'and sha256_file(self.workspace / path) == output["sha256"]',
+        'and self.digest(self.workspace / path) == output["sha256"]',
         'and output["sha256"]',
         "tests/unit/test_manifest.py",
     ),
