@@ -6,16 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from deploy.console import console, mark, say
 from deploy.errors import KitError, reject_malformed
-from deploy.evidence import regression
+from deploy.evidence import profile, regression
 from deploy.evidence.regression import Comparison
 from deploy.evidence.runs import Run
 from deploy.outcome import Outcome
 from deploy.pipeline import graph
+from stgcn import plain_json
 
 NOT_RESULTS = ("batch_size", "samples")  # of a batch size's row
+LISTED = 12  # nodes of two profiles
 
 
 def print_comparison(a: Run, b: Run) -> Outcome:
@@ -27,6 +30,10 @@ def print_comparison(a: Run, b: Run) -> Outcome:
         simulated = mark(b.summary["device"]["simulated"], b.summary["device"].get("health"))
     _print("inputs and versions", ("step", "input", *ids), changed)
     _print("results", ("batch size", "result", *ids), differing)
+    each = ((size, profile_of(a, size), profile_of(b, size)) for size in _sizes(a, b))
+    both = [(size, before, now) for size, before, now in each if before and now]
+    for _, before, now in both:
+        print_profiles(before, now, a.id)
     for comparison in found:
         say(f"bs{comparison.batch_size} {comparison.figure}{simulated}: {comparison.detail}")
     named = [{"id": run.id, "folder": str(run.folder)} for run in (a, b)]
@@ -36,8 +43,48 @@ def print_comparison(a: Run, b: Run) -> Outcome:
             "inputs": [dict(zip(("step", "input", "a", "b"), row, strict=True)) for row in changed],
             "results": [dict(zip(("batch_size", "result", "a", "b"), row, strict=True)) for row in differing],
             "comparisons": [comparison.as_json() for comparison in found],
+            "profiles": [
+                {
+                    "batch_size": size,
+                    **{
+                        part: [{"name": row.name, "before_us": row.before, "now_us": row.after} for row in rows]
+                        for part, rows in zip(("blocks", "nodes"), profile.changes(before, now), strict=True)
+                    },
+                }
+                for size, before, now in both
+            ],
         }
     )
+
+
+def _sizes(a: Run, b: Run) -> list[int]:
+    ours, theirs = ({batch["batch_size"] for batch in run.summary["batches"]} for run in (a, b))
+    return sorted(ours & theirs)
+
+
+def profile_of(run: Run, batch_size: int) -> dict[str, Any] | None:
+    """What `fab npu-profile` found in a run; None where it did not run."""
+    path = run.folder / f"npu/bs{batch_size}/profile.json"
+    with reject_malformed(path):
+        return dict(plain_json.load(path)) if path.is_file() else None
+
+
+def print_profiles(before: Mapping[str, Any], now: Mapping[str, Any], name: str) -> None:
+    """Print two profile.json side by side, by block and by nodes; by sample where they are of two batch sizes."""
+    sizes = before["batch_size"], now["batch_size"]
+    a_sample = " a sample" if sizes[0] != sizes[1] else ""
+    scale = sizes if a_sample else (1, 1)
+    of_size = "" if a_sample else f", batch size {sizes[0]}"
+    blocks, of_nodes = profile.changes(before, now)
+    for title, rows in (("block", blocks), ("nodes", of_nodes[:LISTED])):
+        text = f"against {name}{of_size}: ms{a_sample} by {title}, what changed most first"
+        grid = Table(title=text, title_justify="left")
+        for heading in (title, "before", "now", "change"):
+            grid.add_column(heading, justify="left" if heading == title else "right", overflow="fold")
+        for row in rows:
+            was, is_now = ((us or 0) / size / 1000 for us, size in zip((row.before, row.after), scale, strict=True))
+            grid.add_row(Text(row.name), f"{was:.3f}", f"{is_now:.3f}", f"{is_now - was:+.3f}")
+        console.print(grid)
 
 
 def figures(a: Run, b: Run) -> list[Comparison]:

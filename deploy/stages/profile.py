@@ -12,7 +12,7 @@ from rich.text import Text
 from deploy.connections import Connections
 from deploy.console import console, mark, say
 from deploy.errors import KitError, reject_malformed
-from deploy.evidence import profile, runs
+from deploy.evidence import compare, profile, runs
 from deploy.evidence.costs import PUBLISHED, Node, nodes
 from deploy.hosts.job import job_name
 from deploy.npu import op_summary
@@ -52,7 +52,7 @@ def run(connections: Connections, batch_size: int | None = None, against: str = 
     result = json.loads((build.folder / RESULT).read_bytes())
     _print(result)
     if other is not None:
-        _print_changes(other, result, against)
+        compare.print_profiles(other, result, against)
 
 
 def _best(workspace: Workspace) -> int:
@@ -180,21 +180,6 @@ def _print_operators(operators: Sequence[Mapping[str, Any]]) -> None:
         cells = (_ms(row["us"]), f"{row['share']:.1%}", row["kind"], row["block"])
         grid.add_row(*cells, Text(" + ".join(row["nodes"])))
     console.print(grid)
-
-
-def _print_changes(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> None:
-    sizes = before["batch_size"], after["batch_size"]
-    a_sample = " a sample" if sizes[0] != sizes[1] else ""
-    scale = sizes if a_sample else (1, 1)
-    blocks, of_nodes = profile.changes(before, after)
-    for title, rows in (("block", blocks), ("nodes", of_nodes[:LISTED])):
-        grid = Table(title=f"against {name}: ms{a_sample} by {title}, what changed most first", title_justify="left")
-        for heading in (title, "before", "now", "change"):
-            grid.add_column(heading, justify="left" if heading == title else "right", overflow="fold")
-        for row in rows:
-            was, now = ((us or 0) / size for us, size in zip((row.before, row.after), scale, strict=True))
-            grid.add_row(Text(row.name), _ms(was), _ms(now), f"{(now - was) / 1000:+.3f}")
-        console.print(grid)
 
 
 def _ms(us: float | None) -> str:

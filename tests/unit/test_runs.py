@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,21 @@ class TestCompare:
         output = capsys.readouterr().out
         assert "are not comparable: dataset" in output  # so no sample's answer is
         assert "throughput (simulated): " in output
+
+    def test_two_profiles_stand_side_by_side(
+        self, scored: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        one = runs.find(scored.folder, "latest")
+        sides = [replace(one, folder=tmp_path / name) for name in "ab"]
+        for side, us in zip(sides, (1000.0, 3000.0), strict=True):
+            shutil.copytree(one.folder, side.folder)
+            found = {"blocks": [{"block": "7", "us": us}], "operators": [{"nodes": ["Conv_7"], "us": us}]}
+            apart = {name: {"us": 0.0} for name in ("compiler", "communication", "unattributed")}
+            text = json.dumps({"batch_size": 4, **found, **apart})
+            (side.folder / "npu/bs4/profile.json").write_text(text)
+        (told,) = compare.print_comparison(*sides).facts["profiles"]
+        assert told["nodes"] == [{"name": "Conv_7", "before_us": 1000.0, "now_us": 3000.0}]
+        assert "+2.000" in capsys.readouterr().out
 
     def test_a_faster_run_of_the_same_samples_is_better(self, scored: Workspace, tmp_path: Path) -> None:
         other = made_up.make(tmp_path, slower=0.8)
