@@ -28,8 +28,6 @@ HELP = {
     "dry": "print what would run, on which host, and run nothing",
     "fresh": "ignore what is cached",
     "force": "measure a busy device too; the figure is marked",
-}
-REPORTS = {
     "json": "print one JSON document on standard output, all else on standard error (docs/ci.md)",
     "junit": "also write the checks to this file as JUnit XML",
 }
@@ -65,28 +63,31 @@ def _whole_number(flag: str, text: str) -> int:
     return int(text)
 
 
-def _reporting(*options: str) -> Callable[[Callable[..., Outcome | None]], Callable[..., None]]:
-    """Have a task end with a sentence and a status, never a traceback; `options` are those of --json and --junit that
-    it takes, for what its body returns."""
+def _task(*reports: str, **settings: Any) -> Callable[[Callable[..., Outcome | None]], Any]:
+    """A task that ends with a sentence and a status, never a traceback; `reports` are those of --json and --junit that
+    it takes, for what its body returns. The switches of HELP need no help of their own."""
 
-    def decorate(body: Callable[..., Outcome | None]) -> Callable[..., None]:
+    def decorate(body: Callable[..., Outcome | None]) -> Any:
+        name, signature = body.__name__.strip("_").replace("_", "-"), inspect.signature(body)
+
         @functools.wraps(body)
         def wrapper(*args: Any, json: bool = False, junit: str = "", **kwargs: Any) -> None:
             from deploy.command import carry_out
 
-            name, quiet = body.__name__.strip("_").replace("_", "-"), "--json" in sys.argv[1:]
-            act, summarised = functools.partial(body, *args, **kwargs), "junit" in options
-            carry_out(name, act, json=json, quiet=quiet, junit_file=junit, summarised=summarised)
+            quiet, act = "--json" in sys.argv[1:], functools.partial(body, *args, **kwargs)
+            carry_out(name, act, json=json, quiet=quiet, junit_file=junit, summarised="junit" in reports)
 
-        signature, defaults = inspect.signature(body), {"json": False, "junit": ""}
-        added = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name]) for name in options]
-        wrapper.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *added])  # type: ignore[attr-defined]
-        return wrapper
+        defaults = {"json": False, "junit": ""}
+        added = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name]) for name in reports]
+        parameters = [*signature.parameters.values(), *added]
+        wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        common = {each.name: HELP[each.name] for each in parameters if each.name in HELP}
+        return task(name=name, **{**settings, "help": {**common, **settings.get("help", {})}})(wrapper)
 
     return decorate
 
 
-@task(
+@_task(
     iterable=["env_script"],
     help={
         "host": "the NPU host: an address, a name of ~/.ssh/config, or `local` for this machine; else it is asked for",
@@ -105,7 +106,6 @@ def _reporting(*options: str) -> Callable[[Callable[..., Outcome | None]], Calla
         "force": "overwrite an inventory that was edited",
     },
 )
-@_reporting()
 def init(  # type: ignore[no-untyped-def]
     _c,
     host="",
@@ -131,8 +131,7 @@ def init(  # type: ignore[no-untyped-def]
     inventories.run(inventories.Answers(*given, data, labels, checkpoint), force, inventories.asker())
 
 
-@task(help={**HELP, **REPORTS})
-@_reporting("json", "junit")
+@_task("json", "junit")
 def run(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
     """Do the whole job: check that nothing is missing on any host, then gpu-stage, npu-convert, npu-bench and score."""
     from deploy import run as whole_job
@@ -141,8 +140,7 @@ def run(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def
         return whole_job.run(connections)
 
 
-@task(help={k: HELP[k] for k in ("dry", "fresh")})
-@_reporting()
+@_task()
 def gpu_stage(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
     """Check and index the dataset, export the ONNX, compute the fp32 reference logits."""
     from deploy.stages import gpu
@@ -151,8 +149,7 @@ def gpu_stage(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
         gpu.run(connections)
 
 
-@task(help=HELP)
-@_reporting()
+@_task()
 def gpu_bench(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
     """Measure the fp32 model on the GPU host's device at the same batch sizes: what the NPU is compared with."""
     from deploy.stages import gpu_bench
@@ -161,8 +158,7 @@ def gpu_bench(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyp
         gpu_bench.run(connections)
 
 
-@task(help={k: HELP[k] for k in ("dry", "fresh")})
-@_reporting()
+@_task()
 def npu_convert(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
     """Convert the ONNX to one OM per batch size with ATC."""
     from deploy.stages import convert
@@ -171,8 +167,7 @@ def npu_convert(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
         convert.run(connections)
 
 
-@task(help=HELP)
-@_reporting()
+@_task()
 def npu_bench(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
     """Run every sample through each OM, then measure each OM's throughput on an idle device."""
     from deploy.stages import bench
@@ -181,8 +176,7 @@ def npu_bench(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyp
         bench.run(connections)
 
 
-@task(help=HELP)
-@_reporting()
+@_task()
 def npu_tune(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
     """Measure every variant, precision mode and batch size that `tune` lists; which one wins, and by how much."""
     from deploy.stages import tune
@@ -191,14 +185,12 @@ def npu_tune(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untype
         tune.run(connections)
 
 
-@task(
+@_task(
     help={
-        **HELP,
         "batch_size": "which OM; by default the one with the best throughput",
         "against": "compare node by node with a kept run's profile, or with another batch size's (bs64)",
     }
 )
-@_reporting()
 def npu_profile(_c, batch_size="", against="", dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
     """Run an OM once under the profiler: which blocks and nodes its time goes to, and what bounds them."""
     from deploy.stages import profile
@@ -208,8 +200,7 @@ def npu_profile(_c, batch_size="", against="", dry=False, fresh=False, force=Fal
         profile.run(connections, size, against)
 
 
-@task(name="score", help={**{k: HELP[k] for k in ("dry", "fresh")}, **REPORTS})
-@_reporting("json", "junit")
+@_task("json", "junit")
 def score_(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
     """Score the results against the labels and the fp32 reference: table, summary.json, verdict."""
     from deploy.stages import score
@@ -218,8 +209,7 @@ def score_(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
         return score.run(connections.workspace, connections.options, connections.read_row)
 
 
-@task(name="report", help={k: HELP[k] for k in ("dry", "fresh")})
-@_reporting()
+@_task()
 def report_(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
     """Make the page of the verdict again: report/report.html."""
     from deploy.stages import report
@@ -228,13 +218,7 @@ def report_(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
         report.run(connections.workspace, connections.options, connections.read_row)
 
 
-@task(
-    help={
-        **HELP,
-        "samples": "how many samples each set of nodes is tried on (default 64); the set found is tried on all",
-    }
-)
-@_reporting()
+@_task(help={"samples": "how many samples each set of nodes is tried on (default 64); the set found is tried on all"})
 def npu_precision(_c, samples="64", dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
     """Find the nodes that must stay in float32 for the gate to hold, ATC's file for them, and what they cost."""
     from deploy.stages import precision
@@ -244,14 +228,14 @@ def npu_precision(_c, samples="64", dry=False, fresh=False, force=False):  # typ
         precision.run(connections, count)
 
 
-@task(
+@_task(
+    "json",
+    "junit",
     help={
         "run": "a kept run (id, its beginning, or latest) or a folder; the workspace itself by default",
         "samples": "how many samples to compute the reference of again (default 4)",
-        **REPORTS,
-    }
+    },
 )
-@_reporting("json", "junit")
 def audit(_c, run="", samples="4"):  # type: ignore[no-untyped-def]
     """Recompute what a verdict rests on, from dataset to page, its seal and signature; name what does not hold."""
     from deploy import audit as audits
@@ -259,14 +243,14 @@ def audit(_c, run="", samples="4"):  # type: ignore[no-untyped-def]
     return audits.print_audit(_workspace(), run, _whole_number("--samples", samples))
 
 
-@task(
+@_task(
+    "json",
+    "junit",
     help={
         "baseline": "the kept run to compare with: an id, its beginning, latest (the newest but this one), or a folder",
         "run": "the run that is judged; the workspace itself by default",
-        **REPORTS,
-    }
+    },
 )
-@_reporting("json", "junit")
 def gate(_c, baseline="", run=""):  # type: ignore[no-untyped-def]
     """Fail where accuracy or throughput is worse than the baseline's, beyond noise."""
     from deploy.evidence import gate as gates
@@ -276,8 +260,7 @@ def gate(_c, baseline="", run=""):  # type: ignore[no-untyped-def]
     return gates.run(_workspace().folder, baseline, run)
 
 
-@task(name="compare", help={"run-a": "a kept run", "run-b": "the one compared with it", "json": REPORTS["json"]})
-@_reporting("json")
+@_task("json", help={"run-a": "a kept run", "run-b": "the one compared with it"})
 def compare_(_c, run_a, run_b):  # type: ignore[no-untyped-def]
     """Show what two kept runs differ in, and what of the second is worse or better beyond noise."""
     from deploy.evidence import compare as comparison
@@ -287,8 +270,7 @@ def compare_(_c, run_a, run_b):  # type: ignore[no-untyped-def]
     return comparison.print_comparison(runs.find(workspace, run_a), runs.find(workspace, run_b))
 
 
-@task(name="runs", help={"json": REPORTS["json"]})
-@_reporting("json")
+@_task("json")
 def runs_(_c):  # type: ignore[no-untyped-def]
     """List the kept runs, oldest first."""
     from deploy.evidence import runs
@@ -296,13 +278,12 @@ def runs_(_c):  # type: ignore[no-untyped-def]
     return runs.print_runs(_workspace().folder)
 
 
-@task(
+@_task(
     help={
         "keep": "how many of the newest to keep (default 10)",
         "dry": "print what would be removed",
     }
 )
-@_reporting()
 def prune(_c, keep="10", dry=False):  # type: ignore[no-untyped-def]
     """Remove all kept runs but the newest."""
     from deploy.evidence import runs
@@ -310,8 +291,7 @@ def prune(_c, keep="10", dry=False):  # type: ignore[no-untyped-def]
     runs.prune(_workspace().folder, _whole_number("--keep", keep), dry)
 
 
-@task(help={"json": REPORTS["json"]})
-@_reporting("json")
+@_task("json")
 def status(_c):  # type: ignore[no-untyped-def]
     """Show the whole line of steps: what is done, what is stale and why, what to run next."""
     from deploy.evidence.status import print_status
@@ -319,8 +299,7 @@ def status(_c):  # type: ignore[no-untyped-def]
     return print_status(_workspace())
 
 
-@task(help=REPORTS)
-@_reporting("json", "junit")
+@_task("json", "junit")
 def doctor(_c):  # type: ignore[no-untyped-def]
     """Check every host of the inventory, its tools and files; name the command that fixes each fault."""
     from deploy import doctor as doctor_of_hosts
@@ -329,8 +308,7 @@ def doctor(_c):  # type: ignore[no-untyped-def]
         return doctor_of_hosts.run(connections)
 
 
-@task
-@_reporting()
+@_task()
 def trust(_c):  # type: ignore[no-untyped-def]
     """Show the SSH host keys by their fingerprints and pin them after a yes."""
     from deploy.hosts import trust as trust_hosts
@@ -338,8 +316,7 @@ def trust(_c):  # type: ignore[no-untyped-def]
     trust_hosts.run(_inventory())
 
 
-@task
-@_reporting()
+@_task()
 def clean(_c):  # type: ignore[no-untyped-def]
     """Remove the kit's helper, clips and models from every host; artefacts here stay."""
     from deploy import clean as clean_hosts
@@ -348,8 +325,7 @@ def clean(_c):  # type: ignore[no-untyped-def]
         clean_hosts.run(connections)
 
 
-@task
-@_reporting()
+@_task()
 def gpu_image(_c):  # type: ignore[no-untyped-def]
     """Build stgcn-gpu; BASE_IMAGE, RUN_IMAGE, MMSKELETON_SRC and others in the environment (docs/images.md)."""
     from deploy.containers import images
@@ -357,8 +333,7 @@ def gpu_image(_c):  # type: ignore[no-untyped-def]
     images.gpu_image(images.Settings(os.environ))
 
 
-@task
-@_reporting()
+@_task()
 def npu_image(_c):  # type: ignore[no-untyped-def]
     """Build stgcn-npu (TARGET=cann) or stgcn-npu:simulator (TARGET=simulator)."""
     from deploy.containers import images
@@ -366,8 +341,7 @@ def npu_image(_c):  # type: ignore[no-untyped-def]
     images.npu_image(images.Settings(os.environ))
 
 
-@task
-@_reporting()
+@_task()
 def cann_image(_c):  # type: ignore[no-untyped-def]
     """Build stgcn-cann, a base with the CANN of the .run files in CANN_RUN."""
     from deploy.containers import images
@@ -375,8 +349,7 @@ def cann_image(_c):  # type: ignore[no-untyped-def]
     images.cann_image(images.Settings(os.environ))
 
 
-@task
-@_reporting()
+@_task()
 def push_image(_c):  # type: ignore[no-untyped-def]
     """Build the NPU image here for each host's machine, and bring it to the hosts (settings: docs/images.md)."""
     from deploy import push
@@ -386,8 +359,7 @@ def push_image(_c):  # type: ignore[no-untyped-def]
         push.run(connections, Settings(os.environ))
 
 
-@task(positional=["first", "second"], help={"first": "an image's name", "second": "another's"})
-@_reporting()
+@_task(positional=["first", "second"], help={"first": "an image's name", "second": "another's"})
 def compare_images(_c, first, second):  # type: ignore[no-untyped-def]
     """Compare the files of two images; any difference without a known reason is an error."""
     from deploy.containers import rootfs
@@ -395,8 +367,7 @@ def compare_images(_c, first, second):  # type: ignore[no-untyped-def]
     rootfs.compare(first, second)
 
 
-@task(iterable=["image"], help={"image": "an image's name; may be given again"})
-@_reporting()
+@_task(iterable=["image"], help={"image": "an image's name; may be given again"})
 def sbom(_c, image=None):  # type: ignore[no-untyped-def]
     """Write a CycloneDX list of each image's packages to work/sbom/ (default: stgcn-gpu, stgcn-npu:simulator)."""
     from deploy import inventory

@@ -11,6 +11,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.unit import made_up
+
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
@@ -110,6 +114,16 @@ class Browser:
         found = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
+
+    def check_numbers(self, summary: Any) -> int:
+        """Assert of every number that a page shows that it is the summary's, written as it is; how many there are."""
+        read = "filter((n) => n.offsetParent).map((n) => [n.dataset.path, JSON.parse(n.value), n.innerText])"
+        numbers = self.evaluate(f"[...document.querySelectorAll('data')].{read}")
+        for path, value, shown in numbers:
+            assert value == made_up.at(summary, path), path
+            percent = 100 if "%" in shown else 1
+            assert float(shown.rstrip("%")) == pytest.approx(value * percent, rel=0.06, abs=0.006), path
+        return len(numbers)
 
     def screenshot(self, path: Path, size: tuple[int, int] | None = None) -> None:
         """The whole page as a PNG, or its upper left part of `size` (width, height)."""

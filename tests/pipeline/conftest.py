@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from deploy.inventory import ROOT
+from tests.pipeline.browser import Browser
 
 SAMPLES = 9  # not a multiple of any batch size but 1
 FAB = Path(sys.executable).with_name("fab")
@@ -52,6 +53,12 @@ class Job:
         assert done.returncode == status, done.stdout
         assert "Traceback" not in done.stdout
         return done.stdout
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with Browser() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,8 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,21 +18,7 @@ from tests.pipeline.conftest import SAMPLES, Job
 
 WINDOW = (1280, 900)
 CJK = re.compile(r"[\u4e00-\u9fff]")
-READ_NUMBERS = """[...document.querySelectorAll("data")].filter((n) => n.offsetParent)
-    .map((n) => [n.dataset.path, JSON.parse(n.value), n.innerText])"""
 WAIT = "new Promise((done) => setTimeout(done, 400))"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with Browser() as running:
-        yield running
-
-
-def at(summary: Any, path: str) -> Any:
-    for part in path.split("."):
-        summary = summary[int(part)] if isinstance(summary, list) else summary[part]
-    return summary
 
 
 @pytest.mark.full
@@ -47,13 +32,7 @@ def test_the_page_opens_clean_with_the_summary_s_numbers(
     browser.open(page, "en", *WINDOW, dark=False)
     text = browser.evaluate("document.querySelector('main').innerText")
     assert not CJK.search(text)
-    numbers = browser.evaluate(READ_NUMBERS)
-    assert len(numbers) > 60
-    for path, value, shown in numbers:
-        assert value == at(summary, path), path
-        assert float(shown.rstrip("%")) == pytest.approx(value * (100 if "%" in shown else 1), rel=0.06, abs=0.006), (
-            path
-        )
+    assert browser.check_numbers(summary) > 60
     assert browser.evaluate("document.querySelectorAll('figure svg').length") == 3
     browser.screenshot(tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 50_000

@@ -279,5 +279,12 @@ def ask_for_precision(workspace: Workspace, found: dict[str, Any]) -> None:
     workspace.manifest.run_step(Step("precision", "control", inputs, files, action))
 
 
+def at(value: Any, path: str) -> Any:
+    """What stands at a path such as `batches.0.top1`."""
+    for part in path.split("."):
+        value = value[int(part)] if isinstance(value, list) else value[part]
+    return value
+
+
 def read(path: Path) -> Any:
     return json.loads(path.read_bytes())

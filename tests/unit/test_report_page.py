@@ -52,22 +52,19 @@ def text(scored: Workspace) -> str:
     return (scored.folder / "report/report.html").read_text()
 
 
-def at(summary: Any, path: str) -> Any:
-    for part in path.split("."):
-        summary = summary[int(part)] if isinstance(summary, list) else summary[part]
-    return summary
-
-
 def test_every_number_is_the_summary_s_and_is_written_as_it_is(scored: Workspace, text: str) -> None:
     summary = made_up.read(scored.folder / "report/summary.json")
     numbers = Read(text).numbers
     assert len(numbers) > 60
     for path, value, shown in numbers:
-        assert json.loads(value) == at(summary, path), path
+        expected = made_up.at(summary, path)
+        assert json.loads(value) == expected, path
         factor = 100 if shown.endswith("%") else 1
         digits = shown.rstrip("%")
         decimals = len(digits.partition(".")[2].partition("e")[0])
-        close = pytest.approx(factor * at(summary, path), rel=0.06 if decimals < 3 else 1e-9, abs=0.51 * 10**-decimals)
+        close = pytest.approx(
+            factor * made_up.at(summary, path), rel=0.06 if decimals < 3 else 1e-9, abs=0.51 * 10**-decimals
+        )
         assert float(digits) == close, path
 
 
