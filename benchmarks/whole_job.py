@@ -5,13 +5,14 @@ sum (tests/robust/short_network.py is the network), and the time in which one of
 the fp32 reference, which the guide has none of. The export is counted as ST-GCN's, which is timed apart. What is left
 is what a way itself costs: the kit's `gpu-stage`, `npu-convert`, `npu-bench` and `score`; the guide's preprocessing,
 export, `scp -r` of the clips there and of the results back, and scoring. What the guide does sample by sample is
-measured on a part and multiplied.
+measured on a part and continued in a straight line from a few clips, so that no program's start is multiplied.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from tests.robust.soak import Need
 from tests.system.network import Network, two_hosts
 
 CLIPS = int(os.environ.get("WHOLE_JOB_CLIPS", data.WHOLE))
+FEW = 10  # clips, whose time is almost all of starting programs and connections
 PART = 1000  # clips of which the guide's way is measured, and what the kit needs is compared with
 BATCH_SIZES = [1, 4, 8, 16, 32, 64]
 STAGES = soak.STAGES
@@ -53,7 +55,10 @@ def compare(place: Scratch) -> dict[str, Spread]:
         part = data.repeated(few, min(PART, CLIPS), folder / "part")
         _, needed = _kit(pair, part, checkpoint, folder / "kit-part")
         kit, needs = _kit(pair, data.repeated(few, CLIPS, folder / "everything"), checkpoint, folder / "kit")
-        guide = _guide(place, pair, part, checkpoint, folder)
+        export = module("benchmarks.guide.network", "--ckpt", checkpoint, "--onnx", folder / "guide.onnx")
+        sizes = FEW, min(PART, CLIPS)
+        times = [_guide(place, pair, data.repeated(few, n, folder / f"guide-{n}"), folder / f"of-{n}") for n in sizes]
+        guide = export + continued(sizes, times, CLIPS)
     return {
         "whole_job_vs_guide": Spread.of([guide / kit]),
         "whole_job": Spread.of([kit]),
@@ -63,23 +68,25 @@ def compare(place: Scratch) -> dict[str, Spread]:
     }
 
 
-def _guide(place: Scratch, pair: Pair, part: Dataset, checkpoint: Path, folder: Path) -> float:
-    """Seconds of the guide's way for all clips, its tools apart."""
-    times = CLIPS / len(np.load(part.clips, mmap_mode="r"))
-    count = round(CLIPS / times)
-    made, back = folder / "guide", folder / "back"
-    made.mkdir()
-    results = data.results(folder / "results", part.labels)
-    flags = ("--result_dir", results, "--label_path", part.labels)
-    once = module("benchmarks.guide.network", "--ckpt", checkpoint, "--onnx", folder / "guide.onnx")
-    each = module("benchmarks.guide.preprocess", *part.flags, "--output_dir", made)
+def continued(sizes: tuple[int, int], times: Sequence[float], size: int) -> float:
+    """The time of `size` clips, on the straight line through those of two other numbers of them."""
+    return times[0] + (times[1] - times[0]) / (sizes[1] - sizes[0]) * (size - sizes[0])
+
+
+def _guide(place: Scratch, pair: Pair, dataset: Dataset, folder: Path) -> float:
+    """Seconds of what the guide's way does for each clip and each result, at all batch sizes."""
+    made, back = folder / "made", folder / "back"
+    made.mkdir(parents=True)
+    results = data.results(folder / "results", dataset.labels)
+    flags = ("--result_dir", results, "--label_path", dataset.labels)
+    seconds = module("benchmarks.guide.preprocess", *dataset.flags, "--output_dir", made)
     place.settle()
-    each += pair.scp(made / "val_data", folder / "there")
-    each += len(BATCH_SIZES) * pair.scp_back(results, back)
-    each += len(BATCH_SIZES) * module("benchmarks.guide.score", *flags)
-    if len(list(back.iterdir())) != count:
+    seconds += pair.scp(made / "val_data", folder / "there")
+    seconds += len(BATCH_SIZES) * pair.scp_back(results, back)
+    seconds += len(BATCH_SIZES) * module("benchmarks.guide.score", *flags)
+    if len(list(back.iterdir())) != len(np.load(dataset.clips, mmap_mode="r")):
         raise KitError("the guide's way did not bring every result back")
-    return once + each * times
+    return seconds
 
 
 def _kit(pair: Pair, dataset: Dataset, checkpoint: Path, folder: Path) -> tuple[float, dict[str, Need]]:

@@ -153,12 +153,15 @@ def parse_board(text: str) -> dict[str, str]:
     return fields
 
 
+_NO_POWER_W = 3000.0  # a sensor that has none says 0x7ffd tenths of a watt, or near it
+
+
 def parse_power(text: str) -> float | None:
     """W of `npu-smi info -t power`: `NPU Real-time Power(W)` of a chip, `Power Dissipation(W)` of a board, or none;
     a 310 has its `Rated Power Dissipation(W)` alone."""
     fields = parse_board(text)
     told = (value for name, value in fields.items() if re.match(r"(?!Rated).*power.*\(W\)", name, re.IGNORECASE))
-    return next((watts for watts in map(_decimal, told) if watts is not None), None)
+    return next((watts for watts in map(_decimal, told) if watts is not None and watts < _NO_POWER_W), None)
 
 
 def is_family(name: str) -> bool:

@@ -24,6 +24,10 @@ def test_seconds_in_which_a_tool_ran(spans: list[tuple[float, float]], seconds: 
     assert whole_job.covered(spans) == seconds
 
 
+def test_a_programs_start_is_not_multiplied() -> None:
+    assert whole_job.continued((10, 1000), [5 + 0.1, 5 + 10.0], 19796) == pytest.approx(5 + 197.96)
+
+
 def test_only_the_wanted_runs_of_a_program_are_noted(tmp_path: Path) -> None:
     log = tmp_path / "log"
     program = whole_job._program(tmp_path / "sh", whole_job._TIMED, wanted="*0.2*", program="/bin/sh", log=log)
