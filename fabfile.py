@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invoke import task
@@ -189,13 +190,17 @@ def npu_tune(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untype
     help={
         "batch_size": "which OM; by default the one with the best throughput",
         "against": "compare node by node with a kept run's profile, or with another batch size's (bs64)",
+        "table": "read an op_summary that was made elsewhere, or the profiler's folder with it, and run nothing",
     }
 )
-def npu_profile(_c, batch_size="", against="", dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
+def npu_profile(_c, batch_size="", against="", table="", dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
     """Run an OM once under the profiler: which blocks and nodes its time goes to, and what bounds them."""
     from deploy.stages import profile
 
     size = _whole_number("--batch-size", batch_size) if batch_size else None
+    if table:
+        profile.read(_workspace(), Path(table), size, against)
+        return
     with _connections(dry=dry, fresh=fresh, force=force) as connections:
         profile.run(connections, size, against)
 

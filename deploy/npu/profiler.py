@@ -84,8 +84,10 @@ class Profiling(RunAlone):
                     f"msprof --export made no op_summary ({transcript.last(done.output)}); see export-{LOG}, and the "
                     "profiler's requirements of this CANN"
                 )
-        _join([_fetch(host, top / name, folder / TABLE) for name in tables], folder / TABLE)
-        fusions = sorted(name for name in _listing(host, top) if re.search(r"(?:^|/)fusion_op_[^/]*\.csv$", name))
+        text = _joined([_fetch(host, top / name, folder / TABLE) for name in tables])
+        with atomic_write(folder / TABLE) as stream:
+            stream.write(text.encode())
+        fusions = _fusions(_listing(host, top))
         (folder / FUSIONS).unlink(missing_ok=True)
         if fusions:
             transfer.get(host, top / fusions[-1], folder / FUSIONS)
@@ -113,6 +115,26 @@ def choose(names: Iterable[str]) -> list[str]:
     return [name for _, name in sorted(found[newest])]
 
 
+def read_tables(path: Path) -> tuple[str, str | None]:
+    """The text of an op_summary that was made elsewhere, and of its fusion_op where there is one; `path` is the table,
+    or a folder of the profiler's.
+
+    Raises:
+        KitError: there is no such file, or no table below the folder.
+    """
+    if path.is_file():
+        return op_summary.decode(path.read_bytes()), None
+    below = [found.relative_to(path).as_posix() for found in path.rglob("*.csv")] if path.is_dir() else []
+    if not (tables := choose(below)):
+        raise KitError(f"{path}: there is no op_summary_*.csv; name the table, or the profiler's folder (PROF_...)")
+    fusions = [op_summary.decode((path / name).read_bytes()) for name in _fusions(below)[-1:]]
+    return _joined([op_summary.decode((path / name).read_bytes()) for name in tables]), next(iter(fusions), None)
+
+
+def _fusions(names: Iterable[str]) -> list[str]:
+    return sorted(name for name in names if re.search(r"(?:^|/)fusion_op_[^/]*\.csv$", name))
+
+
 def _fetch(host: Host, there: PurePosixPath, near: Path) -> str:
     part = near.with_suffix(".part")
     transfer.get(host, there, part)
@@ -121,11 +143,12 @@ def _fetch(host: Host, there: PurePosixPath, near: Path) -> str:
     return text
 
 
-def _join(texts: Sequence[str], path: Path) -> None:
+def _joined(texts: Sequence[str]) -> str:
     """Slices have the same first line; that of the others is left out."""
-    head, *others = texts
-    with atomic_write(path) as stream:
-        stream.write((head.rstrip("\r\n") + "\n" + "".join(text.partition("\n")[2] for text in others)).encode())
+    head, *others = (text.lstrip("\ufeff").rstrip("\r\n") + "\n" for text in texts)
+    if len({text.partition("\n")[0].strip() for text in (head, *others)}) > 1:
+        raise KitError("the slices of op_summary have other columns than each other: profile again")
+    return head + "".join(text.partition("\n")[2] for text in others)
 
 
 def _no_table(output: str) -> str:

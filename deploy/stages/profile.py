@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -16,7 +17,7 @@ from deploy.evidence import compare, profile, runs
 from deploy.evidence.costs import PUBLISHED, Node, nodes
 from deploy.hosts.job import job_name
 from deploy.npu import op_summary
-from deploy.npu.profiler import FUSIONS, TABLE, Profiling
+from deploy.npu.profiler import FUSIONS, TABLE, Profiling, read_tables
 from deploy.npu.worker import CachedFile, Worker
 from deploy.pipeline import graph
 from deploy.pipeline.build import Build
@@ -53,6 +54,29 @@ def run(connections: Connections, batch_size: int | None = None, against: str = 
     _print(result)
     if other is not None:
         compare.print_profiles(other, result, against)
+
+
+def read(workspace: Workspace, table: Path, batch_size: int | None = None, against: str = "") -> None:
+    """Print a profile that was taken elsewhere of an OM of this workspace's ONNX; `table` as of `read_tables`.
+
+    Raises:
+        KitError: there is no such table, or no such ONNX.
+    """
+    size = batch_size or _best(workspace)
+    build = workspace.build(size)
+    told = workspace.manifest.steps.get(f"convert/{build.name}", {}).get("inputs", {}).get("soc_version")
+    text, fusions = read_tables(table)
+    found = profile.profile(
+        op_summary.parse(text),
+        graph_nodes(workspace, build),
+        size,
+        PUBLISHED.get(str(told)),
+        op_summary.parse_fusions(fusions) if fusions else None,
+    )
+    result = {**found, "soc_version": told or str(table), "simulated": False, "health": None}
+    _print(result)
+    if against:
+        compare.print_profiles(_other(workspace, against, size), result, against)
 
 
 def _best(workspace: Workspace) -> int:
@@ -162,6 +186,8 @@ def _print(result: Mapping[str, Any]) -> None:
     if kinds:
         say(f"put in by the compiler: {kinds}")
     say(f"{result['attributed']:.1%} of the device's time is accounted for", "bold")
+    if result["limits"] is None:
+        say(f"the kit knows no published limits of {result['soc_version']}, so nothing is said of what bounds a block")
     if result["unattributed"]["operators"]:
         names = ", ".join(f"{row['name']} ({row['share']:.1%})" for row in result["unattributed"]["operators"][:5])
         say(f"of no node: {names}", "yellow")

@@ -115,6 +115,22 @@ def test_two_profiles_side_by_side(job: NpuJob, capsys: pytest.CaptureFixture[st
     assert table.splitlines()[4].split("│")[1].strip() == "3"
 
 
+def test_a_table_that_was_made_elsewhere(job: NpuJob, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "PROF_000001_2026/mindstudio_profiler_output"
+    folder.mkdir(parents=True)
+    rows = ["Op Name,OP Type,Task Duration(us)", "/Conv_2/Relu_3,Conv2D,60", "trans_TransData_0,TransData,35", "x,X,5"]
+    for stamp in ("20260101", "20260102"):  # of two exports one counts
+        (folder / f"op_summary_slice_0_{stamp}.csv").write_text("\n".join(rows[:3]), encoding="utf-8-sig")
+        (folder / f"op_summary_slice_1_{stamp}.csv").write_text("\r\n".join((rows[0], rows[3])))
+    with job.connections() as connections:
+        profile.read(connections.workspace, tmp_path, 2)
+        said = capsys.readouterr().out
+        assert "0.100 ms of device time" in said
+        assert "95.0% of the device's time" in said
+        with pytest.raises(KitError, match=r"no op_summary"):
+            profile.read(connections.workspace, job.folder / "npu-a", 2)
+
+
 def test_a_host_without_the_profiler_is_told_what_is_missing(job: NpuJob) -> None:
     job.convert()
     script = simulator_script(job.folder, 'mkdir -p "$HOME/.none"; PATH="${PATH#*docker/npu/simulator/bin:}"\n')
