@@ -17,15 +17,15 @@ from typing import Any
 
 from deploy.console import say
 from deploy.errors import KitError, reject_malformed
-from deploy.evidence import chain, recompute, runs, seal, signature
+from deploy.evidence import chain, recompute, records, runs, seal, signature
 from deploy.evidence.differences import refuse_any_difference
 from deploy.evidence.elsewhere import require_run
 from deploy.evidence.recompute import Dataset
 from deploy.evidence.runs import Run
 from deploy.inventory import Inventory, local_path
 from deploy.outcome import Check, Outcome
-from deploy.pipeline import graph, reproduce
-from deploy.pipeline.manifest import OK, Manifest, digest_of
+from deploy.pipeline import artefacts, graph, reproduce
+from deploy.pipeline.manifest import Manifest, digest_of
 from deploy.pipeline.model import Model, published
 from deploy.report import page
 from deploy.report.drawings import Drawings
@@ -34,7 +34,7 @@ from deploy.report.table import to_csv
 from deploy.stages import report, score
 from deploy.workspace import Workspace
 from stgcn import plain_json
-from stgcn.files import read_record, sha256_file, sha256_input
+from stgcn.files import read_record, sha256_input
 
 Json = Any
 
@@ -100,7 +100,8 @@ class Audit:
         yield "report", self._check_page
         yield f"{reproduce.NAME} of every stage", self._check_scripts
         if not self.run.is_kept:
-            yield "other steps' files", self._check_others
+            others = partial(chain.check_others, self._manifest, self.model, verdict["inputs"]["entries"])
+            yield "other steps' files", others
         yield "the seal", self._check_seal
         yield "the signature", self._check_signature
 
@@ -166,8 +167,10 @@ class Audit:
 
     def _check_record(self) -> None:
         """The page's entry is of this verdict, on whose entries all the rest hangs."""
+        records.check(self._manifest.path, _read_json(self._manifest.path), records.ManifestFile)
+        graph.refuse_future(self._manifest.steps)
         if "export" in self._manifest.steps:
-            chain.exported_card(self._manifest)  # an earlier version's run has none
+            artefacts.exported_card(self._manifest)  # an earlier version's run has none
         entry = self._manifest.steps.get("report")
         if entry and entry["inputs"]["verdict"] != digest_of(self._verdict):
             raise KitError(f"{self._manifest.path}: report is of another verdict than score's entry; run `make report`")
@@ -216,7 +219,7 @@ class Audit:
 
     def _check_reference(self) -> None:
         if self._dataset:
-            samples = recompute.choose(self._seed, self.samples, chain.dataset_index(self._manifest).samples)
+            samples = recompute.choose(self._seed, self.samples, artefacts.dataset_index(self._manifest).samples)
             recompute.check_reference(self._manifest, self.model, self._dataset.read_row, samples, self.scratch)
 
     @property
@@ -236,6 +239,7 @@ class Audit:
         found, expected = _read_json(path), summary(score.evidence(manifest, self.model, verdict["inputs"]))
         refuse_any_difference(path, expected, found, "logits, labels and figures")
         _check_rows(rows, to_csv(found))
+        records.check(path, found, records.Summary)
         told = {"simulated": found["device"]["simulated"], "passed": found["verdict"]["passed"]}
         refuse_any_difference(manifest.path, {"facts": told}, {"facts": verdict["facts"]}, "the summary")
         for relative, output in verdict["outputs"].items():
@@ -271,7 +275,7 @@ class Audit:
         if dataset is None:
             self.notes.append("the page's drawings of samples")
             return page.embedded_drawings(text)
-        return report.draw_samples(self.model, chain.dataset_index(self._manifest), drawn, dataset.read_row)
+        return report.draw_samples(self.model, artefacts.dataset_index(self._manifest), drawn, dataset.read_row)
 
     def _previous(self) -> page.Previous | None:
         """The earlier run that the page compares with, whose figures are those of that run where it is still here."""
@@ -293,23 +297,13 @@ class Audit:
             if text is not None and not reproduce.holds(path, text):
                 raise KitError(f"{path}: missing, or not the commands that the manifest records; run `make score`")
 
-    def _check_others(self) -> None:
-        """What else a workspace holds (of npu-tune, npu-precision) is what its steps made, as far as it is there."""
-        chained = runs.manifest_steps(self._manifest)
-        for name, entry in self._manifest.steps.items():
-            if name in chained or entry["state"] != OK:
-                continue
-            for relative, output in entry["outputs"].items():
-                path = self._manifest.workspace / relative
-                if path.is_file() and sha256_file(path) != output["sha256"]:
-                    raise KitError(f"{path}: not the file that {name} made; run `{graph.command_of(name)} --fresh`")
-
     def _check_seal(self) -> None:
         kept = self.sealed
         seal.check(kept.folder)
         if foreign := runs.foreign(kept):
             raise KitError(f"{kept.folder / foreign}: foreign, it is none of what the verdict rests on")
-        if kept.folder.parent.name == runs.FOLDER and kept.folder.name != kept.id:
+        named = kept.folder.resolve().name
+        if (kept.folder.resolve().parent.name == runs.FOLDER or runs.is_id(named)) and named != kept.id:
             raise KitError(f"{kept.folder}: its name is not the id of what it holds ({kept.id})")
         if kept is not self.run:
             sealed = {name: digest for name, digest in seal.read(kept.folder).items() if name != "manifest.json"}

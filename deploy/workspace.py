@@ -14,10 +14,11 @@ from deploy.hosts.remote.folders import make_folders
 from deploy.inventory import Inventory, local_path
 from deploy.options import Options
 from deploy.pipeline import graph
+from deploy.pipeline.artefacts import dataset_index, exported_card, onnx_path
 from deploy.pipeline.build import Build, files_of
-from deploy.pipeline.index import FILES, Index, read_index
+from deploy.pipeline.index import Index
 from deploy.pipeline.manifest import Manifest, Step
-from deploy.pipeline.model import CARD, Card, Files, Model, find, input_files, read_card
+from deploy.pipeline.model import CARD, Card, Files, Model, find, input_files
 from stgcn.files import sweep
 
 
@@ -93,11 +94,11 @@ class Workspace:
 
     def index(self) -> Index:
         """The dataset's index, as the GPU stage left it."""
-        return self.samples("both")
+        return dataset_index(self.manifest)
 
     def samples(self, persons: str) -> Index:
         """The index of what a device is given: the samples' own rows, or the single persons of `nonempty`."""
-        return read_index(graph.output(self.manifest, "preprocess", f"gpu/{FILES[persons]}"))
+        return dataset_index(self.manifest, persons)
 
     def index_sha256(self, index: Index) -> str:
         """Of the file that an index was read from."""
@@ -109,17 +110,17 @@ class Workspace:
         Raises:
             KitError: it was not, or it is another model's than the inventory's.
         """
-        path = graph.output(self.manifest, "export", f"gpu/{CARD}")
-        card = read_card(path)
+        card = exported_card(self.manifest)
         if card.name != self.model.card.name:
             raise KitError(
-                f"{path}: of {card.name}, and the inventory says {self.inventory.model}; run `make gpu-stage`"
+                f"{self.artefact(f'gpu/{CARD}')}: of {card.name}, and the inventory says {self.inventory.model}; "
+                "run `make gpu-stage`"
             )
         return card
 
     def onnx(self) -> Path:
         """The ONNX. Raises KitError where it is not made yet, or of other persons than the inventory's."""
-        path = graph.output(self.manifest, "export", f"gpu/{self.model.card.stem}.onnx")
+        path = onnx_path(self.manifest)
         exported = self.manifest.steps["export"]["inputs"].get("persons", "both")
         if exported != self.inventory.persons:
             raise KitError(

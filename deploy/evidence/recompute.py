@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from deploy.errors import KitError, reject_malformed
-from deploy.evidence import chain
 from deploy.evidence.differences import refuse_any_difference
 from deploy.evidence.logits import fold
+from deploy.pipeline import artefacts
 from deploy.pipeline.index import FILES, Array, Index, read_index
 from deploy.pipeline.manifest import Manifest, write_json
 from deploy.pipeline.model import Card, Model, run_command
@@ -107,10 +107,10 @@ def check_reference(manifest: Manifest, model: Model, read_row: ReadRow, samples
     Raises:
         KitError: naming the sample whose outputs differ.
     """
-    card = chain.exported_card(manifest)
-    index = chain.dataset_index(manifest, manifest.steps["export"]["inputs"].get("persons", "both"))
+    card = artefacts.exported_card(manifest)
+    index = artefacts.dataset_index(manifest, manifest.steps["export"]["inputs"].get("persons", "both"))
     outputs = _outputs(manifest, model, card, read_row, index, samples, scratch)
-    for name, values in zip(chain.reference_names(card), outputs, strict=True):
+    for name, values in zip(artefacts.reference_names(card), outputs, strict=True):
         path = manifest.workspace / "gpu" / name
         reference = npy.load(path)
         if len(reference) != index.samples:
@@ -136,7 +136,7 @@ def _outputs(
     """What ONNX Runtime computes of `samples`, one array per output."""
     rows_of = [[sample] if index.rows is None else list(index.rows[sample]) for sample in samples]
     rows = sorted({row for own in rows_of for row in own})
-    path = chain.onnx_path(manifest)
+    path = artefacts.onnx_path(manifest)
     try:
         session = onnx_model.session(onnx_model.load(path))
         inputs = {array.name: np.stack([read_row(array, row) for row in rows]) for array in index.inputs}

@@ -10,9 +10,9 @@ import numpy as np
 
 from deploy.errors import KitError
 from deploy.evidence import significance
-from deploy.evidence.chain import exported_card
 from deploy.evidence.logits import LOGITS
 from deploy.evidence.runs import Run
+from deploy.pipeline.artefacts import exported_card
 from deploy.pipeline.model import Metric
 from deploy.report.table import shown
 from stgcn import npy

@@ -147,12 +147,12 @@ def _record(manifest: Manifest) -> bytes:
 
 
 def _files(workspace: Path, entries: dict[str, Any]) -> Iterator[str]:
-    """The outputs of the entries, and the logs, times and scripts beside them."""
-    outputs = {Path(path) for entry in entries.values() for path in entry["outputs"]}
-    yield from (path.as_posix() for path in outputs)
-    for folder in {path.parent for path in outputs}:
-        for pattern in ("*.log", reproduce.NAME, "*.times.json"):
-            yield from (path.relative_to(workspace).as_posix() for path in (workspace / folder).glob(pattern))
+    """The outputs of the entries, and their logs and what else they brought back, and the scripts."""
+    for step, entry in entries.items():
+        yield from entry["outputs"]
+        for pattern in (*graph.kind_of(step).beside, reproduce.NAME):
+            found = (workspace / graph.folder_of(step)).glob(pattern)
+            yield from (path.relative_to(workspace).as_posix() for path in found)
 
 
 def _place(source: Path, target: Path) -> None:
@@ -171,7 +171,12 @@ def all_runs(workspace: Path) -> list[Run]:
     """The kept runs, oldest first; a folder of another name or without a manifest is somebody else's, and not to be
     pruned."""
     found = (path.parent for path in sorted((workspace / FOLDER).glob("*/manifest.json")))
-    return [Run(folder) for folder in found if _ID.fullmatch(folder.name)]
+    return [Run(folder) for folder in found if is_id(folder.name)]
+
+
+def is_id(name: str) -> bool:
+    """Whether a name has the form of a run's id."""
+    return _ID.fullmatch(name) is not None
 
 
 def find(workspace: Path, name: str) -> Run:

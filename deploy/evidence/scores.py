@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
@@ -13,6 +13,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from deploy.errors import KitError
 from deploy.pipeline.model import Model, run_command
 from stgcn import plain_json
+
+
+def holds(off: Mapping[str, float], gates: Mapping[str, float], wrong: int, samples: int) -> bool:
+    """Whether the gates hold over some of the samples, `wrong` of which get another answer than fp32's.
+
+    Errors that cancel in a metric do not in the answers. Of few samples one may be a tie.
+    """
+    return all(error <= gates[key] for key, error in off.items()) and wrong <= max(
+        1, int(min(gates.values()) * samples)
+    )
 
 
 class Score(BaseModel):

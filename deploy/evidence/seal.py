@@ -14,7 +14,7 @@ from pathlib import Path
 from deploy.errors import KitError
 from deploy.pipeline.manifest import json_text
 from stgcn import plain_json
-from stgcn.files import sha256_file
+from stgcn.files import read_record, sha256_file
 
 SEAL, SIGNATURE = "seal.json", "seal.json.sig"
 DIGITS = 32  # hexadecimal ones of the seal's sha256 in a run's id
@@ -39,7 +39,8 @@ def read(folder: Path) -> dict[str, str]:
     """
     path = folder / SEAL
     try:
-        sealed = plain_json.load(path)
+        text = read_record(path)
+        sealed = plain_json.loads(text)
     except OSError as error:
         raise KitError(
             f"{path}: cannot be read ({error.strerror}), so the run is not sealed; run `make score`"
@@ -49,7 +50,7 @@ def read(folder: Path) -> dict[str, str]:
     whole = isinstance(sealed, dict) and all(
         isinstance(digest, str) and _SHA256.fullmatch(digest) and _is_plain(name) for name, digest in sealed.items()
     )
-    if not whole or list(sealed) != sorted(sealed):
+    if not whole or text != content(sealed):  # sorted, and one a line: what sed and sha256sum read
         raise KitError(f"{path}: not a seal, which maps sorted paths to sha256; the run cannot be checked")
     return dict(sealed)
 

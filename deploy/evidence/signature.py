@@ -67,12 +67,11 @@ def signer(folder: Path, allowed_signers: Path) -> str:
         raise KitError(f"{allowed}: there is no such file; correct `allowed_signers` in the inventory")
     found = _run("-Y", "find-principals", "-s", path, "-f", allowed)
     names = found.stdout.decode("utf-8", "replace").splitlines()
-    if found.returncode == 0 and names:
-        name = names[0].split(",")[0]
+    for name in (line.split(",")[0] for line in names if found.returncode == 0):
         done = _run("-Y", "verify", "-f", allowed, "-I", name, "-n", NAMESPACE, "-s", path, given=folder / SEAL)
         if done.returncode == 0:
             return name
-        found = done
+        found = done  # a line of the file may be for another namespace, or out of its time
     raise KitError(f"{path}: by nobody whom {allowed} allows ({_said(found)}); do not rely on the run")
 
 

@@ -16,14 +16,15 @@ import numpy as np
 from deploy.errors import KitError
 from deploy.execution.scheduler import Scheduler
 from deploy.hosts.job import job_name
-from deploy.npu.infer import Inference, Outputs, Unit
+from deploy.npu import ais_bench
+from deploy.npu.infer import Inference, Outputs, Unit, log_name, times_name
 from deploy.npu.worker import CachedFile, Place, Rows, Source, Worker
 from deploy.pipeline.build import Build
 from deploy.pipeline.index import Index
 from deploy.pipeline.manifest import key_of
 from deploy.progress import progress
-from stgcn import npy
-from stgcn.files import atomic_write
+from stgcn import npy, plain_json
+from stgcn.files import atomic_write, read_record
 
 UNIT_ROWS = 4096  # of one ais_bench process at most: what a cut costs, against what a model's load costs
 UNITS_A_DEVICE = 4  # with several devices: small enough that the last one to finish is not waited for long
@@ -75,20 +76,31 @@ def aggregate(spans: Sequence[Span]) -> dict[str, Any] | None:
     return {"samples": round(samples), "seconds": round(seconds, 3), "samples_per_s": round(samples / seconds, 3)}
 
 
-def end_to_end(
-    runs: Sequence[tuple[int, float | None, float | None]], rows_per_sample: float
-) -> dict[str, float] | None:
-    """Milliseconds a sample from its file to its result, of a device's own tool; None where it does not tell.
+def end_to_end(folder: Path, units: Sequence[Unit], batch_size: int, rows_per_sample: float) -> dict[str, float] | None:
+    """Milliseconds a sample from its file to its result, of a device's own tool; None where it does not tell of a unit.
 
-    `runs` are (rows, seconds of the whole loop, seconds of computing and copying) of each ais_bench. What is left of
-    the loop is the host's: reading and joining files before a batch, splitting and writing results behind it.
+    The units' logs in `folder` tell how long the whole loop took, their times what computing and copying took of it.
+    What is left of the loop is the host's: reading and joining files before a batch, splitting and writing results
+    behind it.
     """
-    told = [(rows, loop, device) for rows, loop, device in runs if loop is not None and device is not None]
-    if not told or len(told) < len(runs):
-        return None
-    rows, loop, device = (sum(each) for each in zip(*told, strict=True))
+    rows, loop_s, device_s = 0, 0.0, 0.0
+    for unit in units:
+        loop, device = _told(folder, unit)
+        if loop is None or device is None:
+            return None
+        rows += -(-unit.count // batch_size) * batch_size
+        loop_s, device_s = loop_s + loop, device_s + device
     to_ms = 1000 * rows_per_sample / rows
-    return {"ms": loop * to_ms, "device_ms": device * to_ms, "host_ms": max(loop - device, 0.0) * to_ms}
+    return {"ms": loop_s * to_ms, "device_ms": device_s * to_ms, "host_ms": max(loop_s - device_s, 0.0) * to_ms}
+
+
+def _told(folder: Path, unit: Unit) -> tuple[float | None, float | None]:
+    """Seconds of a unit's whole loop, and of computing and copying."""
+    try:
+        log = read_record(folder / log_name(unit.first)).decode("utf-8", "replace")
+        return ais_bench.loop_seconds(log), ais_bench.device_seconds(plain_json.load(folder / times_name(unit.first)))
+    except (OSError, ValueError):
+        return None, None
 
 
 @dataclass(frozen=True)
@@ -127,7 +139,6 @@ class RowsThroughOm:
         todo = [unit for unit in self.units if self._read_kept(unit) is None]
         scheduler.send(self.build.om, sources)
         spans: list[Span] = []
-        whole: list[tuple[int, float | None, float | None]] = []
         ran = Counter(dict.fromkeys(map(str, self.devices), 0))
         with progress(f"{self.build.name} accuracy", self.index.row_count) as advance:
             advance(sum(unit.count for unit in self.units if unit not in todo))
@@ -139,14 +150,13 @@ class RowsThroughOm:
                         np.save(stream, values)
                 end = time.monotonic()
                 spans.append(Span(end - inferred.seconds, end, unit.count / self.index.rows_per_sample))
-                padded = -(-unit.count // self.build.batch_size) * self.build.batch_size
-                whole.append((padded, inferred.loop_s, inferred.device_s))
                 ran[inferred.where] += 1
                 advance(unit.count)
 
             scheduler.on_devices(todo, one)
         parts = {unit: part for unit in self.units if (part := self._read_kept(unit)) is not None}
-        told = end_to_end(whole, self.index.row_count / self.index.samples)
+        self._forget_other_logs()
+        told = end_to_end(self.build.folder, self.units, self.build.batch_size, self.index.rows_per_sample)
         return Done(join(parts, self.index.row_count), ran, aggregate(spans), told)
 
     @cached_property
@@ -182,6 +192,14 @@ class RowsThroughOm:
         """Remove what was kept: this run's, or an earlier one's that was cut and never went on."""
         for kept in self.build.folder.glob(".units-*"):
             shutil.rmtree(kept)
+
+    def _forget_other_logs(self) -> None:
+        """Remove the logs of an earlier run that was cut into other units."""
+        own = {name(unit.first) for unit in self.units for name in (log_name, times_name)}
+        for pattern in (log_name, times_name):
+            for path in self.build.folder.glob(pattern("*")):
+                if path.name not in own:
+                    path.unlink()
 
     def _path(self, unit: Unit, output: int) -> Path:
         return self.kept / f"{unit.first}+{unit.count}.{output}.npy"

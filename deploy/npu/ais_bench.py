@@ -340,10 +340,11 @@ def parse_session(text: str) -> Session:
     return Session(om, None if device is None else int(device))
 
 
-def files_per_batch(text: str) -> int | None:
-    """The OM's true batch size, which an inference run prints after comparing OM and clip; None where it does not."""
-    found = re.search(r"filesperbatch:([0-9]{1,9}) runcount:", text)
-    return int(found[1]) if found else None
+def parse_batches(text: str) -> tuple[int, int] | None:
+    """The OM's true batch size, which an inference run prints after comparing OM and clip, and how many batches it
+    makes of the files; None where it does not."""
+    found = re.search(r"filesperbatch:([0-9]{1,9}) runcount:([0-9]{1,9})", text)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def _check_throughput(batch: str, mean: str, throughput: str, *, compute_mean: str, batch_size: int) -> None:

@@ -18,6 +18,7 @@ from deploy.npu import ais_bench, results, summary
 from deploy.npu.device import prefix_errors
 from deploy.npu.worker import CachedFile, Rows, Worker
 from deploy.pipeline.build import Build
+from deploy.pipeline.manifest import write_json
 
 Outputs = Sequence[np.ndarray]  # one array per output of the model
 RESULTS = "results"  # the folder that ais_bench is told to write
@@ -35,6 +36,16 @@ class Unit:
         return self.first + self.count
 
 
+def log_name(first: int | str) -> str:
+    """The file that keeps what ais_bench printed of the unit that begins with this row."""
+    return f"ais_bench-{first}.log"
+
+
+def times_name(first: int | str) -> str:
+    """The file that keeps the times of that unit's batches and copies, as the tool's summary tells them."""
+    return f"ais_bench-{first}.times.json"
+
+
 # Lays out an input's folder as `Inference._prepare` does: rows first..last, then copies of the last batch's first row.
 _LINK = """mkdir -p "$1"
 for ((i = $2; i <= $3; i++)); do ln -f "$6"/*/"$i.bin" "$1/$i.bin"; done
@@ -46,8 +57,6 @@ class Inferred:
     outputs: Outputs  # each (count, ...)
     where: str
     seconds: float  # that ais_bench took
-    loop_s: float | None = None  # of those its batches, from the first file read to the last result written
-    device_s: float | None = None  # of those computing and copying; None where the tool does not tell
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,8 @@ class Inference:
 
     def __call__(self, worker: Worker, folder: Path) -> Inferred:
         job = Job(worker.npu.host, self.job)
-        log = folder / f"ais_bench-{self.unit.first}.log"
+        log, times = (folder / name(self.unit.first) for name in (log_name, times_name))
+        times.unlink(missing_ok=True)
         with job.attached(self.fresh) as resumed:
             if not resumed:
                 self._prepare(worker)
@@ -84,8 +94,10 @@ class Inference:
             seconds = time.monotonic() - start
             with prefix_errors(str(worker)):
                 self._check_ending(done)
-                outputs, device_s = self._collect(worker.npu.host)
-        return Inferred(outputs, str(worker), seconds, ais_bench.loop_seconds(done.output), device_s)
+                outputs, told = self._collect(worker.npu.host)
+        if told:
+            write_json(times, told)
+        return Inferred(outputs, str(worker), seconds)
 
     def command(self, worker: Worker) -> list[str]:
         folder = self._folder(worker)
@@ -147,21 +159,21 @@ class Inference:
     def _check_ending(self, done: Completed) -> None:
         if done.status != 0:
             raise ais_bench.failure(done.output, done.status)
-        size = ais_bench.files_per_batch(done.output)
-        if size is not None and size != self.build.batch_size:
+        told = ais_bench.parse_batches(done.output)
+        if told is not None and told[0] != self.build.batch_size:
             raise KitError(
-                f"{self.build.om.name} takes batches of {size}, not of {self.build.batch_size}; "
+                f"{self.build.om.name} takes batches of {told[0]}, not of {self.build.batch_size}; "
                 "run `fab npu-convert --fresh`"
             )
 
-    def _collect(self, host: Host) -> tuple[Outputs, float | None]:
-        """The unit's outputs, each row from the result file that the tool names for its row; the device's seconds."""
+    def _collect(self, host: Host) -> tuple[Outputs, Mapping[str, Any]]:
+        """The unit's outputs, each row from the result file that the tool names for it; the times of its batches."""
         top = Job(host, self.job).folder / "output"
         found: dict[str, int] = host.call("listing", {"folder": str(top)})
         told = summary.fetch(host, top, RESULTS, found)
         listing = {name[len(RESULTS) + 1 :]: size for name, size in found.items() if name.startswith(RESULTS + "/")}
         outputs = [self._output(host, i, listing, told) for i in range(len(self.build.card.outputs))]
-        return outputs, ais_bench.device_seconds(told)
+        return outputs, ais_bench.times_of(told)
 
     def _output(self, host: Host, output: int, listing: Mapping[str, int], told: Any) -> np.ndarray:
         """The unit's values (count, ...) of one output."""

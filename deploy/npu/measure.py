@@ -140,6 +140,11 @@ class Measurement(RunAlone):
             unit = "persons/s" if self.build.persons == "nonempty" else "samples/s"
             rate = f"{runs[-1].throughput:.2f} {unit}{worker.npu.facts.mark}"
             say(f"    {self.build.name} repeat {len(runs)}: {rate}", "dim")
+        own = {name(repeat) for repeat in range(1, len(runs) + 1) for name in (log_name, times_name)}
+        for path in (
+            path for name in (log_name, times_name) for path in folder.glob(name("*")) if path.name not in own
+        ):
+            path.unlink()  # of an earlier run, which had more repeats
         return runs, readings
 
 
@@ -167,12 +172,18 @@ def is_complete(rates: Sequence[float], min_repeats: int, max_repeats: int, boun
     return len(rates) >= max_repeats or (len(rates) >= max(min_repeats, 2) and spread(rates) <= bound)
 
 
-def log_name(repeat: int) -> str:
+def ends(rates: Sequence[float], min_repeats: int, max_repeats: int, bound: float) -> bool:
+    """Whether repeating ended with the last of these, and not before."""
+    complete = [is_complete(rates[:count], min_repeats, max_repeats, bound) for count in range(1, len(rates) + 1)]
+    return complete.count(True) == 1 and complete[-1]
+
+
+def log_name(repeat: int | str) -> str:
     """The file that keeps what ais_bench printed in a repeat (from 1)."""
     return f"benchmark-{repeat}.log"
 
 
-def times_name(repeat: int) -> str:
+def times_name(repeat: int | str) -> str:
     """The file that keeps the times of a repeat's batches and copies, as the tool's summary tells them."""
     return f"benchmark-{repeat}.times.json"
 

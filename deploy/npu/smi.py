@@ -253,7 +253,8 @@ def busy_reason(chip: Chip, idle_memory_mb: int | None = None) -> str | None:
     tells = used is not None and total and not chip.shares_host_memory
     if tells and used and total and not chip.processes:
         held = _HELD_OF_HBM if chip.hbm_total_mb else _HELD_OF_310 if chip.name.endswith("310") else _HELD
-        limit = held * total if idle_memory_mb is None else idle_memory_mb + _MARGIN_FRACTION * total
+        most = held * total  # a device that held more was never found idle
+        limit = most if idle_memory_mb is None else min(idle_memory_mb, most) + _MARGIN_FRACTION * total
         if used > limit:
             idle = "" if idle_memory_mb is None else f", {idle_memory_mb} MB when idle"
             reasons.append(f"{used} of {total} MB of memory held{idle}")

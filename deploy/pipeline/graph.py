@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from deploy.inventory import Inventory
 from deploy.pipeline.build import FILE_FLAGS, MODE_FLAGS, Build
 from deploy.pipeline.index import FILES
 from deploy.pipeline.manifest import OK, Manifest, key_of
+from deploy.pipeline.model import CARD
 from stgcn.files import sha256_file
 
 Entry = Mapping[str, Any]
 Settings = Callable[[Inventory, Build], Mapping[str, Any]]
 
 CLOCK_S = 5.0  # by which the clocks that one run goes by may differ
+AHEAD_S = 3600.0  # by which the clock of who audits a run may be behind
 
 _PARTS = ("key", "inputs", "outputs", "facts", "commands", "host", "by", "revision", "started", "seconds")
 
@@ -43,7 +46,9 @@ class Kind:
 
     name: str
     command: str  # that runs it
-    folder: str  # of its reproduce.sh
+    folder: str  # of its outputs, logs and reproduce.sh
+    outputs: Sequence[str] = ()  # the names of the files that it makes there, as patterns
+    beside: Sequence[str] = ()  # of its logs and of what else it brings back, which a kept run has too
     per_build: bool = False
     required: bool = True  # for a verdict
     apart: bool = False  # from the whole job: a verdict is whole without it, and rests on it where it was made before
@@ -83,11 +88,21 @@ _INDEX = Read("dataset", "preprocess", "{index}", "dataset")
 _VERDICT = Read("summary", "score", "report/summary.json", "summary")
 
 GRAPH = (
-    Kind("preprocess", "make gpu-stage", "gpu", files=("data", "labels"), package=True),
+    Kind(
+        "preprocess",
+        "make gpu-stage",
+        "gpu",
+        ("labels.npy", *FILES.values()),
+        ("preprocess.log",),
+        files=("data", "labels"),
+        package=True,
+    ),
     Kind(
         "export",
         "make gpu-stage",
         "gpu",
+        ("*.onnx", CARD),
+        ("export.log",),
         files=("checkpoint",),
         package=True,
         of_inventory=lambda inventory: {"variant": inventory.variant, "persons": inventory.persons},
@@ -96,6 +111,8 @@ GRAPH = (
         "reference",
         "make gpu-stage",
         "gpu",
+        ("reference.npy", "reference.*.npy"),
+        ("reference.log",),
         files=("checkpoint", "data"),
         package=True,
         reads=(Read("checkpoint", "export", title="checkpoint"), Read("data", "preprocess", title="data")),
@@ -104,6 +121,8 @@ GRAPH = (
         "gpu-throughput",
         "fab gpu-bench",
         "gpu",
+        ("benchmark.json",),
+        ("gpu-throughput.log",),
         required=False,
         apart=True,
         files=("checkpoint",),
@@ -113,14 +132,53 @@ GRAPH = (
             **inventory.benchmark.model_dump(exclude={"idle_timeout_s", "threads"}),
         },
     ),
-    Kind("convert", "fab npu-convert", "npu/{build}", per_build=True, reads=(_ONNX,), of_build=_convert),
-    Kind("accuracy", "fab npu-bench", "npu/{build}", True, reads=(_OM, _ONNX_OF_OM, _INDEX), of_build=_accuracy),
-    Kind("throughput", "fab npu-bench", "npu/{build}", True, False, reads=(_OM, _ONNX_OF_OM), of_build=_throughput),
-    Kind("profile", "fab npu-profile", "npu/{build}", True, False, True, reads=(_OM, _ONNX_OF_OM), of_build=_accuracy),
+    Kind(
+        "convert",
+        "fab npu-convert",
+        "npu/{build}",
+        ("*.om", "atc.log", "aoe.log"),
+        per_build=True,
+        reads=(_ONNX,),
+        of_build=_convert,
+    ),
+    Kind(
+        "accuracy",
+        "fab npu-bench",
+        "npu/{build}",
+        ("logits.npy", "logits.*.npy", "results.tsv"),
+        ("ais_bench-*.log", "ais_bench-*.times.json"),
+        per_build=True,
+        reads=(_OM, _ONNX_OF_OM, _INDEX),
+        of_build=_accuracy,
+    ),
+    Kind(
+        "throughput",
+        "fab npu-bench",
+        "npu/{build}",
+        ("benchmark.json",),
+        ("benchmark-*.log", "benchmark-*.times.json"),
+        per_build=True,
+        required=False,
+        reads=(_OM, _ONNX_OF_OM),
+        of_build=_throughput,
+    ),
+    Kind(
+        "profile",
+        "fab npu-profile",
+        "npu/{build}",
+        ("op_summary.csv", "profile.json"),
+        ("profile.log", "export-profile.log", "fusion_op.csv"),
+        per_build=True,
+        required=False,
+        apart=True,
+        reads=(_OM, _ONNX_OF_OM),
+        of_build=_accuracy,
+    ),
     Kind(
         "precision",
         "fab npu-precision",
         "precision",
+        ("precision.json", "inventory.yaml", "keep_dtype.cfg", "modify_mixlist.json"),
         required=False,
         apart=True,
         reads=(_ONNX, _INDEX),
@@ -130,8 +188,16 @@ GRAPH = (
             **inventory.environment,
         },
     ),
-    Kind("score", "make score", "report", of_inventory=lambda inventory: {"gate": inventory.gate}),
-    Kind("report", "make report", "report", reads=(_VERDICT, Read("data", "preprocess", title="data"))),
+    Kind(
+        "score",
+        "make score",
+        "report",
+        ("summary.json", "summary.csv"),
+        of_inventory=lambda inventory: {"gate": inventory.gate},
+    ),
+    Kind(
+        "report", "make report", "report", ("report.html",), reads=(_VERDICT, Read("data", "preprocess", title="data"))
+    ),
 )
 _BY_NAME = {kind.name: kind for kind in GRAPH}
 VERDICT = ("score", "report")  # what follows from the other steps
@@ -169,6 +235,13 @@ def line(batch_sizes: Sequence[int]) -> list[str]:
 def stage_of(step: str) -> str:
     """The stage that runs a step, as the last word of its command names it."""
     return command_of(step).split()[-1]
+
+
+def folder_of(step: str) -> str:
+    """Where a step's files lie, relative to the workspace; a build of another command has a folder of its own."""
+    build = step.partition("/")[2]
+    folder = kind_of(step).folder
+    return build if build and not build.startswith("bs") and "{build}" in folder else folder.format(build=build)
 
 
 def command_of(step: str) -> str:
@@ -232,11 +305,38 @@ def check_time(entries: Mapping[str, Entry], step: str) -> None:
             )
 
 
+def check_alone(entries: Mapping[str, Entry], step: str) -> None:
+    """Whether a figure was taken while no other step was at work on the devices: one command works at a time.
+
+    Raises:
+        KitError: another step ran meanwhile.
+    """
+    began, ended = _span(entries[step])
+    for name, entry in entries.items():
+        if name == step or not kind_of(name).per_build or entry["state"] != OK:
+            continue
+        other_began, other_ended = _span(entry)
+        if min(ended, other_ended) - max(began, other_began) > timedelta(seconds=CLOCK_S):
+            raise KitError(f"{step}: ran from {began} to {ended}, while {name} did; run `{command_of(step)} --fresh`")
+
+
+def refuse_future(entries: Mapping[str, Entry]) -> None:
+    """Raises KitError for a step that has not begun yet."""
+    for name, entry in entries.items():
+        if _span(entry)[0] > datetime.now(timezone.utc) + timedelta(seconds=AHEAD_S):
+            raise KitError(f"{name}: began at {entry['started']}, which is yet to come; correct this machine's clock")
+
+
+def _span(entry: Entry) -> tuple[datetime, datetime]:
+    began = datetime.fromisoformat(entry["started"])
+    return began, began + timedelta(seconds=entry["seconds"])
+
+
 def _since(entry: Entry, made: Mapping[str, Any]) -> datetime:
     """Since when an output is there; of a record of an earlier version, when its step ended."""
     if "made" in made:
         return datetime.fromisoformat(made["made"])
-    return datetime.fromisoformat(entry["started"]) + timedelta(seconds=entry["seconds"])
+    return _span(entry)[1]
 
 
 def folders(entries: Mapping[str, Entry]) -> dict[str, list[str]]:
@@ -247,8 +347,7 @@ def folders(entries: Mapping[str, Entry]) -> dict[str, list[str]]:
     for step in (*steps(sorted(sizes)), *VERDICT):
         if kind_of(step).apart and step not in resting:
             continue
-        folder = kind_of(step).folder.format(build=step.partition("/")[2])
-        found.setdefault(folder, []).append(step)
+        found.setdefault(folder_of(step), []).append(step)
     return found
 
 
@@ -268,6 +367,10 @@ def check(entries: Mapping[str, Entry], step: str) -> None:
         raise KitError(f"{step}: its manifest entry lacks {', '.join(missing)}; run `{command} --fresh`")
     if key_of(entry["inputs"]) != entry["key"]:
         raise KitError(f"{step}: the inputs in its manifest entry are not those that its key was made of")
+    for path in entry["outputs"]:
+        folder, _, name = path.rpartition("/")
+        if folder != folder_of(step) or not any(fnmatchcase(name, own) for own in kind_of(step).outputs):
+            raise KitError(f"{path}: none of what {step} makes, although its manifest entry has it")
     for read in reads_of(step, entry["inputs"].get("persons", "both")):
         found, expected = entry["inputs"][read.name], made(entries, read)
         if found != expected:

@@ -13,10 +13,10 @@ from deploy.console import say
 from deploy.containers.images import LABEL, SOURCES_LABEL
 from deploy.containers.runtime import Native, Runtime
 from deploy.errors import KitError
-from deploy.evidence.chain import reference_names
 from deploy.hosts import transfer
 from deploy.hosts.job import Job, job_name
 from deploy.hosts.local import LocalHost
+from deploy.pipeline.artefacts import reference_names
 from deploy.pipeline.index import FILES
 from deploy.pipeline.manifest import Step
 from deploy.pipeline.model import BUNDLED, CARD

@@ -13,21 +13,18 @@ from rich.text import Text
 from deploy.connections import Connections
 from deploy.console import console, mark, say
 from deploy.errors import KitError, reject_malformed
-from deploy.evidence import compare, profile, runs
-from deploy.evidence.costs import PUBLISHED, Node, nodes
+from deploy.evidence import compare, profile, runs, tables
+from deploy.evidence.tables import RESULT
 from deploy.hosts.job import job_name
-from deploy.npu import op_summary
-from deploy.npu.profiler import FUSIONS, TABLE, Profiling, read_tables
+from deploy.npu.profiler import TABLE, Profiling, read_tables
 from deploy.npu.worker import CachedFile, Worker
 from deploy.pipeline import graph
 from deploy.pipeline.build import Build
 from deploy.pipeline.manifest import Step, write_json
-from deploy.pipeline.model import run_command
 from deploy.workspace import Workspace
-from stgcn import onnx_model, plain_json
+from stgcn import plain_json
 
 STAGE = "npu-profile"
-RESULT = "profile.json"
 LISTED = 12  # operators of the table on the terminal
 
 
@@ -66,13 +63,7 @@ def read(workspace: Workspace, table: Path, batch_size: int | None = None, again
     build = workspace.build(size)
     told = workspace.manifest.steps.get(f"convert/{build.name}", {}).get("inputs", {}).get("soc_version")
     text, fusions = read_tables(table)
-    found = profile.profile(
-        op_summary.parse(text),
-        graph_nodes(workspace, build),
-        size,
-        PUBLISHED.get(str(told)),
-        op_summary.parse_fusions(fusions) if fusions else None,
-    )
+    found = tables.of_text(text, fusions, workspace.model, build.onnx, size, told)
     result = {**found, "soc_version": told or str(table), "simulated": False, "health": None}
     _print(result)
     if against:
@@ -117,36 +108,11 @@ def _step(connections: Connections, build: Build) -> Step:
         place.send(build.om)
         profiled = place.do(profiling, build.folder)
         connections.idle = profiled.idle
-        operators = op_summary.parse(op_summary.decode(table.read_bytes()))
-        fusions = build.folder / FUSIONS
-        found = profile.profile(
-            operators,
-            graph_nodes(workspace, build),
-            build.batch_size,
-            PUBLISHED.get(npu.facts.soc_version),
-            op_summary.parse_fusions(op_summary.decode(fusions.read_bytes())) if fusions.is_file() else None,
-        )
-        write_json(result, {**found, "soc_version": npu.facts.soc_version, **npu.facts.record})
+        found = tables.profile_of(build.folder, workspace.model, build.onnx, build.batch_size, npu.facts.soc_version)
+        write_json(result, {**found, **npu.facts.record})
         return profiled.facts
 
     return Step(step, str(worker), inputs, [table, result], action, [worker.runtime.argv(profiling.command(worker))])
-
-
-def graph_nodes(workspace: Workspace, build: Build) -> list[Node]:
-    """The nodes of a build's ONNX with their costs, in the model's blocks where its package can tell them."""
-    model, blocks = workspace.model, dict[str, str]()
-    if "blocks" in model.card.capabilities:
-        path, result = (build.folder / f".blocks{suffix}" for suffix in (".onnx", ".json"))
-        try:
-            run_command(model, "blocks", "--onnx", str(build.onnx), "--output", str(path), "--result", str(result))
-            with reject_malformed(result):
-                blocks = {str(block["name"]): str(block["output"]) for block in plain_json.load(result)["blocks"]}
-        except KitError as error:
-            say(f"  the time is told by node alone: {error}", "yellow")
-        finally:
-            path.unlink(missing_ok=True)
-            result.unlink(missing_ok=True)
-    return nodes(onnx_model.load(build.onnx), blocks)
 
 
 def _other(workspace: Workspace, against: str, size: int) -> Mapping[str, Any]:

@@ -12,7 +12,6 @@ import numpy as np
 from deploy.console import console, say
 from deploy.errors import GateFailed, KitError, reject_malformed
 from deploy.evidence import chain, recompute, runs, signature
-from deploy.evidence.chain import dataset_index, exported_card, reference_names
 from deploy.evidence.elsewhere import require_run
 from deploy.evidence.logits import DIGESTS, output_names, read_logits
 from deploy.evidence.recompute import ReadRow
@@ -21,6 +20,7 @@ from deploy.inventory import ROOT, local_path
 from deploy.options import Options
 from deploy.outcome import Check, Outcome
 from deploy.pipeline import graph, reproduce
+from deploy.pipeline.artefacts import dataset_index, exported_card, reference_names
 from deploy.pipeline.index import FILES, Array, Index, read_index
 from deploy.pipeline.manifest import OK, Manifest, Step, digest_of, write_json
 from deploy.pipeline.model import CARD, Card, Model, published
@@ -51,6 +51,7 @@ def run(workspace: Workspace, options: Options, read_row: ReadRow) -> Outcome:
         refuse_other_sources(workspace)
         for name in resting_on:
             chain.check_step(manifest, name, workspace.model)
+        chain.check_others(manifest, workspace.model, resting_on)
     key = local_path(workspace.inventory.sign) if workspace.inventory.sign else None
     inputs = {
         "entries": {name: digest_of(manifest.steps[name]) for name in resting_on},

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-import yaml
 from rich.table import Table
 from rich.text import Text
 
 from deploy.connections import Connections
 from deploy.console import console, say
 from deploy.errors import KitError
-from deploy.evidence.chain import reference_names
 from deploy.evidence.logits import output_names
 from deploy.evidence.scores import Score, scores
+from deploy.evidence.sweep import FORMAT, Candidate, Outcome, copies_of, judge, lines, rank, verdict
+from deploy.pipeline.artefacts import reference_names
 from deploy.pipeline.build import Build, files_of
 from deploy.pipeline.index import Index
 from deploy.pipeline.manifest import FAILED, Step, announce, write_json
 from deploy.pipeline.model import read_card
 from deploy.progress import progress
-from deploy.report.summary import Judged, farthest, relative_errors
 from deploy.report.table import shown
 from deploy.stages import accuracy, convert, gpu, throughput
 from stgcn.errors import InputError
@@ -31,72 +30,6 @@ from stgcn.files import atomic_write
 
 STAGE = "npu-tune"
 STEPS = 3  # of a candidate: converted, inferred, measured
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One way to make an OM."""
-
-    variant: str
-    precision_mode: str
-    aoe: int | None  # AOE's job type, None for ATC alone
-    batch_size: int
-    persons: str = "both"
-    threads: int = 1
-
-    @property
-    def setting(self) -> str:
-        """All but the batch size and the threads: how its OM is made."""
-        alone = "" if self.persons == "both" else f", persons {self.persons}"
-        tuner = f", AOE job type {self.aoe}" if self.aoe else ""
-        return f"{self.variant}{alone}, {self.precision_mode}{tuner}"
-
-    def __str__(self) -> str:
-        together = f", {self.threads} threads" if self.threads > 1 else ""
-        return f"{self.setting}, batch size {self.batch_size}{together}"
-
-    @property
-    def slug(self) -> str:
-        tuner = f"-aoe{self.aoe}" if self.aoe else ""
-        alone = "" if self.persons == "both" else f"-{self.persons}"
-        return f"{self.variant}{alone}-{self.precision_mode}{tuner}-bs{self.batch_size}"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a candidate: its figure and accuracy, or why there is none."""
-
-    candidate: Candidate
-    throughput: Mapping[str, Any] | None = None
-    score: Score | None = None
-    judged: Judged | None = None  # its accuracy, by the metric that is farthest off for its gate
-    error: str | None = None
-    latency_ms: float | None = None  # of a batch: p99 of computing, with both copies
-    copies_ms: float = 0.0  # of those
-    bound_ms: float | None = None  # that the inventory allows
-
-    @property
-    def in_time(self) -> bool:
-        return self.bound_ms is None or (self.latency_ms is not None and self.latency_ms <= self.bound_ms)
-
-    @property
-    def passed(self) -> bool:
-        return self.throughput is not None and self.judged is not None and self.judged.passed and self.in_time
-
-    @property
-    def median(self) -> float:
-        return float(self.throughput["median"]) if self.throughput else 0.0
-
-    def record(self) -> dict[str, Any]:
-        return {
-            **vars(self.candidate),
-            "throughput": self.throughput,
-            "latency_ms": self.latency_ms,
-            "relative_error": self.judged.relative_error if self.judged else None,
-            "error": self.error,
-            **(self.score.metrics if self.score else {}),
-            "passed": self.passed,
-        }
 
 
 def run(connections: Connections) -> None:
@@ -189,31 +122,6 @@ def _try(connections: Connections, wanted: Sequence[Candidate], index: Index) ->
     return [outcomes[candidate] for candidate in wanted]
 
 
-def copies_of(figure: Mapping[str, Any]) -> float:
-    """Milliseconds a batch: the medians of both copies, where the tool told them."""
-    latency = figure["latency_ms"]
-    return float(sum(latency[way]["median"] for way in ("h2d", "d2h") if latency.get(way)))
-
-
-def rank(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Those that pass the gate, within the bound on latency, by throughput; then the others."""
-    return sorted(outcomes, key=lambda outcome: (not outcome.passed, -outcome.median))
-
-
-def verdict(ranked: Sequence[Outcome]) -> str:
-    """Which candidate wins, and by how much over the next best setting."""
-    best = ranked[0]
-    line = f"winner: {best.candidate} with {best.median:.2f} samples/s"
-    if best.bound_ms is not None:
-        line += f", p99 of a batch {best.latency_ms:.2f} ms of the {best.bound_ms:g} ms allowed"
-    others = [each for each in ranked[1:] if each.passed and each.candidate.setting != best.candidate.setting]
-    if not others or best.throughput is None or others[0].throughput is None:
-        return line
-    line += f", {best.median / others[0].median - 1:.1%} over {others[0].candidate}"
-    overlap = best.throughput["min"] <= others[0].throughput["max"]
-    return line + (" (their repeats overlap, so it may be chance)" if overlap else "")
-
-
 def _off(outcome: Outcome) -> str:
     assert outcome.judged is not None
     if outcome.judged.passed and not outcome.in_time:
@@ -245,8 +153,7 @@ def _infer(connections: Connections, candidate: Candidate, build: Build, index: 
     except InputError as error:
         announce(build.name, FAILED, str(error))
         return Outcome(candidate, error=str(error))
-    errors = relative_errors(found.metrics, expected.metrics)
-    return Outcome(candidate, score=found, judged=farthest(errors, build.card.gates(connections.inventory.gate)))
+    return Outcome(candidate, score=found, judged=judge(found, expected, build.card.gates(connections.inventory.gate)))
 
 
 def _measure(connections: Connections, outcome: Outcome, build: Build, copies_ms: float | None = None) -> Outcome:
@@ -278,40 +185,24 @@ def _keep(connections: Connections, ranked: Sequence[Outcome]) -> None:
     """tune.json holds every outcome; inventory.yaml the winner's keys, to be copied into the inventory."""
     folder = connections.workspace.artefact("tune")
     rows = [outcome.record() for outcome in ranked]
+    inputs, facts = {"outcomes": rows, **_where(connections)}, connections.npus[0].facts.record
     outputs = [folder / "tune.json", folder / "inventory.yaml"]
 
     def action() -> dict[str, Any]:
-        write_json(outputs[0], {"format": 1, **_where(connections), "outcomes": rows})
+        write_json(outputs[0], {"format": FORMAT, **inputs})
         with atomic_write(outputs[1]) as stream:
-            stream.write(_snippet(connections, ranked).encode())
-        return connections.npus[0].facts.record
+            stream.write(lines(ranked, connections.inventory.atc, inputs, facts).encode())
+        return facts
 
-    connections.run_step(Step("tune", "control", {"outcomes": rows, **_where(connections)}, outputs, action))
+    connections.run_step(Step("tune", "control", inputs, outputs, action))
 
 
 def _where(connections: Connections) -> dict[str, Any]:
     tools = {**connections.npus[0].facts.tools, **connections.inventory.environment}
     tune = connections.inventory.tune
     bound = {"latency_ms": tune.latency_ms} if tune.latency_ms is not None else {}
-    return {**tools, "samples": tune.samples, "gate": connections.inventory.gate, **bound}
-
-
-def _snippet(connections: Connections, ranked: Sequence[Outcome]) -> str:
-    if not ranked[0].passed:
-        return "# No candidate passed the gate.\n"
-    winner = ranked[0].candidate
-    keys: dict[str, Any] = {
-        "variant": winner.variant,
-        "persons": winner.persons,
-        "atc": {**connections.inventory.atc, "precision_mode": winner.precision_mode},
-        "aoe": winner.aoe,
-        "batch_sizes": [winner.batch_size],
-    }
-    if winner.threads != connections.inventory.benchmark.threads:
-        keys["benchmark"] = {**connections.inventory.benchmark.model_dump(), "threads": winner.threads}
-    facts = connections.npus[0].facts
-    title = f"fab npu-tune, {facts.target}{facts.mark}; "
-    return f"# {title}{verdict(ranked)}\n" + yaml.safe_dump(keys, sort_keys=False, default_flow_style=None)
+    measured = {"benchmark": connections.inventory.benchmark.model_dump()}
+    return {**tools, **measured, "samples": tune.samples, "gate": connections.inventory.gate, **bound}
 
 
 def _table(connections: Connections, ranked: Sequence[Outcome]) -> Table:

@@ -178,7 +178,7 @@ TARGETS: dict[str, Target] = {
     "aoe": Target(text(lambda said: atc.parse_aoe(said, 0)), seeds.tool_logs),
     "ais_bench": Target(text(lambda said: ais_bench.parse_stdout(said, 64)), seeds.tool_logs),
     "ais_bench --help": Target(text(lambda said: ais_bench.parse_help(said, 0)), seeds.tool_logs),
-    "ais_bench files": Target(text(ais_bench.files_per_batch), seeds.tool_logs),
+    "ais_bench batches": Target(text(ais_bench.parse_batches), seeds.tool_logs),
     "ais_bench summary": Target(
         lambda content, _: results.match_results(
             {"0_0.bin": 1600, "1_0.bin": 1600}, plain_json.loads(content), ["0", "1"], set(), "/out/results", 1600

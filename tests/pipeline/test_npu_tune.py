@@ -13,9 +13,9 @@ import yaml
 
 from deploy import inventory
 from deploy.errors import KitError
+from deploy.evidence.sweep import Candidate, Outcome, copies_of, rank, verdict
 from deploy.report.summary import Judged
 from deploy.stages import tune
-from deploy.stages.tune import Candidate, Outcome, copies_of, rank, verdict
 from tests.pipeline.npu_job import NpuJob, network
 
 GATE = 0.01

@@ -40,10 +40,13 @@ TOOLS = {
     "ais_bench": "ab" * 32,
     "driver": "22.0.2-simulated",
 }
+NODES = [f"/backbone/gcn.{i}/tcn/conv/Conv" for i in (3, 4)]  # with names as long as an exporter's
 IDLE = smi.Chip(0, 0, 0, "310P3", "OK", "0000:01:00.0", 20.5, 45, 0, 1000, 21534, processes=())
-TOLD = """[INFO] open device 0 success
+OPENED = """[INFO] open device 0 success
 [INFO] load model /npu-a/files/{om}/st_gcn_bs{size}.om success
-[INFO] -----------------Performance Summary------------------
+"""
+RAN = "[INFO] get filesperbatch files0 size:1 tensor0size:1 filesperbatch:{} runcount:{}\n"
+TOLD = """[INFO] -----------------Performance Summary------------------
 [INFO] NPU_compute_time (ms): min = {low}, max = {high}, mean = {mean}, median = {mean}, percentile(99%) = {high}
 [INFO] throughput 1000*batchsize({size})/NPU_compute_time.mean({mean}): {rate}
 """
@@ -132,9 +135,9 @@ def _walkers(random: np.random.Generator) -> np.ndarray:
 def network(weights: np.ndarray, batch: int | str = "batch") -> onnx.ModelProto:
     """Clips' joints, averaged over time and persons, times (54, classes) `weights`."""
     nodes = [
-        helper.make_node("ReduceMean", ["input1"], ["joints"], axes=[2, 4], keepdims=0),
-        helper.make_node("Reshape", ["joints", "shape"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "weights"], ["output1"]),
+        helper.make_node("ReduceMean", ["input1"], ["joints"], NODES[0], axes=[2, 4], keepdims=0),
+        helper.make_node("Reshape", ["joints", "shape"], ["flat"], "/backbone/Reshape"),
+        helper.make_node("MatMul", ["flat", "weights"], ["output1"], NODES[1]),
     ]
     constants = [numpy_helper.from_array(np.array([-1, 54]), "shape"), numpy_helper.from_array(weights, "weights")]
     inputs = [helper.make_tensor_value_info("input1", TensorProto.FLOAT, [batch, *CLIP_SHAPE])]
@@ -191,6 +194,8 @@ def _npu_stages(workspace: Workspace, size: int, names: list[str], logits: np.nd
 
     def accuracy() -> dict[str, Any]:
         write_logits(DeviceLogits(names, [logits]), folder, CARD)
+        opened = OPENED.format(size=size, om=inputs["om"][:16])
+        (folder / "ais_bench-0.log").write_text(opened + RAN.format(size, -(-SAMPLES // size)))
         return {"simulated": True, "units": {"npu-a:0": 1}}
 
     def benchmark() -> dict[str, Any]:
@@ -198,13 +203,14 @@ def _npu_stages(workspace: Workspace, size: int, names: list[str], logits: np.nd
         for repeat, mean in enumerate((100.0, 102.0, 100.5), start=1):
             mean = mean * size**0.9 * slower
             times = {"mean": mean, "low": mean * 0.98, "high": mean * 1.03, "rate": 1000 * size / mean}
-            told = TOLD.format(size=size, om=inputs["om"][:16], **times)
+            told = OPENED.format(size=size, om=inputs["om"][:16]) + TOLD.format(size=size, **times)
             (folder / measure.log_name(repeat)).write_text(told)
             runs.append(ais_bench.parse_stdout(told, size))
         check = IdleCheck(datetime.now(timezone.utc).isoformat(timespec="seconds"), IDLE).record()
         figure = measure.figures(size, runs)
         figure["throughput"] |= {"idle": True, "noisy": False, "health": None}
         figure["logs"] = {name: sha256_file(folder / name) for name in map(measure.log_name, range(1, 4))}
+        figure["times"] = {}
         figure["idle_checks"] = {"before": check, "after": check}
         figure |= {"host": "npu-a", "device": 0, "temperature_c": 45, "power_w": 20.5, "simulated": True}
         write_json(folder / "benchmark.json", figure)
@@ -240,26 +246,27 @@ def _npu_stages(workspace: Workspace, size: int, names: list[str], logits: np.nd
 
 
 def precision() -> dict[str, Any]:
-    """What `fab npu-precision` finds: three nodes with names as long as an exporter's."""
-    names = [f"/backbone/gcn.{i}/tcn/conv/Conv" for i in (3, 4, 5)]
+    """What `fab npu-precision` finds: both nodes of the network that compute."""
     reasons = [{"cause": "weights_beyond", "figure": 0.12}, {"cause": "vanished", "figure": 0.98}]
     rate = {"median": 150.5, "min": 149.0, "max": 152.0, "repeats": 3, "idle": True, "noisy": False}
-    verdict = {"passed": True, "finite": True, "relative_error": 0.001, "agreement": 0.998, "samples": 64}
+    verdict = {"passed": True, "finite": True, "relative_error": 0.0, "agreement": 1.0, "samples": SAMPLES}
+    verdict["metrics"] = {"top1": 10 / SAMPLES, "top5": 10 / SAMPLES}  # as fp32's
     return {
         "explained": True,
         "batch_size": 8,
-        "samples": 64,
+        "samples": SAMPLES,
+        "gates": {"top1": 0.01, "top5": 0.01},
         "mode": "force_fp16",
-        "units": 142,
+        "units": 2,
         "conversions": 6,
         "blocks": [],
-        "file": {"flag": "keep_dtype", "text": "".join(f"{name}\n" for name in names)},
+        "file": {"flag": "keep_dtype", "text": "".join(f"{name}\n" for name in NODES)},
         "inventory": "atc: {precision_mode: force_fp16, keep_dtype: work/precision/keep_dtype.cfg}\n",
         "nodes": [
-            {"name": name, "kind": "Conv+BatchNormalization", "block": "4", "reasons": reasons} for name in names
+            {"name": name, "kind": "Conv+BatchNormalization", "block": "4", "reasons": reasons} for name in NODES
         ],
         "throughput": {way: {**rate, "noisy": way == "kept"} for way in ("fp16", "kept", "fp32")},
-        "verdicts": {"fp16": {"passed": False, "finite": False, "samples": 64}, "kept": verdict, "fp32": verdict},
+        "verdicts": {"fp16": {"passed": False, "finite": False, "samples": SAMPLES}, "kept": verdict, "fp32": verdict},
     }
 
 

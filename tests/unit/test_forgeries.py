@@ -202,19 +202,22 @@ def started(step: str, value: str) -> Forgery:
     return record(step, started=value)
 
 
-def a_day_later(f: Forger) -> None:
+def days(count: int) -> Forgery:
     """All that is dated, alike."""
 
     def later(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: later(item) for key, item in value.items()}
         if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]+\+00:00", value):
-            return (datetime.fromisoformat(value) + timedelta(days=1)).isoformat()
+            return (datetime.fromisoformat(value) + timedelta(days=count)).isoformat()
         return [later(item) for item in value] if isinstance(value, list) else value
 
-    for size in made_up.SIZES:
-        f.edit(f"npu/bs{size}/benchmark.json", lambda data: data.update(later(data)))
-    f.steps = later(f.steps)
+    def forge(f: Forger) -> None:
+        for size in made_up.SIZES:
+            f.edit(f"npu/bs{size}/benchmark.json", lambda data: data.update(later(data)))
+        f.steps = later(f.steps)
+
+    return forge
 
 
 def page(old: str, new: str) -> Forgery:
@@ -365,6 +368,7 @@ TOLD: dict[str, tuple[Forgery, str]] = {
         started("accuracy/bs1", "2026-01-01T00:00:00+00:00"),
         r"accuracy/bs1: began at 2026-01-01.*before (convert/bs1|preprocess) had made",
     ),
+    "run tomorrow": (days(1), r"began at .*, which is yet to come"),
     "scored before it was measured": (started("score", "2026-01-01T00:00:00+00:00"), r"score: began at 2026-01-01"),
     "another precision in the record": (
         record("convert/bs1", **{"inputs.flags": {"precision_mode": "allow_mix_precision"}}),
@@ -397,6 +401,7 @@ TOLD: dict[str, tuple[Forgery, str]] = {
     "a cell of the CSV": (csv_with("\n4,13,", "\n4,14,"), r"summary\.csv: samples of batch size 4"),
     "a line of the CSV": (csv_with("\n4,", "\n\n4,"), r"summary\.csv: not the rows"),
     "a foreign file": (write("report/notes.txt", "fine"), r"report/notes\.txt: foreign"),
+    "a log more": (write("npu/bs1/more.log", "fine"), r"npu/bs1/more\.log: foreign"),
     "a foreign script": (write("npu/bs1/run.sh", "true"), r"npu/bs1/run\.sh: foreign"),
     "a step that was never run": (
         lambda f: f.steps.update({"tune": {**f.entry("export"), "outputs": {}}}),
@@ -414,13 +419,12 @@ CONSISTENT: dict[str, Forgery] = {
     "another operator": every("export", "score", "convert", by="someone@else"),
     "another host": every("preprocess", "export", host="other"),
     "another revision": every("export", "accuracy", "score", revision="f" * 40),
-    "a day later": a_day_later,
+    "a day earlier": days(-1),
     "a cooler device": figure(temperature_c=20, power_w=5.0),
     "another driver": everywhere(driver="25.5.0-simulated"),
     "another ais_bench": everywhere(ais_bench="cd" * 32),
     "another CANN, in the OMs too": another_cann,
     "another log of ATC": lambda f: f.replace("npu/bs1/atc.log", b"ATC run success\n"),
-    "a log more": write("npu/bs1/more.log", "fine"),
 }
 
 QUICK = {"the reference is the device's", "a device in use called idle", "a log of another OM", "a foreign file"}

@@ -174,8 +174,8 @@ class TestStdout:
 
     def test_the_oms_own_batch_size(self) -> None:
         line = "[INFO] get filesperbatch files0 size:129600 tensor0size:8294400 filesperbatch:64 runcount:310\n"
-        assert ais_bench.files_per_batch(OPENED + line) == 64
-        assert ais_bench.files_per_batch(GUIDE) is None
+        assert ais_bench.parse_batches(OPENED + line) == (64, 310)
+        assert ais_bench.parse_batches(GUIDE) is None
 
 
 TRACEBACK = (
@@ -330,7 +330,7 @@ def test_only_a_kit_error_is_raised_on_any_text(text: str, status: int) -> None:
     with suppress(KitError):
         assert ais_bench.parse_help(text, status)
     assert "\n" not in str(ais_bench.failure(text, status))
-    ais_bench.files_per_batch(text)
+    ais_bench.parse_batches(text)
 
 
 @pytest.mark.parametrize("om", ["/ws/st_gcn_bs1.om", "/npu host/success story/st_gcn_bs1.om"])
