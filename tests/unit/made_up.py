@@ -249,7 +249,8 @@ def precision() -> dict[str, Any]:
     """What `fab npu-precision` finds: both nodes of the network that compute."""
     reasons = [{"cause": "weights_beyond", "figure": 0.12}, {"cause": "vanished", "figure": 0.98}]
     rate = {"median": 150.5, "min": 149.0, "max": 152.0, "repeats": 3, "idle": True, "noisy": False}
-    verdict = {"passed": True, "finite": True, "relative_error": 0.0, "agreement": 1.0, "samples": SAMPLES}
+    verdict: dict[str, Any] = {"passed": True, "finite": True, "relative_error": 0.0, "agreement": 1.0}
+    verdict["samples"] = SAMPLES
     verdict["metrics"] = {"top1": 10 / SAMPLES, "top5": 10 / SAMPLES}  # as fp32's
     return {
         "explained": True,
