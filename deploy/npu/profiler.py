@@ -23,7 +23,8 @@ TABLE, FUSIONS = "op_summary.csv", "fusion_op.csv"  # as they come back
 _PROF = re.compile(r"(?:^|/)(PROF_[^/]+)/")
 # `op_summary_0_1.csv` to CANN 6, `op_summary_<time>.csv` since, `op_summary_slice_0_<time>.csv` a part of a large one;
 # ais_bench of 2024 puts the model's name behind.
-_SUMMARY = re.compile(r"op_summary_(?:slice_(?P<slice>[0-9]+)_)?(?P<rest>[^/]*)\.csv")
+_SUMMARY = re.compile(r"op_summary(?:_(?:slice_(?P<slice>[0-9]+)_)?(?P<rest>[^/]*))?\.csv")
+_FUSIONS = re.compile(r"(?:^|/)fusion_op(?:_[^/]*)?\.csv$")
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def choose(names: Iterable[str]) -> list[str]:
         path = PurePosixPath(name)
         if summary := _SUMMARY.fullmatch(path.name):
             part = int(summary["slice"] or 0)
-            found.setdefault((str(path.parent), summary["rest"]), []).append((part, name))
+            found.setdefault((str(path.parent), summary["rest"] or ""), []).append((part, name))
     if not found:
         return []
     newest = max(found, key=lambda key: ("mindstudio_profiler_output" in key[0], key))
@@ -132,7 +133,7 @@ def read_tables(path: Path) -> tuple[str, str | None]:
 
 
 def _fusions(names: Iterable[str]) -> list[str]:
-    return sorted(name for name in names if re.search(r"(?:^|/)fusion_op_[^/]*\.csv$", name))
+    return sorted(name for name in names if _FUSIONS.search(name))
 
 
 def _fetch(host: Host, there: PurePosixPath, near: Path) -> str:
