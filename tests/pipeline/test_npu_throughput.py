@@ -209,6 +209,7 @@ def test_times_that_grow_are_told(job: NpuJob) -> None:
     assert drift["between"]["drifts"] is False  # each repeat begins anew
 
 
+@pytest.mark.full
 def test_threads_that_the_inventory_asks_for(job: NpuJob) -> None:
     job.play(CANN="8.0.0", ERA="2024", DRIVER="24.1.0", LANES="2")
     job.inventory["benchmark"] |= {"threads": 4, "loop": 10, "max_repeats": 2}
