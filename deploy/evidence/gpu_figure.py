@@ -29,9 +29,8 @@ def check(path: Path, entry: Mapping[str, Any], rows_per_sample: int) -> None:
     if sizes != inputs["batch_sizes"]:
         raise KitError(f"{path}: of batch sizes {sizes}, and the record of its step says {inputs['batch_sizes']}")
     device = figure["device"]
-    if (device["kind"] == "cpu") is not (inputs["device"] == "cpu") or (
-        device["kind"] != "cpu" and not inputs["device"].startswith(device["name"])
-    ):
+    # The processor may be measured on a host with a GPU, where torch there cannot use it.
+    if device["kind"] != "cpu" and not inputs["device"].startswith(device["name"]):
         raise KitError(f"{path}: of {device['name']}, and the record of its step says {inputs['device']}")
     for i, batch in enumerate(figure["batches"]):
         if "raw_ms" in batch:

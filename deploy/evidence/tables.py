@@ -38,9 +38,11 @@ def of_text(
     table: str, fusions: str | None, model: Model, onnx: Path, batch_size: int, soc_version: str | None
 ) -> dict[str, Any]:
     """The same of the tables' texts, without the chip's name."""
+    if not (operators := op_summary.parse(table)):
+        raise KitError("op_summary tells the duration of no operator; profile again")
     fused = op_summary.parse_fusions(fusions) if fusions else None
     limits = PUBLISHED.get(str(soc_version))
-    return profile(op_summary.parse(table), _nodes(model, onnx), batch_size, limits, fused)
+    return profile(operators, _nodes(model, onnx), batch_size, limits, fused)
 
 
 def check(folder: Path, entry: Mapping[str, Any], model: Model, onnx: Path) -> None:
