@@ -19,7 +19,7 @@ from deploy.console import let_go_of_output, say
 from deploy.errors import ERROR, INTERRUPTED, KitError, status_of
 from deploy.outcome import Ending, Outcome, document, junit, step_summary
 from stgcn.errors import InputError, sentence
-from stgcn.files import FULL, atomic_write
+from stgcn.files import FULL, write_whole
 
 SUMMARY = "GITHUB_STEP_SUMMARY"  # the variable that names the file which GitHub shows
 
@@ -76,8 +76,7 @@ def _also(ending: Ending, publish: Callable[[], None]) -> Ending:
 
 
 def _write_junit(path: str, ending: Ending) -> None:
-    with atomic_write(path) as stream:
-        stream.write(junit(ending))
+    write_whole(path, junit(ending))
 
 
 def _append(path: str, text: str) -> None:

@@ -18,7 +18,7 @@ from deploy.errors import KitError
 from deploy.inventory import ROOT, local_path
 from deploy.pipeline.model import find, run_command
 from stgcn import plain_json
-from stgcn.files import atomic_write
+from stgcn.files import write_whole
 
 INVENTORY = ROOT / "inventory.demo.yaml"
 
@@ -39,8 +39,7 @@ def prepare(name: str) -> Path:
     if not (sample / "sample.json").is_file():
         run_command(model, "sample", "--output_dir", str(sample))
     files = plain_json.load(sample / "sample.json")
-    with atomic_write(folder / "inventory.yaml") as file:
-        file.write(yaml.safe_dump(_inventory(name, folder, files), sort_keys=False).encode())
+    write_whole(folder / "inventory.yaml", yaml.safe_dump(_inventory(name, folder, files), sort_keys=False).encode())
     return folder / "inventory.yaml"
 
 

@@ -26,7 +26,7 @@ from deploy.npu.device import PROBE_TIMEOUT_S, UNKNOWN, Smi, read_cann
 from deploy.npu.smi import Chip
 from deploy.progress import activity
 from stgcn import plain_json
-from stgcn.files import atomic_write
+from stgcn.files import write_whole
 
 TEMPLATE = ROOT / "deploy/inventory.template.yaml"
 LOCAL = "local"
@@ -97,8 +97,7 @@ def run(answers: Answers, force: bool, ask: Callable[[str], str] | None = None) 
         values |= dict(_asked_for_choices(values, answers, ask))
     aside = path.with_name(f".{path.name}.new")
     try:
-        with atomic_write(aside) as stream:
-            stream.write(filled(TEMPLATE.read_text(encoding="utf-8"), values).encode())
+        write_whole(aside, filled(TEMPLATE.read_text(encoding="utf-8"), values).encode())
         inventory = load(aside)
         aside.replace(path)
     finally:

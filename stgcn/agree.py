@@ -5,15 +5,14 @@ python -m stgcn.agree --onnx st_gcn.onnx --other st_gcn.mmskeleton.onnx --output
 
 from __future__ import annotations
 
-import argparse
 import json
 from typing import Callable, List, Optional, Tuple
 
 import numpy as np
 
-from stgcn.cards import INPUT, KINETICS, OUTPUT, Card, add_model_option, card_of
+from stgcn.cards import INPUT, KINETICS, OUTPUT, Card, card_of, program
 from stgcn.errors import InputError, run_main, sentence
-from stgcn.files import PathLike, atomic_write
+from stgcn.files import PathLike, write_whole
 from stgcn.onnx_model import TOLERANCE, ends, limit_memory, load, network_ends, session
 
 BATCH_SIZES = (1, 3)
@@ -42,8 +41,7 @@ def write_agreement(onnx: PathLike, other: PathLike, output: PathLike, card: Car
             "they aren't the same network, so neither may go on"
         )
     report = {"max_abs_error": apart, "largest_logit": largest, "tolerance": TOLERANCE, "batch_sizes": BATCH_SIZES}
-    with atomic_write(output) as file:
-        file.write((json.dumps(report, indent=1) + "\n").encode())
+    write_whole(output, (json.dumps(report, indent=1) + "\n").encode())
 
 
 def _network(path: PathLike, card: Card) -> Tuple[Tuple[int, ...], Callable[[np.ndarray], np.ndarray]]:
@@ -79,11 +77,10 @@ def _network(path: PathLike, card: Card) -> Tuple[Tuple[int, ...], Callable[[np.
 
 def main(argv: Optional[List[str]] = None) -> None:
     """Compare the logits of two exported models."""
-    parser = argparse.ArgumentParser(prog="python -m stgcn.agree", description=main.__doc__)
+    parser = program("agree", main.__doc__)
     parser.add_argument("--onnx", required=True, help="the one model")
     parser.add_argument("--other", required=True, help="the other")
     parser.add_argument("--output", required=True, help="JSON file to write")
-    add_model_option(parser)
     options = parser.parse_args(argv)
     limit_memory()
     write_agreement(options.onnx, options.other, options.output, card_of(options.model))

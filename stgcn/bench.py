@@ -11,7 +11,6 @@ A run that was cut short goes on with the next batch size, if checkpoint, torch,
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -24,10 +23,10 @@ from typing import Any, Dict, List, Optional, Sequence
 import numpy as np
 import torch
 
-from stgcn.cards import add_model_option, card_of
+from stgcn.cards import card_of, program
 from stgcn.checkpoint import load_model
 from stgcn.errors import InputError, run_main, sentence
-from stgcn.files import PathLike, atomic_write, remove, sha256_file
+from stgcn.files import PathLike, remove, sha256_file, write_whole
 from stgcn.reference import torch_device
 
 FORMAT = 1
@@ -66,15 +65,13 @@ def write_benchmark(
         if str(size) not in done:
             shape = (size, *card.shape())
             done[str(size)] = measure(network, shape, place, settings, card.rows_per_sample)
-            with atomic_write(part) as file:
-                file.write(json.dumps(done).encode())
+            write_whole(part, json.dumps(done).encode())
         figure = done[str(size)]["throughput"]
         print(
             sentence("batch size {}: {:.2f} samples/s on {}".format(size, figure["median"], told["name"])), flush=True
         )
     found = {"format": FORMAT, "device": told, "batches": [done[str(size)] for size in batch_sizes]}
-    with atomic_write(path) as file:
-        file.write(json.dumps(found, indent=2).encode())
+    write_whole(path, json.dumps(found, indent=2).encode())
     remove(part)
     return found
 
@@ -180,11 +177,10 @@ def _batch_sizes(text: str) -> List[int]:
 
 def main(argv: Optional[List[str]] = None) -> None:
     """Measure the model in float32 by torch."""
-    parser = argparse.ArgumentParser(prog="python -m stgcn.bench", description=main.__doc__)
+    parser = program("bench", main.__doc__)
     parser.add_argument("--ckpt", required=True, help="checkpoint of the model")
     parser.add_argument("--output", required=True, help="JSON file to write")
     parser.add_argument("--batch_sizes", required=True, help="separated by commas")
-    add_model_option(parser)
     parser.add_argument("--device", default="auto", help="torch's name of the device (default: CUDA if there is one)")
     parser.add_argument("--loop", type=int, default=100, help="batches per repeat (default 100)")
     parser.add_argument("--warmup", type=int, default=1, help="batches before the first repeat (default 1)")

@@ -5,14 +5,13 @@ python -m stgcn.blocks --onnx st_gcn.onnx --output st_gcn_blocks.onnx --result b
 
 from __future__ import annotations
 
-import argparse
 import json
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from stgcn import onnx_model
-from stgcn.cards import add_model_option, card_of
+from stgcn.cards import card_of, program
 from stgcn.errors import InputError, run_main
-from stgcn.files import atomic_write
+from stgcn.files import write_whole
 
 BLOCKS = 10
 _KERNEL = (1, 9)  # of the temporal convolution, of which each block has one; no other kernel is longer than 1
@@ -62,8 +61,7 @@ def _end_of_block(node: Any, users: Mapping[str, Sequence[Any]]) -> Optional[str
 
 def main(argv: Optional[List[str]] = None) -> None:
     """Write a graph whose blocks' outputs are outputs too."""
-    parser = argparse.ArgumentParser(prog="python -m stgcn.blocks", description=main.__doc__)
-    add_model_option(parser)
+    parser = program("blocks", main.__doc__)
     parser.add_argument("--onnx", required=True, help="the exported model")
     parser.add_argument("--output", required=True, help="ONNX file to write")
     parser.add_argument("--result", required=True, help="JSON file to write: the blocks and the names of their outputs")
@@ -71,10 +69,8 @@ def main(argv: Optional[List[str]] = None) -> None:
     card_of(options.model)
     model = onnx_model.load(options.onnx)
     blocks = [{"name": str(i), "output": output} for i, output in enumerate(add_block_outputs(model), start=1)]
-    with atomic_write(options.output) as file:
-        file.write(model.SerializeToString(deterministic=True))
-    with atomic_write(options.result) as file:
-        file.write(json.dumps({"format": 1, "blocks": blocks}).encode())
+    write_whole(options.output, model.SerializeToString(deterministic=True))
+    write_whole(options.result, json.dumps({"format": 1, "blocks": blocks}).encode())
 
 
 if __name__ == "__main__":

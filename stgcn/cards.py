@@ -221,6 +221,8 @@ def card_of(name: str) -> Card:
         raise InputError(f"--model {shown(name)} is unknown: give one of {', '.join(CARDS)}") from None
 
 
-def add_model_option(parser: argparse.ArgumentParser) -> None:
-    """The option `--model`, of which `card_of` makes a card."""
+def program(name: str, description: Optional[str]) -> argparse.ArgumentParser:
+    """The parser of `python -m stgcn.NAME`, with the option `--model`, of which `card_of` makes a card."""
+    parser = argparse.ArgumentParser(prog=f"python -m stgcn.{name}", description=description)
     parser.add_argument("--model", default=DEFAULT, metavar="NAME", help=f"{', '.join(CARDS)} (default {DEFAULT})")
+    return parser

@@ -7,7 +7,6 @@ A byte per coordinate: joints of each person, frame after frame, x to the right 
 
 from __future__ import annotations
 
-import argparse
 import base64
 import json
 from typing import Any, Dict, List, Optional, Tuple
@@ -15,9 +14,9 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 
 from stgcn import npy
-from stgcn.cards import Card, add_model_option, card_of
+from stgcn.cards import Card, card_of, program
 from stgcn.errors import InputError, run_main
-from stgcn.files import atomic_write
+from stgcn.files import write_whole
 
 FORMAT = 1
 ABSENT = 255  # in place of a coordinate
@@ -69,8 +68,7 @@ def drawing(row: np.ndarray, card: Card) -> Dict[str, Any]:
 
 def main(argv: Optional[List[str]] = None) -> None:
     """Draw the rows of a file."""
-    parser = argparse.ArgumentParser(prog="python -m stgcn.draw", description=main.__doc__)
-    add_model_option(parser)
+    parser = program("draw", main.__doc__)
     parser.add_argument("--inputs", required=True, help=".npy of the rows")
     parser.add_argument("--output", required=True, help="JSON to write")
     options = parser.parse_args(argv)
@@ -87,8 +85,7 @@ def main(argv: Optional[List[str]] = None) -> None:
         "limbs": [list(edge) for edge in card.skeleton.edges],
         "samples": [drawing(row, card) for row in rows],
     }
-    with atomic_write(options.output) as file:
-        file.write(json.dumps(content).encode())
+    write_whole(options.output, json.dumps(content).encode())
 
 
 if __name__ == "__main__":

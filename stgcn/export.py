@@ -9,7 +9,6 @@ logits are the mean of its persons'. `--card model.json` writes the model's card
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import os
@@ -24,10 +23,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from stgcn.cards import INPUT, KINETICS, OUTPUT, Card, add_model_option, card_of
+from stgcn.cards import INPUT, KINETICS, OUTPUT, Card, card_of, program
 from stgcn.checkpoint import load_model, load_state_dict
 from stgcn.errors import InputError, run_main
-from stgcn.files import PathLike, atomic_write
+from stgcn.files import PathLike, atomic_write, write_whole
 from stgcn.fused import FusedSTGCN
 from stgcn.onnx_model import CHECKED_BATCH_SIZES, OPSETS
 
@@ -146,12 +145,11 @@ def _expected(model: nn.Module, shape: Tuple[int, ...], card: Card) -> Dict[str,
 
 def main(argv: Optional[List[str]] = None) -> None:
     """Export a checkpoint to ONNX."""
-    parser = argparse.ArgumentParser(prog="python -m stgcn.export", description=main.__doc__)
+    parser = program("export", main.__doc__)
     parser.add_argument(
         "--ckpt", required=True, help="checkpoint of the model, for instance st_gcn.kinetics-6fa43f73.pth"
     )
     parser.add_argument("--onnx", required=True, help="file to write")
-    add_model_option(parser)
     parser.add_argument("--card", help="file to write the model's card to, for instance model.json")
     parser.add_argument(
         "--variant", choices=VARIANTS, default="reference", help="form of the graph (default reference)"
@@ -163,8 +161,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     card = card_of(options.model)
     export_onnx(options.ckpt, options.onnx, options.variant, options.opset, options.source, options.persons, card)
     if options.card:
-        with atomic_write(options.card) as file:
-            file.write((json.dumps(card.as_json(options.persons), indent=1) + "\n").encode())
+        write_whole(options.card, (json.dumps(card.as_json(options.persons), indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

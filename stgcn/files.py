@@ -54,6 +54,12 @@ def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
     sync_folder(target.parent)
 
 
+def write_whole(path: PathLike, content: bytes) -> None:
+    """`atomic_write` of all that a file is to hold."""
+    with atomic_write(path) as file:
+        file.write(content)
+
+
 def aside_of(target: Path) -> Path:
     """A name of its own beside `target`, for what is to take its place."""
     return target.with_name(f".{target.name}.{os.urandom(4).hex()}.tmp")

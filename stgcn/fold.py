@@ -8,16 +8,14 @@ sample, whose softmax is averaged (`average_clips='prob'`).
 
 from __future__ import annotations
 
-import argparse
 from typing import List, Optional
 
 import numpy as np
 
 from stgcn import npy, plain_json
 from stgcn.accuracy import mean_softmax
-from stgcn.cards import add_model_option, card_of
+from stgcn.cards import card_of, program
 from stgcn.errors import InputError, run_main
-from stgcn.files import atomic_write
 
 
 def fold(logits: np.ndarray, rows: np.ndarray, softmax: bool = False) -> np.ndarray:
@@ -30,8 +28,7 @@ def fold(logits: np.ndarray, rows: np.ndarray, softmax: bool = False) -> np.ndar
 
 def main(argv: Optional[List[str]] = None) -> None:
     """Fold the rows' logits to the samples'."""
-    parser = argparse.ArgumentParser(prog="python -m stgcn.fold", description=main.__doc__)
-    add_model_option(parser)
+    parser = program("fold", main.__doc__)
     parser.add_argument("--index", required=True, help="dataset.json or persons.json of stgcn.index")
     parser.add_argument("--samples", type=int, help="fold the first so many (default: all)")
     parser.add_argument("--rows", required=True, help=".npy of the rows' logits")
@@ -44,8 +41,7 @@ def main(argv: Optional[List[str]] = None) -> None:
         folded = fold(logits, np.array(rows[: options.samples]), softmax)
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f"can't fold {options.rows} by {options.index} ({error}): make them again") from error
-    with atomic_write(options.outputs) as file:
-        np.save(file, folded)
+    npy.save(options.outputs, folded)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ seen, each a row of its own: for a model that takes single persons (`persons: no
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 from contextlib import ExitStack
@@ -22,10 +21,10 @@ from typing import Any, BinaryIO, Dict, List, Optional
 
 import numpy as np
 
-from stgcn.cards import INPUT, KINETICS, Card, add_model_option, card_of
+from stgcn.cards import INPUT, KINETICS, Card, card_of, program
 from stgcn.dataset import CLIP_DTYPE, check_finite
 from stgcn.errors import InputError, run_main, sentence
-from stgcn.files import PathLike, atomic_write, remove
+from stgcn.files import PathLike, atomic_write, remove, write_whole
 from stgcn.preflight import Preflight
 from stgcn.sources import ROWS, Source, open_source
 
@@ -74,8 +73,7 @@ def write_index(
         np.save(file, named.labels)
     contents[DATASET]["preflight"] = found
     for name in sorted(contents, reverse=True):
-        with atomic_write(folder / name) as file:
-            file.write(json.dumps(contents[name]).encode())
+        write_whole(folder / name, json.dumps(contents[name]).encode())
     return contents[DATASET]
 
 
@@ -165,8 +163,7 @@ def _indices(
 
 def main(argv: Optional[List[str]] = None) -> None:
     """Check a dataset and write its index."""
-    parser = argparse.ArgumentParser(prog="python -m stgcn.index", description=main.__doc__)
-    add_model_option(parser)
+    parser = program("index", main.__doc__)
     parser.add_argument("--data_path", required=True, help="val_data.npy, or clips in another form (see above)")
     parser.add_argument("--label_path", required=True, help="val_label.pkl, or labels in JSON")
     parser.add_argument("--output_dir", required=True, help="folder for labels.npy and dataset.json")

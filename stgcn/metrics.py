@@ -5,7 +5,6 @@ python -m stgcn.metrics --labels labels.npy --outputs reference.npy --outputs lo
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -14,9 +13,9 @@ import numpy as np
 
 from stgcn import npy
 from stgcn.accuracy import top_k_hits
-from stgcn.cards import add_model_option, card_of
+from stgcn.cards import card_of, program
 from stgcn.errors import InputError, run_main
-from stgcn.files import PathLike, atomic_write
+from stgcn.files import PathLike, write_whole
 
 KS = (1, 5)
 
@@ -37,8 +36,7 @@ def _load(path: PathLike) -> np.ndarray:
 
 def main(argv: Optional[List[str]] = None) -> None:
     """Score sets of logits."""
-    parser = argparse.ArgumentParser(prog="python -m stgcn.metrics", description=main.__doc__)
-    add_model_option(parser)
+    parser = program("metrics", main.__doc__)
     parser.add_argument("--labels", required=True, help="labels.npy of stgcn.index")
     parser.add_argument("--samples", type=int, help="score the first so many (default: all)")
     parser.add_argument("--outputs", required=True, action="append", help=".npy of logits; again for another set")
@@ -52,8 +50,7 @@ def main(argv: Optional[List[str]] = None) -> None:
         if len(logits) != len(labels) or logits.ndim != 2:
             raise InputError(f"{path} holds {logits.shape} and there are {len(labels)} labels: make it again")
         scores.append(score(logits, labels))
-    with atomic_write(options.result) as file:
-        file.write(json.dumps({"format": 1, "scores": scores}).encode())
+    write_whole(options.result, json.dumps({"format": 1, "scores": scores}).encode())
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from stgcn.files import PathLike, open_regular
+from stgcn.files import PathLike, atomic_write, open_regular
 
 MAGIC = b"\x93NUMPY"
 HEADER_LIMIT = 10000  # numpy's own bound on a header that it will parse
@@ -54,6 +54,12 @@ def read_header(file: BinaryIO) -> Any:
 def is_size(value: object) -> bool:
     """Whether `value` can be a dimension of an array."""
     return type(value) is int and 0 <= value < SIZE_LIMIT
+
+
+def save(path: PathLike, values: np.ndarray) -> None:
+    """Write a whole array, as `atomic_write` does."""
+    with atomic_write(path) as file:
+        np.save(file, values)
 
 
 def load(path: PathLike) -> np.ndarray:

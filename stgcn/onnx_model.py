@@ -7,7 +7,6 @@ writes TIDIED if TRACED, tidied, gives the logits in EXPECTED (see stgcn.export)
 
 from __future__ import annotations
 
-import argparse
 import os
 import resource
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, Iterator, List, Optional, Tuple
 
 import numpy as np
 
-from stgcn.cards import INPUT, KINETICS, OUTPUT, Card, add_model_option, card_of
+from stgcn.cards import INPUT, KINETICS, OUTPUT, Card, card_of, program
 from stgcn.errors import InputError, printable, run_main
 from stgcn.files import PathLike, open_regular
 
@@ -184,10 +183,9 @@ def _shape(value: Any) -> Any:
 
 def main(argv: Optional[List[str]] = None) -> None:
     """Tidy and check an exported model."""
-    parser = argparse.ArgumentParser(prog="python -m stgcn.onnx_model", description=main.__doc__)
+    parser = program("onnx_model", main.__doc__)
     for name in ("traced", "expected", "tidied"):
         parser.add_argument(name, type=Path)
-    add_model_option(parser)
     options = parser.parse_args(argv)
     try:
         import onnx

@@ -7,7 +7,6 @@ writes `val_data/<i>.bin` (float32, 129600 bytes) and `val_label/<i>.bin` (int64
 
 from __future__ import annotations
 
-import argparse
 import errno
 import fcntl
 import os
@@ -20,7 +19,7 @@ from typing import List, Optional
 
 import numpy as np
 
-from stgcn.cards import KINETICS, Card, add_model_option, card_of
+from stgcn.cards import KINETICS, Card, card_of, program
 from stgcn.dataset import check_finite
 from stgcn.errors import InputError, run_main, sentence
 from stgcn.files import PathLike, aside_of, sweep, unwritable
@@ -100,8 +99,7 @@ def _write(path: str, values: np.ndarray) -> None:
 
 def main(argv: Optional[List[str]] = None) -> None:
     """Write a dataset as the files that ais_bench reads."""
-    parser = argparse.ArgumentParser(prog="python -m stgcn.preprocess", description=main.__doc__)
-    add_model_option(parser)
+    parser = program("preprocess", main.__doc__)
     parser.add_argument("--data_path", required=True, help="val_data.npy, or clips in a form of stgcn.sources")
     parser.add_argument("--label_path", required=True, help="val_label.pkl")
     parser.add_argument("--output_dir", required=True, help="folder for val_data/ and val_label/")

@@ -7,7 +7,6 @@ An interrupted run resumes, if checkpoint, data, torch and device are the same.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
 import shutil
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 
 from stgcn.accuracy import mean_softmax
-from stgcn.cards import KINETICS, Card, add_model_option, card_of
+from stgcn.cards import KINETICS, Card, card_of, program
 from stgcn.checkpoint import load_model
 from stgcn.dataset import check_finite, read_clips
 from stgcn.errors import InputError, run_main
@@ -108,10 +107,9 @@ def torch_device(name: str) -> torch.device:
 
 def main(argv: Optional[List[str]] = None) -> None:
     """Write the model's float32 logits for a dataset."""
-    parser = argparse.ArgumentParser(prog="python -m stgcn.reference", description=main.__doc__)
+    parser = program("reference", main.__doc__)
     parser.add_argument("--ckpt", required=True, help="checkpoint of the model")
     parser.add_argument("--data_path", required=True, help="val_data.npy, or the rows.npy of stgcn.index")
-    add_model_option(parser)
     parser.add_argument("--array_dir", help="folder of the arrays that stgcn.index made of the data")
     parser.add_argument("--output", required=True, help=".npy file to write")
     parser.add_argument("--batch_size", type=int, default=BATCH_SIZE, help=f"clips at a time (default {BATCH_SIZE})")

@@ -12,7 +12,6 @@ accuracy is below 100 %.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import pickle
@@ -25,11 +24,11 @@ import torch
 from torch import nn
 
 from stgcn.annotations import IMAGE_SHAPE, SPLIT
-from stgcn.cards import KINETICS, Card, add_model_option, card_of
+from stgcn.cards import KINETICS, Card, card_of, program
 from stgcn.checkpoint import save_state_dict
 from stgcn.dataset import CLIP_DTYPE
 from stgcn.errors import InputError, run_main
-from stgcn.files import PathLike, atomic_write, remove, sweep
+from stgcn.files import PathLike, atomic_write, remove, sweep, write_whole
 from stgcn.networks import network
 from stgcn.skeletons import COCO, KINECT, KINECT_MMACTION, OPENPOSE
 from stgcn.sources import Source, open_source
@@ -127,8 +126,7 @@ def make_sample(output_dir: PathLike, samples: int, classes: int, seed: int, car
             pickle.dump((names, [plan.label for plan in plans]), file, protocol=2)
     source = open_source(folder / files["data"], folder / files["labels"], card)[0]
     state = _fitted_state(source, plans, seed, card)
-    with atomic_write(folder / FILES_NAME) as file:
-        file.write((json.dumps(files, indent=1) + "\n").encode())
+    write_whole(folder / FILES_NAME, (json.dumps(files, indent=1) + "\n").encode())
     save_state_dict(state, folder / files["checkpoint"])
 
 
@@ -328,9 +326,8 @@ def _classifier(features: np.ndarray, plans: List[Plan], card: Card) -> "tuple[n
 
 def main(argv: Optional[List[str]] = None) -> None:
     """Make the sample dataset and its checkpoint."""
-    parser = argparse.ArgumentParser(prog="python -m stgcn.sample", description=main.__doc__)
+    parser = program("sample", main.__doc__)
     parser.add_argument("--output_dir", required=True, help="folder for the dataset's files and the checkpoint")
-    add_model_option(parser)
     parser.add_argument("--samples", type=int, default=48, help="clips (default 48)")
     parser.add_argument("--classes", type=int, default=40, help="of the model's classes (default 40)")
     parser.add_argument("--seed", type=int, default=0, help="another seed makes another sample (default 0)")

@@ -8,11 +8,10 @@ alone. Where a model (`--model`) has several rows per sample, a sample's score i
 
 from __future__ import annotations
 
-import argparse
 import os
 from typing import List, Optional
 
-from stgcn.cards import add_model_option, card_of
+from stgcn.cards import card_of, program
 from stgcn.errors import InputError, run_main
 from stgcn.results import read_ahead
 
@@ -21,10 +20,9 @@ KS = (1, 5)
 
 def main(argv: Optional[List[str]] = None) -> None:
     """Print the Top-1 and Top-5 accuracy of inference results."""
-    parser = argparse.ArgumentParser(prog="python -m stgcn.score", description=main.__doc__)
+    parser = program("score", main.__doc__)
     parser.add_argument("--result_dir", required=True, help="folder of <row>_<output>.bin")
     parser.add_argument("--label_path", required=True, help="val_label.pkl, or mmaction2's annotations")
-    add_model_option(parser)
     options = parser.parse_args(argv)
     card = card_of(options.model)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # idle ones spin, and the reader needs their core

@@ -24,7 +24,7 @@ from deploy.pipeline.index import Index
 from deploy.pipeline.manifest import key_of
 from deploy.progress import progress
 from stgcn import npy, plain_json
-from stgcn.files import atomic_write, read_record
+from stgcn.files import read_record
 
 UNIT_ROWS = 4096  # of one ais_bench process at most: what a cut costs, against what a model's load costs
 UNITS_A_DEVICE = 4  # with several devices: small enough that the last one to finish is not waited for long
@@ -146,8 +146,7 @@ class RowsThroughOm:
             def one(place: Place, unit: Unit) -> None:
                 inferred = place.do(self._inference(unit), self.build.folder)
                 for output, values in enumerate(inferred.outputs):
-                    with atomic_write(self._path(unit, output)) as stream:
-                        np.save(stream, values)
+                    npy.save(self._path(unit, output), values)
                 end = time.monotonic()
                 spans.append(Span(end - inferred.seconds, end, unit.count / self.index.rows_per_sample))
                 ran[inferred.where] += 1

@@ -27,7 +27,7 @@ from deploy.inventory import ROOT, with_inventory
 from deploy.pipeline.prelude import readable
 from stgcn import plain_json
 from stgcn.errors import InputError
-from stgcn.files import atomic_write, files_below, sha256_file, sha256_input
+from stgcn.files import files_below, sha256_file, sha256_input, write_whole
 
 FORMAT = 1
 _WORTH_BYTES = 1 << 20  # from which on remembering a digest is cheaper than reading the file again
@@ -69,8 +69,7 @@ def json_text(value: Json) -> bytes:
 
 def write_json(path: Path, value: Json) -> None:
     """Write `value` as indented JSON, whole or not at all."""
-    with atomic_write(path) as stream:
-        stream.write(json_text(value))
+    write_whole(path, json_text(value))
 
 
 @dataclass(frozen=True)

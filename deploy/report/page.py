@@ -76,7 +76,9 @@ def render(
     """
     try:
         values = _values(summary, {n: entries[n] for n in steps}, run, drawings, previous)
-        text = _template().render({**values, "num": partial(_number, summary), "t": _bilingual})
+        text = _template().render(
+            {**values, "num": partial(_number, summary), "maybe": partial(_maybe, summary), "t": _bilingual}
+        )
     except (TemplateError, KeyError, TypeError) as error:
         raise ValueError(str(error)) from None
     return _SPACE_AFTER.sub(r" \1", _SPACE_BEFORE.sub(r"\1 \2", text))
@@ -241,19 +243,20 @@ def _embedded(value: Any) -> Markup:
 
 def embedded_summary(page: str) -> Any:
     """The summary that a page was made of; ValueError where it holds none."""
-    _, marker, rest = page.partition('<script type="application/json" id="summary">')
-    if not marker:
-        raise ValueError("it holds no summary")
-    return plain_json.loads(rest.partition("</script>")[0])
+    return _read_back(page, "summary")
 
 
 def embedded_drawings(page: str) -> Drawings:
     """The drawings that a page has; ValueError where it holds none."""
-    _, marker, rest = page.partition('<script type="application/json" id="drawings">')
-    if not marker:
-        raise ValueError("it holds no drawings")
-    found = plain_json.loads(rest.partition("</script>")[0])
+    found = _read_back(page, "drawings")
     return Drawings(found["skeleton"], {int(sample): drawing for sample, drawing in found["clips"].items()})
+
+
+def _read_back(page: str, name: str) -> Any:
+    _, marker, rest = page.partition(f'<script type="application/json" id="{name}">')
+    if not marker:
+        raise ValueError(f"it holds no {name}")
+    return plain_json.loads(rest.partition("</script>")[0])
 
 
 def versions(entry: Mapping[str, Any]) -> dict[str, str]:
@@ -269,9 +272,15 @@ def _number(summary: Mapping[str, Any], path: str, form: str) -> Markup:
     value: Any = summary
     for part in path.split("."):
         value = value[int(part)] if isinstance(value, list) else value[part]
-    if value is None:
-        return _bilingual("not measured", "未测量")
     return Markup('<data value="{}" data-path="{}">{}</data>').format(json.dumps(value), path, _FORMATS[form](value))
+
+
+def _maybe(summary: Mapping[str, Any], path: str, form: str) -> Markup:
+    """A number of the summary; a dash where there is none."""
+    try:
+        return _number(summary, path, form)
+    except (KeyError, TypeError):
+        return Markup("–")
 
 
 def _bilingual(english: str, chinese: str) -> Markup:

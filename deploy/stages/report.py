@@ -22,7 +22,7 @@ from deploy.report import page
 from deploy.report.drawings import Drawings, draw
 from deploy.workspace import Workspace
 from stgcn import plain_json
-from stgcn.files import atomic_write
+from stgcn.files import write_whole
 
 PAGE = "report.html"
 SOURCES = [ROOT / "deploy/report"]
@@ -63,8 +63,7 @@ def make(workspace: Workspace, options: Options, read_row: ReadRow) -> None:
         with reject_malformed(summary_path):
             drawings = draw_samples(workspace.model, workspace.index(), noted, read_row)
             text = render(manifest, summary, drawings, previous)
-        with atomic_write(path) as stream:
-            stream.write(text.encode())
+        write_whole(path, text.encode())
         return {"drawn": sorted(drawings.samples or {})}
 
     step = Step("report", "control", inputs, [path], action, [command("report")])

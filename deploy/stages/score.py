@@ -30,7 +30,7 @@ from deploy.report.table import off, shown, table, to_csv
 from deploy.stages import gpu_bench, report
 from deploy.workspace import Workspace
 from stgcn import npy, plain_json
-from stgcn.files import atomic_write
+from stgcn.files import write_whole
 
 STAGE = "score"
 SOURCES = [ROOT / name for name in ("deploy/report/summary.py", "deploy/report/table.py")]
@@ -73,8 +73,7 @@ def run(workspace: Workspace, options: Options, read_row: ReadRow) -> Outcome:
     def action() -> dict[str, Any]:
         verdict = summary(found)
         write_json(outputs[0], verdict)
-        with atomic_write(outputs[1]) as stream:
-            stream.write(to_csv(verdict).encode())
+        write_whole(outputs[1], to_csv(verdict).encode())
         return {"simulated": verdict["device"]["simulated"], "passed": verdict["verdict"]["passed"]}
 
     step = Step("score", "control", inputs, outputs, action, [report.command("score")])

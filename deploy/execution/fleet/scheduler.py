@@ -40,7 +40,7 @@ from deploy.inventory import Inventory
 from deploy.npu.worker import CachedFile, NpuHost, Place, Result, Source, Work
 from deploy.pipeline.index import Shard
 from deploy.workqueue import in_parallel
-from stgcn.files import atomic_write
+from stgcn.files import write_whole
 
 Item = TypeVar("Item")
 
@@ -157,8 +157,7 @@ class Fleet:
                 self._lost.add(outcome.host)
                 continue
             for name, data in outcome.files.items():
-                with atomic_write(folder / name) as stream:
-                    stream.write(data)
+                write_whole(folder / name, data)
             if outcome.error is None:
                 result: Result = outcome.result
                 return result
