@@ -12,7 +12,8 @@ fail() {
 ! ldd --version 2>&1 | grep -q musl || fail "C library is musl, for which there is no CANN"
 command -v python3 >/dev/null || fail "PATH has no python3, which CANN's tools and ais_bench run on"
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))' || fail "python3 is $(python3 -V 2>&1), older than 3.9"
-python3 -m pip --version >/dev/null 2>&1 || python3 -m ensurepip >/dev/null 2>&1 || fail "python3 has no pip"
+has_pip() { python3 -m pip --version >/dev/null 2>&1; }
+has_pip || { python3 -m ensurepip >/dev/null 2>&1 && has_pip; } || fail "python3 has no pip"
 # A distribution's own Python would refuse; nothing else runs in this image.
 export PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore
 

@@ -38,6 +38,12 @@ HIDDEN_COMPILER = """\
 RUN mkdir /opt/compiler && mv /usr/bin/gcc* /usr/bin/g++* /usr/bin/c++* /usr/bin/cpp* /opt/compiler/
 """
 NO_APT = "RUN rm -f /usr/bin/apt* /usr/bin/dpkg* /usr/bin/patch\n"
+# A user and an entry of the base's own, a variable that is empty, a Python that has not been given pip.
+TAKEN = """\
+RUN useradd --uid 1000 another && rm -r /usr/local/python3.11/lib/python3*/site-packages/pip*
+ENV LD_LIBRARY_PATH=""
+ENTRYPOINT ["/bin/false"]
+"""
 
 
 def tools_dockerfile(python_image: str) -> str:
@@ -95,7 +101,7 @@ def up_to_8_3(root: Path, version: str, per_machine: bool) -> None:
     (toolkit / "set_env.sh").write_text(SET_ENV.format(home="/usr/local/Ascend/ascend-toolkit/latest"))
 
 
-def from_8_5(root: Path, version: str, per_machine: bool) -> None:
+def from_8_5(root: Path, version: str, per_machine: bool, linked: bool = True) -> None:
     """A toolkit as cann-<version>/, with its set_env.sh there alone; `per_machine`: stubs in a folder of their own."""
     ascend = root / "usr/local/Ascend"
     home = ascend / f"cann-{version}"
@@ -108,9 +114,10 @@ def from_8_5(root: Path, version: str, per_machine: bool) -> None:
     (home / "lib64").symlink_to(f"{MACHINE}-linux/lib64")
     (home / f"{MACHINE}-linux/ascend_toolkit_install.info").write_text(f"version={version}\n")
     atc(home / "bin/atc")
-    (ascend / "cann").symlink_to(home.name)
-    (ascend / "ascend-toolkit").mkdir()
-    (ascend / "ascend-toolkit/latest").symlink_to(f"../{home.name}")
+    if linked:
+        (ascend / "cann").symlink_to(home.name)
+        (ascend / "ascend-toolkit").mkdir()
+        (ascend / "ascend-toolkit/latest").symlink_to(f"../{home.name}")
     (home / "set_env.sh").write_text(SET_ENV.format(home=f"/usr/local/Ascend/{home.name}"))
 
 
@@ -126,8 +133,17 @@ LAYOUTS: dict[str, tuple[Callable[[Path], None], str]] = {
         NO_APT + HIDDEN_COMPILER + "COPY yum /usr/bin/yum\n",
     ),
     "9.0 openeuler": (lambda root: from_8_5(root, "9.0.1", True), NO_APT + HIDDEN_COMPILER + "COPY yum /usr/bin/dnf\n"),
+    "9.0 alone": (
+        lambda root: from_8_5(root, "9.0.1", False, linked=False),
+        NO_APT + HIDDEN_COMPILER + "COPY yum /usr/bin/microdnf\n" + TAKEN,
+    ),
     "no cann": (lambda root: root.mkdir(parents=True), ""),
-    "8.5 nothing": (lambda root: from_8_5(root, "8.5.0", False), NO_APT + HIDDEN_COMPILER),
+    "no compiler": (lambda root: from_8_5(root, "8.5.0", False), NO_APT + HIDDEN_COMPILER),
+    "no python": (
+        lambda root: from_8_5(root, "8.5.0", False),
+        "RUN rm /usr/local/python3.11/bin/* /usr/bin/python3*\n",
+    ),
+    "no bash": (lambda root: from_8_5(root, "8.5.0", False), "RUN rm /bin/bash\n"),
 }
 
 

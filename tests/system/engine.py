@@ -54,7 +54,14 @@ def another_engine() -> Iterator[docker.DockerClient]:
     _install("docker.io")
     socket_ = f"unix://{folder}/docker.sock"
     options = {"host": socket_, "data-root": f"{folder}/data", "exec-root": f"{folder}/exec", "bridge": "none"}
-    argv = ["dockerd", *(f"--{name}={value}" for name, value in options.items()), "--iptables=false"]
+    # In a network of its own: a dockerd without a bridge removes the machine's docker0, another engine's.
+    argv = [
+        "unshare",
+        "--net",
+        "dockerd",
+        *(f"--{name}={value}" for name, value in options.items()),
+        "--iptables=false",
+    ]
     with (folder / "dockerd.log").open("wb") as log:
         daemon = subprocess.Popen(
             [*argv, f"--pidfile={folder}/dockerd.pid"], stdout=log, stderr=log, start_new_session=True

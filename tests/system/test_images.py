@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import docker
 import numpy as np
 import pytest
 
+from deploy.containers import images
 from deploy.containers.daemon import CONTAINER_USER, DockerDaemon
 from deploy.containers.images import LABEL
 from deploy.containers.runtime import Container
@@ -28,6 +30,7 @@ from deploy.errors import KitError
 from deploy.hosts.local import LocalHost
 from deploy.hosts.over_ssh import SSHHost
 from deploy.inventory import ROOT, Gpu, Npu
+from tests.docs.markdown import BLOCK
 from tests.pipeline.conftest import Job
 from tests.system.engine import docker_engine, install_base_tools, login
 
@@ -196,6 +199,28 @@ class TestNpuImage:
         finally:
             client.images.remove(changed.id, force=True)
         assert "opt/simulator/more: only in the second" in output
+
+    def test_the_documents_dockerfile_builds_on_it(
+        self, client: docker.DockerClient, simulator_image: str, tmp_path: Path
+    ) -> None:
+        """In the NPU image's place, and with the certificates that this machine's way to the packages takes."""
+        (block,) = [
+            text for _, name, text in BLOCK.findall((ROOT / "docs/fleet.md").read_text()) if name == "dockerfile"
+        ]
+        shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
+        base = f"FROM {simulator_image}\n"
+        if bundle := os.environ.get("PIP_CERT"):
+            shutil.copyfile(bundle, tmp_path / "ca.pem")
+            base += "COPY ca.pem /ca.pem\nENV PIP_CERT=/ca.pem\n"
+        (tmp_path / "Dockerfile").write_text(block.replace("FROM stgcn-npu\n", base))
+        fleet = f"{SIMULATOR_IMAGE}:fleet"
+        argv = [images._docker(images.Settings(os.environ)), "build", "--quiet", f"--tag={fleet}", str(tmp_path)]
+        subprocess.run(argv, check=True, env={**os.environ, "DOCKER_BUILDKIT": "1"})
+        try:
+            assert "ray, version" in run(client, fleet, "ray", "--version")
+            assert run(client, fleet, "/opt/npu/bin/python", "-m", "ais_bench", "--help")
+        finally:
+            client.images.remove(fleet, force=True)
 
     def test_its_packages_are_listed(self, simulator_image: str) -> None:
         path = ROOT / "work/sbom" / f"{SIMULATOR_IMAGE}.cdx.json"

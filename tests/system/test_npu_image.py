@@ -74,6 +74,7 @@ def assert_whole(client: docker.DockerClient, image: str) -> None:
         ("8.0 openeuler", "2025-12"),
         ("8.5 openeuler", "2023-06"),
         ("9.0 openeuler", "2025-12"),
+        ("9.0 alone", "2025-12"),
     ],
 )
 def test_builds_on_every_published_layout(
@@ -98,13 +99,16 @@ def test_builds_on_a_cann_of_the_users_own_packages(client: docker.DockerClient,
     assert {name.split("_")[0] for name in installed} == {"Ascend-cann-kernels-310p", "Ascend-cann-310p-ops"}
 
 
-def test_a_base_without_a_compiler_or_a_way_to_one_is_told_so(tools: str, tmp_path: Path) -> None:
-    build_base(tmp_path / "base", "8.5 nothing", tools)
+@pytest.mark.parametrize(
+    ("layout", "lacks"),
+    [
+        ("no compiler", "g++"),
+        ("no cann", "CANN is not found"),
+        ("no python", "no python3"),
+        ("no bash", "no bash"),
+    ],
+)
+def test_a_base_that_will_not_do_is_told_why(tools: str, tmp_path: Path, layout: str, lacks: str) -> None:
+    build_base(tmp_path / "base", layout, tools)
     settings = source(tmp_path / "ais_bench", "2025-12")
-    assert "g++" in fab("npu-image", BASE_IMAGE=BASE, TAG=IMAGE, status=1, **settings)
-
-
-def test_a_base_without_cann_is_told_so(tools: str, tmp_path: Path) -> None:
-    build_base(tmp_path / "base", "no cann", tools)
-    settings = source(tmp_path / "ais_bench", "2025-12")
-    assert "CANN is not found" in fab("npu-image", BASE_IMAGE=BASE, TAG=IMAGE, status=1, **settings)
+    assert lacks in fab("npu-image", BASE_IMAGE=BASE, TAG=IMAGE, status=1, **settings)
