@@ -104,6 +104,14 @@ def rank(network: Network, rows: Sequence[Sequence[np.ndarray]]) -> Ranking:
     return Ranking([found[name] for name in (*first, *rest)], first or suspects)
 
 
+def farthest(network: Network, rows: Sequence[Sequence[np.ndarray]], count: int) -> list[Sequence[np.ndarray]]:
+    """Of `rows`, those `count` that float16 throughout is farthest off on."""
+    if len(rows) <= count:
+        return list(rows)
+    errors = [_apart(network.run(row, ()), network.run(row)) for row in rows]
+    return [rows[i] for i in sorted(range(len(rows)), key=lambda i: -errors[i])[:count]]
+
+
 def _measure(network: Network, unit: Unit, given: Tensors, tensors: Mapping[str, np.ndarray], finding: Finding) -> None:
     lowered = network.of_unit(unit, given, HALF)
     for name in unit.outputs:

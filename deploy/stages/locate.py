@@ -105,15 +105,6 @@ def worst_batch(workspace: Workspace) -> int:
         return int(max(known, key=lambda b: float(b["relative_error"]))["batch_size"]) if known else min(sizes)
 
 
-def notable(workspace: Workspace, count: int) -> list[int]:
-    """The samples that the last verdict notes (flipped ones first), then the dataset's first."""
-    path, every = workspace.artefact("report/summary.json"), range(workspace.index().samples)
-    with reject_malformed(path):
-        noted = plain_json.load(path)["noted"] if path.is_file() else []
-        order = dict.fromkeys([*(every[sample["sample"]] for sample in noted), *every])
-    return list(order)[:count]
-
-
 def instrument(workspace: Workspace) -> tuple[Path, dict[str, str]]:
     """The ONNX with its blocks' outputs; the blocks and, last, the logits, by the output of each.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -44,8 +45,9 @@ from stgcn.errors import InputError
 from stgcn.files import atomic_write, sha256_file
 
 STAGE, STEP = "npu-precision", "precision"
-FORMAT = 1
-RANKED = 2  # samples whose every value is read
+FORMAT = 2
+RANKED = 2  # rows whose every value is read
+RANKINGS = 3  # each of the samples that what the one before named leaves farthest off
 WIDE = {"precision_mode": ("must_keep_origin_dtype", "force_fp32"), "precision_mode_v2": ("origin",)}
 
 
@@ -68,19 +70,17 @@ def run(connections: Connections, samples: int) -> None:
     if doctor.passes(()):
         doctor.widen(every)
     if doctor.passes(()):
-        _finish(doctor, [], ())
+        _finish(doctor, ())
         return
-    chosen = locate.notable(workspace, RANKED)
     if not doctor.finds_a_way():
-        _not_precision(doctor, chosen)
-    ranked = doctor.rank(chosen)
-    names = doctor.way.naming(finding["name"] for finding in ranked["findings"])
-    kept = smallest(names, doctor.passes, len(doctor.way.naming(ranked["suspects"])))
+        _not_precision(doctor)
+    kept = doctor.search(())
     doctor.widen(every)
     if not doctor.passes(kept):  # the first samples did not show it all
-        rest = [name for name in names if name not in kept]
-        kept = smallest([*kept, *rest], doctor.passes, len(kept))
-    _finish(doctor, ranked["findings"], kept)
+        if not doctor.passes(doctor.names):
+            _not_precision(doctor)
+        kept = doctor.search(kept)
+    _finish(doctor, kept)
 
 
 @dataclass
@@ -92,6 +92,8 @@ class Doctor:
     index: Index
     tried: dict[str, dict[str, Any]] = field(default_factory=dict)  # by the build's name
     compared: bool = False  # block by block
+    findings: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # the worst of each unit
+    rankings: int = 0
 
     def __post_init__(self) -> None:
         inventory = self.connections.inventory
@@ -176,6 +178,7 @@ class Doctor:
         count = self.index.samples
         step, path = f"{build.name}/{count}", build.folder / f"score-{count}.json"
         inputs = {
+            "format": FORMAT,
             "om": sha256_file(self.workspace.om(build)),
             "dataset": self.workspace.index_sha256(self.index),
             "samples": count,
@@ -216,14 +219,15 @@ class Doctor:
         """The metrics over the samples against fp32's, and the share of them that get fp32's answer."""
         index = self.workspace.samples(build.persons).head(self.index.samples)
         outputs = accuracy.outputs_over(self.connections, build, index)
-        if not all(np.isfinite(values).all() for values in outputs if values.dtype.kind == "f"):
-            return {"passed": False, "finite": False}
         card, count = build.card, self.index.samples
         manifest = self.workspace.manifest
         reference = [
             manifest.output("reference", self.workspace.artefact(f"gpu/{name}"), "make gpu-stage")
             for name in reference_names(card)
         ]
+        worst = {"worst": _farthest(outputs, [npy.load(path)[:count] for path in reference], RANKED)}
+        if not all(np.isfinite(values).all() for values in outputs if values.dtype.kind == "f"):
+            return {"passed": False, "finite": False, **worst}
         labels = manifest.output("preprocess", self.workspace.artefact("gpu/labels.npy"), "make gpu-stage")
         device = [build.folder / name for name in output_names(card)]
         for file, values in zip(device, outputs, strict=True):
@@ -234,18 +238,37 @@ class Doctor:
             file.unlink()
         off = relative_errors(found.metrics, expected.metrics)
         wrong = 0
-        result: dict[str, Any] = {"finite": True, "metrics": found.metrics, "relative_error": max(off.values())}
+        measured = {"metrics": found.metrics, "relative_error": max(off.values())}
+        result: dict[str, Any] = {"finite": True, **worst, **measured}
         if card.classes:
             same = npy.load(reference[0])[:count].argmax(1) == outputs[0].argmax(1)
             result["agreement"], wrong = float(same.mean()), int((~same).sum())
         return {**result, "passed": holds(off, self.gates, wrong, count)}
 
-    def rank(self, chosen: Sequence[int]) -> dict[str, Any]:
-        """Every unit by what float16 does to it on these samples, kept in precision/ranking.json."""
-        workspace, path = self.workspace, self.workspace.artefact("precision/ranking.json")
+    def search(self, kept: Sequence[str]) -> list[str]:
+        """The smallest set of names that passes; `kept` is a part of it that does not."""
+        named = list(kept)
+        for _ in range(RANKINGS):
+            order, suspects = self.rank(self.tried[self.build_of(named).name]["worst"])
+            if not (new := [name for name in suspects if name not in named]):
+                break
+            named += new
+            if self.passes(named):
+                break
+        return smallest([*named, *(name for name in order if name not in named)], self.passes, len(named))
+
+    def rank(self, samples: Sequence[int]) -> tuple[list[str], list[str]]:
+        """All names by what float16 does to the units on these samples, and those that should do.
+
+        What was found of each unit is kept in precision/ranking.json, of a second ranking in ranking-2.json.
+        """
+        self.rankings += 1
+        name = f"ranking-{self.rankings}" if self.rankings > 1 else "ranking"
+        workspace, path = self.workspace, self.workspace.artefact(f"precision/{name}.json")
         index = workspace.samples(self.connections.inventory.persons)
-        numbers = [sample if index.rows is None else index.rows[sample][0] for sample in chosen]
+        numbers = [row for sample in samples for row in ([sample] if index.rows is None else index.rows[sample])]
         inputs = {
+            "format": FORMAT,
             "onnx": sha256_file(self.onnx),
             "dataset": workspace.index_sha256(index),
             "rows": numbers,
@@ -254,20 +277,40 @@ class Doctor:
         }
 
         def action() -> dict[str, Any]:
-            say(f"  reading every value of {len(numbers)} rows, node by node", "dim")
             rows = [[self.connections.read_row(array, row)[None] for array in index.inputs] for row in numbers]
+            rows = ranking.farthest(self.network, rows, RANKED)
+            say(f"  reading every value of {len(rows)} rows, node by node", "dim")
             ranked = ranking.rank(self.network, rows)
             findings = [finding.record() for finding in ranked.findings]
             write_json(path, {"format": FORMAT, "findings": findings, "suspects": list(ranked.suspects)})
             return {}
 
-        self.connections.run_step(Step("precision/ranking", "control", inputs, [path], action))
-        result: dict[str, Any] = json.loads(path.read_bytes())
-        return result
+        self.connections.run_step(Step(f"precision/{name}", "control", inputs, [path], action))
+        result = json.loads(path.read_bytes())
+        for finding in result["findings"]:
+            before = self.findings.get(finding["name"])
+            self.findings[finding["name"]] = max(filter(None, (before, finding)), key=_error)
+        every = self.way.naming(finding["name"] for finding in result["findings"])
+        return every, self.way.naming(result["suspects"])
 
     def blocks(self) -> Mapping[str, str | None]:
         """The block of each unit."""
         return blocks_of(units(self.network.model), self.ends)
+
+
+def _farthest(found: Sequence[np.ndarray], exact: Sequence[np.ndarray], count: int) -> list[int]:
+    """The samples whose outputs, each (samples, ...), are farthest off; those that are not finite first."""
+    worst = np.zeros(len(found[0]))
+    for a, b in zip(found, exact, strict=True):
+        if b.dtype.kind == "f":
+            off, size = (np.linalg.norm(x.reshape(len(x), -1).astype(np.float64), axis=1) for x in (a - b, b))
+            errors = np.divide(off, size, out=np.zeros_like(off), where=size > 0)
+            worst = np.maximum(worst, np.where(np.isfinite(off), errors, np.inf))
+    return [int(sample) for sample in np.argsort(-worst, kind="stable")[:count]]
+
+
+def _error(finding: Mapping[str, Any]) -> float:
+    return math.inf if finding["error"] is None else float(finding["error"])
 
 
 def _digest(names: Sequence[str]) -> str:
@@ -281,12 +324,13 @@ def _said(found: Mapping[str, Any]) -> str:
     return f"{'✓' if found['passed'] else '✗'} {found['relative_error']:.2%} off{agreement}"
 
 
-def _not_precision(doctor: Doctor, chosen: Sequence[int]) -> None:
+def _not_precision(doctor: Doctor) -> None:
     """Say so, and where the device leaves fp32 in either mode."""
     conclusion, of_modes = None, []
     if doctor.ends:
         wide = WIDE["precision_mode_v2" if doctor.mode in locate.MODES_V2 else "precision_mode"][0]
-        compared = locate.compare(doctor.connections, doctor.batch_size, chosen, [doctor.mode, wide])
+        worst = doctor.tried[doctor.build_of(doctor.names).name]["worst"]
+        compared = locate.compare(doctor.connections, doctor.batch_size, worst, [doctor.mode, wide])
         doctor.compared = True
         locate.print_blocks(compared)
         conclusion = compared["conclusion"]
@@ -303,8 +347,8 @@ def _not_precision(doctor: Doctor, chosen: Sequence[int]) -> None:
     )
 
 
-def _finish(doctor: Doctor, ranked: Sequence[Mapping[str, Any]], kept: Sequence[str]) -> None:
-    """Measure, write and print what was found; `ranked` are the findings of all units."""
+def _finish(doctor: Doctor, kept: Sequence[str]) -> None:
+    """Measure, write and print what was found."""
     tried = {"fp16": (), "kept": kept, "fp32": doctor.names} if kept else {"fp16": ()}
     figures = {}
     for way, names in tried.items():
@@ -317,9 +361,9 @@ def _finish(doctor: Doctor, ranked: Sequence[Mapping[str, Any]], kept: Sequence[
         {
             "explained": True,
             "nodes": [
-                {**finding, "reasons": _reasons(doctor, finding), "block": of_block.get(finding["name"])}
-                for finding in ranked
-                if finding["name"] in units_kept
+                {**finding, "reasons": _reasons(doctor, finding), "block": of_block.get(name)}
+                for name, finding in doctor.findings.items()
+                if name in units_kept
             ],
             "verdicts": {way: doctor.found(names) for way, names in tried.items()},
             "throughput": figures,
@@ -334,8 +378,7 @@ def _finish(doctor: Doctor, ranked: Sequence[Mapping[str, Any]], kept: Sequence[
 
 def _reasons(doctor: Doctor, finding: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Why a unit is kept; one that nothing ails may be of a type that is."""
-    ailing = finding["error"] is None or finding["error"] > ranking.SUSPECT
-    if ailing or doctor.way.flag == ways.KEEP:
+    if _error(finding) > ranking.SUSPECT or doctor.way.flag == ways.KEEP:
         return list(finding["reasons"])
     return [{"cause": "type", "figure": None}]
 
