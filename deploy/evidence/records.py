@@ -391,6 +391,9 @@ class Precision(_Record):
     kept: Count = Field(description="Of them, those that stay in float32.")
     conversions: Count
     blocks: list[ComparedMode] = Field(description="Where blocks were compared, each mode tried.")
+    matrix: list[str] = Field(
+        description="Where precision does not explain it: nodes that would, were the chip's matrix unit float16 alone."
+    )
     inventory: str = Field(description="The lines for the inventory.")
     file: AtcFile | None
     nodes: list[KeptNode]

@@ -21,6 +21,8 @@ LARGEST = 65504.0  # of float16
 SMALLEST = 2.0**-25  # what is no larger rounds to zero
 NORMAL = 2.0**-14  # below it float16 has less than its 11 bits
 EXACT, HALF, FIRST, MAGNITUDES = "exact", "half", "first", "magnitudes"  # how a unit is run
+NARROW = "narrow"  # what it is given is rounded, its results are not
+MATRIX = frozenset(["Conv", "ConvTranspose", "Gemm", "MatMul"])  # of the matrix unit, which on some chips is so
 
 
 class Network:
@@ -52,14 +54,16 @@ class Network:
         """The units whose precision is a choice."""
         return [unit for unit in self.units if unit.kept and self._gives_floats(unit)]
 
-    def run(self, inputs: Sequence[np.ndarray], kept: Collection[str] | None = None) -> list[np.ndarray]:
-        """The outputs for one batch of rows; all in float32, or in float16 but for the units named in `kept`."""
+    def run(
+        self, inputs: Sequence[np.ndarray], kept: Collection[str] | None = None, how: str = HALF
+    ) -> list[np.ndarray]:
+        """The outputs for one batch of rows; all in float32, or in float16 (HALF or NARROW) but for those in `kept`."""
         half = None if kept is None else (lambda unit: unit.name not in kept)
-        *_, (_, _, tensors) = self.steps(inputs, half)
+        *_, (_, _, tensors) = self.steps(inputs, half, how)
         return [tensors[name] for name in self.outputs]
 
     def steps(
-        self, inputs: Sequence[np.ndarray], half: Callable[[Unit], bool] | None = None
+        self, inputs: Sequence[np.ndarray], half: Callable[[Unit], bool] | None = None, how: str = HALF
     ) -> Iterator[tuple[Unit, Tensors, Tensors]]:
         """Each unit when it has run, what it was given, and all that is still needed, its results among it."""
         tensors: Tensors = dict(zip(self.inputs, inputs, strict=True))
@@ -67,7 +71,7 @@ class Network:
         for unit in self.units:
             given = {name: tensors[name] for name in self._inputs_of(unit) if name in tensors}
             lowered = half is not None and unit.kept and half(unit)
-            tensors |= self.of_unit(unit, given, HALF if lowered else EXACT)
+            tensors |= self.of_unit(unit, given, how if lowered else EXACT)
             yield unit, given, tensors
             for name in given:
                 left[name] -= 1
@@ -75,7 +79,7 @@ class Network:
                     del tensors[name]
 
     def of_unit(self, unit: Unit, given: Mapping[str, np.ndarray], how: str) -> Tensors:
-        """What a unit makes of `given`: EXACT, HALF, or what its FIRST node makes, or would of all MAGNITUDES."""
+        """What a unit makes of `given`, EXACT, HALF or NARROW; its FIRST node alone, that of all MAGNITUDES."""
         running = self._session(unit, how)
         names = [value.name for value in running.get_outputs()]
         try:
@@ -136,8 +140,8 @@ class Network:
             floats = {name: np.abs(array) for name, array in self.weights_of(unit).items()}
             weights = [numpy_helper.from_array(floats[w.name], w.name) if w.name in floats else w for w in weights]
             nodes[0].op_type = {"Sub": "Add"}.get(nodes[0].op_type, nodes[0].op_type)
-        if how == HALF:
-            nodes = self._rounded(unit, nodes)
+        if how in (HALF, NARROW):
+            nodes = self._rounded(unit, nodes, how)
         graph = helper.make_graph(
             nodes,
             "unit",
@@ -149,14 +153,14 @@ class Network:
         made.ir_version = self.model.ir_version
         return made
 
-    def _rounded(self, unit: Unit, nodes: list[Any]) -> list[Any]:
-        """The nodes between what rounds the unit's inputs and what rounds its results."""
+    def _rounded(self, unit: Unit, nodes: list[Any], how: str) -> list[Any]:
+        """The nodes between what rounds the unit's inputs and, HALF, what rounds its results."""
         twins = {name: f"{name}/half" for name in self._rounded_inputs(unit)}
         before = [cast for name, twin in twins.items() for cast in _casts(name, twin)]
         nodes[0].input[:] = [twins.get(name, name) for name in nodes[0].input]
         after = []
         for place, name in enumerate(nodes[-1].output):
-            if name and self._is_float(name):
+            if how == HALF and name and self._is_float(name):
                 nodes[-1].output[place] = f"{name}/wide"
                 after += _casts(f"{name}/wide", name)
         return [*before, *nodes, *after]

@@ -14,7 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from deploy.precision.arithmetic import FIRST, HALF, LARGEST, MAGNITUDES, NORMAL, SMALLEST, Network, Tensors
+from deploy.precision.arithmetic import (
+    FIRST,
+    HALF,
+    LARGEST,
+    MAGNITUDES,
+    MATRIX,
+    NARROW,
+    NORMAL,
+    SMALLEST,
+    Network,
+    Tensors,
+)
 from deploy.precision.search import smallest
 from deploy.precision.units import Unit
 
@@ -110,6 +121,19 @@ def farthest(network: Network, rows: Sequence[Sequence[np.ndarray]], count: int)
         return list(rows)
     errors = [_apart(network.run(row, ()), network.run(row)) for row in rows]
     return [rows[i] for i in sorted(range(len(rows)), key=lambda i: -errors[i])[:count]]
+
+
+def of_matrix_unit(network: Network, rows: Sequence[Sequence[np.ndarray]]) -> list[str]:
+    """The matrix operators that alone would spoil the outputs on a chip whose matrix unit takes float16 alone."""
+    others = [unit.name for unit in network.choices if unit.nodes[0].op_type not in MATRIX]
+    matrix = [unit.name for unit in network.choices if unit.nodes[0].op_type in MATRIX]
+    exact = [network.run(row) for row in rows]
+
+    def enough(spared: Collection[str]) -> bool:
+        found = (network.run(row, {*others, *spared}, NARROW) for row in rows)
+        return all(_apart(outputs, all_) <= OUTPUT_TOLERANCE for outputs, all_ in zip(found, exact, strict=True))
+
+    return [] if enough(()) else smallest(matrix, enough)
 
 
 def _measure(network: Network, unit: Unit, given: Tensors, tensors: Mapping[str, np.ndarray], finding: Finding) -> None:

@@ -126,12 +126,13 @@ def _in_ms(value: Any) -> Any:
 
 def of_precision(found: Mapping[str, Any]) -> Json:
     """Which nodes stay in float32, and what each way of converting gives."""
-    kept = ("explained", "batch_size", "samples", "mode", "units", "conversions", "blocks", "inventory", "file")
+    kept = ("explained", "batch_size", "samples", "mode", "units", "conversions", "blocks", "matrix", "inventory")
     of_node = ("name", "kind", "block", "reasons")
     of_verdict = ("samples", "passed", "finite", "relative_error", "agreement")
     of_rate = ("median", "min", "max", "repeats", "idle", "noisy")
     return {
         **{name: found[name] for name in kept},
+        "file": found["file"],
         "kept": len(found["nodes"]),
         "nodes": [{name: node[name] for name in of_node} for node in found["nodes"]],
         "ways": [

@@ -265,20 +265,17 @@ class Doctor:
         self.rankings += 1
         name = f"ranking-{self.rankings}" if self.rankings > 1 else "ranking"
         workspace, path = self.workspace, self.workspace.artefact(f"precision/{name}.json")
-        index = workspace.samples(self.connections.inventory.persons)
-        numbers = [row for sample in samples for row in ([sample] if index.rows is None else index.rows[sample])]
         inputs = {
             "format": FORMAT,
             "onnx": sha256_file(self.onnx),
-            "dataset": workspace.index_sha256(index),
-            "rows": numbers,
+            "dataset": workspace.index_sha256(workspace.samples(self.connections.inventory.persons)),
+            "samples": list(samples),
             "suspect": ranking.SUSPECT,
             "tolerance": ranking.OUTPUT_TOLERANCE,
         }
 
         def action() -> dict[str, Any]:
-            rows = [[self.connections.read_row(array, row)[None] for array in index.inputs] for row in numbers]
-            rows = ranking.farthest(self.network, rows, RANKED)
+            rows = self._rows(samples)
             say(f"  reading every value of {len(rows)} rows, node by node", "dim")
             ranked = ranking.rank(self.network, rows)
             findings = [finding.record() for finding in ranked.findings]
@@ -292,6 +289,18 @@ class Doctor:
             self.findings[finding["name"]] = max(filter(None, (before, finding)), key=_error)
         every = self.way.naming(finding["name"] for finding in result["findings"])
         return every, self.way.naming(result["suspects"])
+
+    def of_matrix_unit(self) -> list[str]:
+        """The nodes that would spoil even float32 throughout on a chip whose matrix unit takes float16 alone."""
+        worst = self.tried[self.build_of(self.names).name]["worst"]
+        return ranking.of_matrix_unit(self.network, self._rows(worst))
+
+    def _rows(self, samples: Sequence[int]) -> Sequence[Sequence[np.ndarray]]:
+        """Rows of these samples that float16 is farthest off on, each the arrays of the inputs, of batch 1."""
+        index = self.workspace.samples(self.connections.inventory.persons)
+        numbers = [row for sample in samples for row in ([sample] if index.rows is None else index.rows[sample])]
+        rows = [[self.connections.read_row(array, row)[None] for array in index.inputs] for row in numbers]
+        return ranking.farthest(self.network, rows, RANKED)
 
     def blocks(self) -> Mapping[str, str | None]:
         """The block of each unit."""
@@ -326,7 +335,7 @@ def _said(found: Mapping[str, Any]) -> str:
 
 def _not_precision(doctor: Doctor) -> None:
     """Say so, and where the device leaves fp32 in either mode."""
-    conclusion, of_modes = None, []
+    conclusion, of_modes, matrix = None, [], doctor.of_matrix_unit()
     if doctor.ends:
         wide = WIDE["precision_mode_v2" if doctor.mode in locate.MODES_V2 else "precision_mode"][0]
         worst = doctor.tried[doctor.build_of(doctor.names).name]["worst"]
@@ -340,10 +349,12 @@ def _not_precision(doctor: Doctor) -> None:
         ]
     verdicts = {"fp16": doctor.found(()), "fp32": doctor.found(doctor.names)}
     found = {"explained": False, "nodes": [], "verdicts": verdicts, "throughput": {}, "blocks": of_modes}
-    _keep(doctor, found, ())
+    _keep(doctor, {**found, "matrix": matrix}, ())
+    unless = "; or the chip's matrix unit takes float16 alone, whatever ATC is told: then scale the weights of "
     raise KitError(
         "with every node kept in float32 the gate does not hold either, so precision does not explain it; it is the "
-        f"data, their layout or a kernel of the device{f': {conclusion}' if conclusion else ''}"
+        f"data, their layout or a kernel of the device{f' ({conclusion})' if conclusion else ''}"
+        f"{unless + ', '.join(matrix) if matrix else ''}"
     )
 
 
@@ -368,6 +379,7 @@ def _finish(doctor: Doctor, kept: Sequence[str]) -> None:
             "verdicts": {way: doctor.found(names) for way, names in tried.items()},
             "throughput": figures,
             "blocks": [],
+            "matrix": [],
         },
         kept,
     )

@@ -38,9 +38,8 @@ def faulty() -> onnx.ModelProto:
     return model
 
 
-@pytest.fixture
-def job(tmp_path: Path) -> NpuJob:
-    made = NpuJob(tmp_path, samples=12)
+def faulty_job(folder: Path, **changes: Any) -> NpuJob:
+    made = NpuJob(folder, samples=12, **changes)
     paths = [made.workspace / "gpu/st_gcn.onnx", made.workspace / "gpu/model.json"]
 
     def export() -> dict[str, Any]:
@@ -50,6 +49,11 @@ def job(tmp_path: Path) -> NpuJob:
 
     Manifest(made.workspace).run_step(Step("export", "gpu", {"seed": "faulty", "persons": "both"}, paths, export))
     return made
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> NpuJob:
+    return faulty_job(tmp_path)
 
 
 def result(job: NpuJob) -> dict[str, Any]:
@@ -132,6 +136,16 @@ def test_operator_types_are_kept_where_single_nodes_cannot_be(
 
 
 @pytest.mark.full
+def test_a_fault_that_the_last_samples_alone_show_is_found_by_them(tmp_path: Path) -> None:
+    job = faulty_job(tmp_path, empty=[slice(0, 10)] * 2)  # all that the first ten give is zero, in float16 too
+    precision.run(job.connections(), 8)
+    found = result(job)
+    assert [node["name"] for node in found["nodes"]] == ["product", "scaled"]
+    assert found["verdicts"]["kept"]["samples"] == 12
+    assert found["conversions"] == 5  # float16, float32, the two, either alone
+
+
+@pytest.mark.full
 def test_what_precision_does_not_explain_is_said(job: NpuJob) -> None:
     wrong = job.workspace / "gpu/reference.npy"
 
@@ -144,6 +158,16 @@ def test_what_precision_does_not_explain_is_said(job: NpuJob) -> None:
     with pytest.raises(KitError, match="precision"):
         precision.run(job.connections(), 8)
     assert result(job)["explained"] is False
+    assert result(job)["matrix"] == ["product"]
+
+
+@pytest.mark.full
+def test_a_matrix_unit_of_float16_alone_is_told_as_what_it_may_be(job: NpuJob) -> None:
+    job.play(CUBE="float16")
+    with pytest.raises(KitError, match="matrix unit takes float16 alone.*: then scale the weights of product$"):
+        precision.run(job.connections(), 8)
+    assert result(job)["matrix"] == ["product"]
+    records.check(job.workspace, of_precision(result(job)), records.Precision)
 
 
 def test_a_file_that_is_not_there_is_named(job: NpuJob) -> None:

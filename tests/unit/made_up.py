@@ -261,6 +261,7 @@ def precision() -> dict[str, Any]:
         "units": 2,
         "conversions": 6,
         "blocks": [],
+        "matrix": [],
         "file": {"flag": "keep_dtype", "text": "".join(f"{name}\n" for name in NODES)},
         "inventory": "atc: {precision_mode: force_fp16, keep_dtype: work/precision/keep_dtype.cfg}\n",
         "nodes": [

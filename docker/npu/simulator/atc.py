@@ -369,7 +369,7 @@ def convert(flags: Mapping[str, str], played: Scenario, cann: str) -> None:
         if played.bad_block is not None:
             om.spoil_block(model, played.bad_block)
         with _refused():
-            precisions = precision.precisions(model.graph, flags, _release(cann), om.VIEWS)
+            precisions = precision.precisions(model.graph, flags, _release(cann), om.VIEWS, played.narrow_cube)
         om.lower(model, precisions)
         if played.slow_block is not None:
             om.slow_block(model, played.slow_block)

@@ -87,9 +87,15 @@ def name_nodes(graph: "onnx.GraphProto") -> None:
 
 
 def precisions(
-    graph: "onnx.GraphProto", flags: Mapping[str, str], release: tuple[int, ...], moved: Collection[str]
+    graph: "onnx.GraphProto",
+    flags: Mapping[str, str],
+    release: tuple[int, ...],
+    moved: Collection[str],
+    narrow_cube: bool = False,
 ) -> list[str]:
     """HALF, CUBE_OUT or KEPT for each node of `graph`; `moved` are the operators that have no kernel of their own.
+
+    With `narrow_cube` the chip's matrix unit takes float16 alone: no flag keeps its operators whole.
 
     Raises PrecisionError for a list that can't be read, or names what the graph lacks.
     """
@@ -107,9 +113,12 @@ def precisions(
         found = [HALF] * len(graph.node)
     inside = folded(graph)  # a batch-norm is part of the convolution before it, so to keep either is to keep both
     kept = kept | {inside[index] for index in kept & inside.keys()}
-    return [
-        KEPT if inside.get(index, index) in kept else found[inside.get(index, index)] for index in range(len(found))
-    ]
+    for index, node in enumerate(graph.node):
+        if index in kept:
+            found[index] = KEPT
+        if narrow_cube and node.op_type in CUBE and found[index] == KEPT:
+            found[index] = CUBE_OUT
+    return [found[inside.get(index, index)] for index in range(len(found))]
 
 
 def _kept(graph: "onnx.GraphProto", path: str, release: tuple[int, ...]) -> frozenset[int]:

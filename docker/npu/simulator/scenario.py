@@ -109,6 +109,7 @@ class Scenario:
     shortcut_ms: float | None
     compute_ms: float | None  # a clip that an inference is reported to take
     copies_ms: tuple[float, float] | None  # to the device and back, a clip
+    narrow_cube: bool  # the chip's matrix unit takes float16 alone
     keep_dtype: str  # of atc: "" as it should, `none` there is no such flag, `ignored` it changes nothing
     drift: float  # by which each inference of a process is slower than the one before, as a share of the first
     threads: int
@@ -154,6 +155,7 @@ def load(environment: Mapping[str, str] = os.environ) -> Scenario:
         shortcut_ms=knobs.get("SHORTCUT", float, None),
         compute_ms=knobs.get("COMPUTE", float, None),
         copies_ms=knobs.get("COPIES", _copies, None),
+        narrow_cube=knobs.get("CUBE", _one_of("float16"), "") == "float16",
         keep_dtype=knobs.get("KEEP_DTYPE", _one_of("none", "ignored"), ""),
         drift=knobs.get("DRIFT", float, 0.0),
         threads=knobs.get("THREADS", int, len(os.sched_getaffinity(0))),
