@@ -367,14 +367,14 @@ def _finish(doctor: Doctor, kept: Sequence[str]) -> None:
         throughput.run(doctor.connections, build)
         figures[way] = json.loads((build.folder / "benchmark.json").read_bytes())["throughput"]
     of_block, units_kept = (doctor.blocks(), doctor.way.units(kept)) if kept else ({}, set())
+    findings = [doctor.findings[unit.name] for unit in doctor.network.choices if unit.name in units_kept]
     result = _keep(
         doctor,
         {
             "explained": True,
             "nodes": [
-                {**finding, "reasons": _reasons(doctor, finding), "block": of_block.get(name)}
-                for name, finding in doctor.findings.items()
-                if name in units_kept
+                {**finding, "reasons": _reasons(doctor, finding), "block": of_block.get(finding["name"])}
+                for finding in findings
             ],
             "verdicts": {way: doctor.found(names) for way, names in tried.items()},
             "throughput": figures,

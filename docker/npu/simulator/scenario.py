@@ -10,8 +10,8 @@ from typing import TypeVar
 ERAS = ("2022-06", "2022-12", "2023-06", "2024", "2025")  # of ais_bench; as strings they compare in order
 FAULTS = ("crash", "hang", "lost", "nan", "short")
 KNOBS = (
-    "ATC_ERROR", "BAD_BLOCK", "BUSY", "CANN", "CHIPS", "COMPUTE", "COPIES", "DRIFT", "DRIVER", "ERA", "FAULT", "HEALTH",
-    "KEEP_DTYPE", "LANES", "LOST", "POWER", "SHORTCUT", "SLOW_BLOCK", "SMI_ERROR", "STATE", "THREADS",
+    "ATC_ERROR", "BAD_BLOCK", "BUSY", "CANN", "CHIPS", "COMPUTE", "COPIES", "CUBE", "DRIFT", "DRIVER", "ERA", "FAULT",
+    "HEALTH", "KEEP_DTYPE", "LANES", "LOST", "POWER", "SHORTCUT", "SLOW_BLOCK", "SMI_ERROR", "STATE", "THREADS",
 )  # fmt: skip
 
 T = TypeVar("T")
