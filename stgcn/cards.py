@@ -222,7 +222,7 @@ def card_of(name: str) -> Card:
 
 
 def program(name: str, description: Optional[str]) -> argparse.ArgumentParser:
-    """The parser of `python -m stgcn.NAME`, with the option `--model`, of which `card_of` makes a card."""
+    """The parser of a program of the package, with the option `--model`, of which `card_of` makes a card."""
     parser = argparse.ArgumentParser(prog=f"python -m stgcn.{name}", description=description)
     parser.add_argument("--model", default=DEFAULT, metavar="NAME", help=f"{', '.join(CARDS)} (default {DEFAULT})")
     return parser
