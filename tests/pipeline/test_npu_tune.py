@@ -13,6 +13,7 @@ import yaml
 
 from deploy import inventory
 from deploy.errors import KitError
+from deploy.evidence import sweep
 from deploy.evidence.sweep import Candidate, Outcome, copies_of, rank, verdict
 from deploy.report.summary import Judged
 from deploy.stages import tune
@@ -167,7 +168,9 @@ def threads_job(job: NpuJob, **played: str) -> None:
 
 
 @pytest.mark.full
-def test_threads_and_batch_size_are_swept_under_the_bound_on_latency(job: NpuJob, capsys: Any) -> None:
+def test_threads_and_batch_size_are_swept_under_the_bound_on_latency(
+    job: NpuJob, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     threads_job(job)
     job.inventory["tune"]["latency_ms"] = 12
     tune.run(job.connections())
@@ -181,6 +184,9 @@ def test_threads_and_batch_size_are_swept_under_the_bound_on_latency(job: NpuJob
     snippet = yaml.safe_load((job.workspace / "tune/inventory.yaml").read_text())
     assert snippet["benchmark"]["threads"] >= 2
     assert "threads with 20" in capsys.readouterr().out
+    workspace = job.connections().workspace
+    monkeypatch.setattr(sweep, "_is_current", lambda *_: True)  # this job has no checkpoint
+    sweep.check(workspace.manifest, workspace.model)
     tune.run(job.connections())
     assert "OK      " not in capsys.readouterr().out
 
