@@ -11,6 +11,7 @@ fail() {
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
     fail "$python is not Python 3.10 or newer; name one with PYTHON=..., or install it (on Debian and Ubuntu: apt-get install python3-venv)"
 mkdir -p "$venv" || fail "$venv cannot be made; clone the kit to a folder that you may write, on a disk with room for 2 GB"
+echo "installing the kit's packages into $venv (1.3 GB, a minute or two)" >&2
 # Without its venv module a Python makes an environment all the same, but one without pip.
 whole() { "$(dirname "$0")/whole.sh" "$venv"; }
 package=$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
@@ -20,7 +21,6 @@ whole || { "$python" -m venv --clear "$venv" >&2 && whole; } ||
 quiet=(--quiet)
 if [ -t 2 ]; then quiet=(); fi
 pip=("$venv/bin/python" -m pip install "${quiet[@]}" --disable-pip-version-check)
-echo "installing the kit's packages into $venv (1.3 GB, a minute or two)" >&2
 "${pip[@]}" --require-hashes -r "$lock" ||
     fail "the packages of $lock could not be installed; look above for the first that failed (is the package index reached?)"
 # Fabric's program, where an older kit had installed it, is replaced by the kit's own.

@@ -140,7 +140,7 @@ class TestTorchsOwnFiles:
             (torch.nn.Linear(1, 1), r"torch\.nn\.modules\.linear\.Linear"),
             (np.random.RandomState(0), r"numpy\.random"),
         ],
-        ids=str,
+        ids=lambda value: value if isinstance(value, str) else "",
     )
     def test_what_may_run_code_is_refused_by_name(
         self, state: State, tmp_path: Path, hostile: Any, name: str, as_zip: bool
