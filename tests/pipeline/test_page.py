@@ -314,9 +314,11 @@ def test_a_failure_says_which_batch_size_by_how_much_and_what_next(browser: Brow
 
 
 def test_what_is_folded_is_open_on_paper(browser: Browser, pages: Any) -> None:
-    browser.open(pages("passed")[0], "en", 1280, 900, dark=True)
+    browser.open(pages("passed")[0], "zh", 718, 900, dark=True)  # A4 within its margins
     browser.call("Emulation.setEmulatedMedia", media="print")
     try:
+        assert browser.evaluate(READ_OVERFLOW) == []
+        assert browser.evaluate(READ_CLIPPED) == []
         heights = browser.evaluate("[...document.querySelectorAll('pre')].map((n) => n.getBoundingClientRect().height)")
         colour = browser.evaluate("getComputedStyle(document.querySelector('section')).backgroundColor")
     finally:
