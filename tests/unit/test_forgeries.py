@@ -3,6 +3,7 @@ tells from an honest run. Where a signature is demanded these are refused too, h
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import pytest
 from deploy.audit import print_audit
 from deploy.errors import KitError
 from deploy.evidence import seal, signature
-from deploy.evidence.runs import find
+from deploy.evidence.runs import Run, find
 from deploy.workspace import Workspace
 from tests.unit import made_up
 from tests.unit.forger import Forger, update
@@ -192,6 +193,46 @@ def log(old: str, new: str) -> Forgery:
     return lambda f: f.edit_logs(1, lambda text: re.sub(old, new, text))
 
 
+def accuracy_log(old: str, new: str) -> Forgery:
+    def forge(f: Forger) -> None:
+        name = "npu/bs1/ais_bench-0.log"
+        f.replace(name, re.sub(old, new, f.path(name).read_text()).encode())
+
+    return forge
+
+
+def a_unit_more(f: Forger) -> None:
+    shutil.copy(f.path("npu/bs1/ais_bench-0.log"), f.path("npu/bs1/ais_bench-12.log"))
+
+
+def an_output_more(f: Forger) -> None:
+    f.path("npu/bs1/approval.json").write_text("{}")
+    f.entry("accuracy/bs1")["outputs"]["npu/bs1/approval.json"] = {"sha256": "0" * 64, "bytes": 2}
+
+
+def an_om_of_another_name(f: Forger) -> None:
+    """In the record, the commands and every log."""
+    old, new = "st_gcn_bs1.om", "approved.om"
+    f.path(f"npu/bs1/{old}").rename(f.path(f"npu/bs1/{new}"))
+    outputs = f.entry("convert/bs1")["outputs"]
+    outputs[f"npu/bs1/{new}"] = outputs.pop(f"npu/bs1/{old}")
+    for kind in ("accuracy", "throughput"):
+        entry = f.entry(f"{kind}/bs1")
+        entry["commands"] = [[word.replace(old, new) for word in argv] for argv in entry["commands"]]
+    f.edit_logs(1, lambda text: text.replace(old, new))
+    accuracy_log(old, new)(f)
+
+
+def readings(**of_one: Any) -> Forgery:
+    """Values of the idle checks, by `before` and `after`."""
+    return lambda f: f.edit("npu/bs1/benchmark.json", lambda data: update(data["idle_checks"], of_one))
+
+
+def at_the_same_time(f: Forger) -> None:
+    for name in ("throughput/bs1", "accuracy/bs4"):
+        f.entry(name)["seconds"] = 60.0
+
+
 def no_figure(f: Forger) -> None:
     del f.steps["throughput/bs4"], f.entry("score")["inputs"]["entries"]["throughput/bs4"]
     for path in f.path("npu/bs4").glob("benchmark*"):
@@ -332,6 +373,41 @@ TOLD: dict[str, tuple[Forgery, str]] = {
     "a log of another device": (log("open device 0", "open device 5"), r"benchmark-1\.log: it opened device 5"),
     "a log that names no OM": (log("load model .*\n", ""), r"benchmark-1\.log: it loaded no OM"),
     "a log of another batch size": (log(r"batchsize\(1\)", "batchsize(4)"), r"batch size of 4"),
+    "an accuracy log of another OM": (
+        accuracy_log(r"files/\w+/", "files/0123456789abcdef/"),
+        r"ais_bench-0\.log: it loaded .*/01234",
+    ),
+    "an accuracy log of another device": (
+        accuracy_log("device 0", "device 5"),
+        r"ais_bench-0\.log: it opened device 5",
+    ),
+    "an accuracy log of fewer samples": (accuracy_log("runcount:13", "runcount:10"), r"ais_bench-0\.log: it ran 10"),
+    "an accuracy log of another batch size": (accuracy_log("batch:1", "batch:4"), r"log: it ran 13 batches of 4"),
+    "an accuracy log more": (a_unit_more, r"ais_bench-0\.log: it ran 13 batches of 1, and rows 0 to 11"),
+    "no accuracy log": (lambda f: f.path("npu/bs1/ais_bench-0.log").unlink(), r"ais_bench-0\.log: missing"),
+    "times end to end out of nothing": (
+        record("accuracy/bs1", **{"facts.end_to_end": {"ms": 1.0, "device_ms": 0.5, "host_ms": 0.5}}),
+        r"ais_bench-0\.log: end_to_end",
+    ),
+    "another device's results": (record("accuracy/bs1", host="npu-b:0"), r"npu/bs1: the step ran on npu-b:0"),
+    "another device's figure": (record("throughput/bs1", host="npu-b:0"), r"benchmark\.json: measured on npu-b:0"),
+    "a percentile out of nothing": (figure(**{"latency_ms.p90": 1.0}), r"benchmark\.json: latency_ms\.p90 is 1"),
+    "times of no repeat": (write("npu/bs1/benchmark-1.times.json", "{}"), r"benchmark-1\.times\.json: of no repeat"),
+    "memory held said to be the device's own": (
+        both_checks(
+            lambda c: [
+                c["chip"].update(memory_used_mb=15000, processes=None),
+                c.update(memory_used_mb=15000, processes=None, idle_memory_mb=15000),
+            ]
+        ),
+        r"benchmark\.json: idle_checks\.before\.busy",
+    ),
+    "idle checks of another kind of chip": (
+        both_checks(lambda check: check["chip"].update(name="910B3")),
+        r"benchmark\.json: its idle checks are of a 910B3",
+    ),
+    "idle checks of two chips": (readings(**{"after.chip.bus_id": "0000:02:00.0"}), r"idle_checks\.after of"),
+    "a figure taken beside another step": (at_the_same_time, r"throughput/bs1: ran from .*accuracy/bs4 did"),
     "the slowest repeat left out": (a_slow_repeat_less, r"benchmark\.json: of 2 repeats"),
     "the gate loosened": (record("score", **{"inputs.gate": 0.5}), r"gate was 0\.5"),
     "a metric's own gate": (
@@ -402,6 +478,13 @@ TOLD: dict[str, tuple[Forgery, str]] = {
     "a line of the CSV": (csv_with("\n4,", "\n\n4,"), r"summary\.csv: not the rows"),
     "a foreign file": (write("report/notes.txt", "fine"), r"report/notes\.txt: foreign"),
     "a log more": (write("npu/bs1/more.log", "fine"), r"npu/bs1/more\.log: foreign"),
+    "a foreign file called an output": (an_output_more, r"npu/bs1/approval\.json: none of what accuracy/bs1 makes"),
+    "a key more in a record": (record("accuracy/bs1", approved=True), r"manifest\.json: steps\.accuracy/bs1\.approved"),
+    "an OM of another name": (an_om_of_another_name, r"approved\.om: not what convert/bs1 calls its OM"),
+    "a failed conversion": (
+        lambda f: f.replace("npu/bs1/atc.log", b"ATC run failed, Please check the detail log\n"),
+        r"bs1/atc\.log",
+    ),
     "a foreign script": (write("npu/bs1/run.sh", "true"), r"npu/bs1/run\.sh: foreign"),
     "a step that was never run": (
         lambda f: f.steps.update({"tune": {**f.entry("export"), "outputs": {}}}),
@@ -470,6 +553,18 @@ def test_a_forgery_is_named(scored: Workspace, tmp_path: Path, what: str) -> Non
     folder = forged(scored, tmp_path, forge)
     with pytest.raises(KitError, match=named):
         audit(scored, folder)
+
+
+def test_a_seal_of_another_form_is_none(scored: Workspace, tmp_path: Path) -> None:
+    """What sed and sha256sum would not read as the kit does; and an id is checked wherever a run lies."""
+    folder = forged(scored, tmp_path, lambda _: None)
+    elsewhere = tmp_path / "kept" / folder.name.replace("-", "-0")[: len(folder.name)]
+    shutil.copytree(folder, elsewhere)
+    with pytest.raises(KitError, match="its name is not the id"):
+        audit(scored, elsewhere)
+    (folder / seal.SEAL).write_bytes(json.dumps(seal.read(folder)).encode())
+    with pytest.raises(KitError, match=r"seal\.json: not a seal"):
+        audit(scored, folder.rename(folder.with_name(Run(folder).id)))
 
 
 @pytest.mark.parametrize("what", tiers(CONSISTENT))
