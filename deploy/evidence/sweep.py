@@ -139,14 +139,16 @@ def lines(ranked: Sequence[Outcome], atc: Mapping[str, str], tools: Mapping[str,
 
 
 def check(manifest: Manifest, model: Model) -> None:
-    """Whether tune.json and the lines for the inventory follow from what each candidate left, as far as the labels and
-    the reference are still those that it was tried with.
+    """Whether tune.json and the lines for the inventory follow from what each candidate left; the accuracy, as far as
+    the labels and the reference are still those that it was tried with.
 
     Raises:
         KitError: naming the outcome that does not follow.
     """
     folder, entry = manifest.workspace / "tune", manifest.steps["tune"]
     path, inputs = folder / "tune.json", entry["inputs"]
+    if "benchmark" not in inputs:
+        return  # of an earlier version of the kit, which did not record it
     told = plain_json.load(path)
     refuse_any_difference(path, {"format": FORMAT, **inputs}, told, "its record")
     candidates = [Candidate(**{each.name: row[each.name] for each in fields(Candidate)}) for row in told["outcomes"]]
@@ -155,16 +157,18 @@ def check(manifest: Manifest, model: Model) -> None:
         if there is not (row["error"] is None):
             what = f"failed ({row['error']})" if there else "finished"
             raise KitError(f"{path}: it says that {candidate} {what}, and its steps say otherwise; run `fab npu-tune`")
-    if not all(_is_current(manifest, candidate) for candidate, there in zip(candidates, whole, strict=True) if there):
-        return
+    current = all(_is_current(manifest, candidate) for candidate, there in zip(candidates, whole, strict=True) if there)
     judged = _judged(manifest, model, [c for c, there in zip(candidates, whole, strict=True) if there], inputs)
     outcomes = [
         judged.get(candidate) or Outcome(candidate, error=row["error"])
         for candidate, row in zip(candidates, told["outcomes"], strict=True)
     ]
     for i, outcome in enumerate(outcomes):
-        row = {k: v for k, v in told["outcomes"][i].items() if not outcome.error or k in ("error", "passed")}
-        refuse_difference(path, row, outcome.record(), "the candidate's files", f"outcomes[{i}]")
+        kept = ("error", "passed") if outcome.error else () if current else ("throughput", "latency_ms")
+        again = {name: value for name, value in outcome.record().items() if not kept or name in kept}
+        refuse_difference(path, again, told["outcomes"][i], "the candidate's files", f"outcomes[{i}]")
+    if not current:
+        return
     if rank(outcomes) != outcomes:
         raise KitError(f"{path}: its outcomes are not in the order of their throughput; run `fab npu-tune`")
     flags = manifest.steps[f"convert/tune/{candidates[0].slug}"]["inputs"]["flags"] if outcomes[0].passed else {}
@@ -197,7 +201,7 @@ def _is_current(manifest: Manifest, candidate: Candidate) -> bool:
     return (
         manifest.steps["preprocess"]["outputs"][f"gpu/{index.file}"]["sha256"] == inputs["dataset"]
         and export is not None
-        and export["inputs"]["checkpoint"] == reference["inputs"]["checkpoint"]
+        and export["inputs"].get("checkpoint") == reference["inputs"].get("checkpoint")
     )
 
 

@@ -29,6 +29,7 @@ from stgcn.index import write_index
 
 CLASSES, CLIP_SHAPE = KINETICS.classes, KINETICS.row_shape
 SET_ENV = "docker/npu/simulator/set_env.sh"
+CHECKPOINT = {"name": "small", "sha256": "0" * 64}
 SAMPLES = 77  # not a multiple of any batch size but 1, 7, 11
 SHARD = 32
 
@@ -148,7 +149,8 @@ class NpuJob:
             write_json(paths[1], KINETICS.as_json(persons))
             return {}
 
-        Manifest(self.workspace).run_step(Step("export", "gpu", {"seed": seed, "persons": persons}, paths, action))
+        inputs = {"seed": seed, "persons": persons, "checkpoint": CHECKPOINT}
+        Manifest(self.workspace).run_step(Step("export", "gpu", inputs, paths, action))
 
     def exports(self, model: onnx.ModelProto) -> None:
         """Have the GPU host's Python export `model`, whatever is asked for; all else it does itself."""
@@ -191,8 +193,7 @@ done
         manifest = Manifest(self.workspace)
         outputs = [folder / "labels.npy", folder / "persons.json", folder / "dataset.json"]
         manifest.run_step(Step("preprocess", "gpu", {"data": sha256_file(data)}, outputs, preprocess))
-        inputs = {"checkpoint": {"name": "small", "sha256": "0" * 64}}
-        manifest.run_step(Step("reference", "gpu", inputs, [folder / "reference.npy"], reference))
+        manifest.run_step(Step("reference", "gpu", {"checkpoint": CHECKPOINT}, [folder / "reference.npy"], reference))
         self.write_onnx()
 
 

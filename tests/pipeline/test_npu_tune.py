@@ -13,8 +13,9 @@ import yaml
 
 from deploy import inventory
 from deploy.errors import KitError
-from deploy.evidence import sweep
+from deploy.evidence import chain, sweep
 from deploy.evidence.sweep import Candidate, Outcome, copies_of, rank, verdict
+from deploy.pipeline.manifest import Manifest, describe, key_of, write_json
 from deploy.report.summary import Judged
 from deploy.stages import tune
 from tests.pipeline.npu_job import NpuJob, network
@@ -51,6 +52,46 @@ def test_the_fastest_within_the_gate_is_the_inventorys_next(job: NpuJob, capsys:
     assert inventory.Inventory.model_validate(job.inventory | snippet)
     tune.run(job.connections())
     assert "OK      " not in capsys.readouterr().out
+
+
+def forge(job: NpuJob, change: Any) -> None:
+    """Change tune.json, and the record and its digests with it."""
+    path, manifest = job.workspace / "tune/tune.json", Manifest(job.workspace)
+    found, entry = json.loads(path.read_text()), manifest.steps["tune"]
+    change(found)
+    write_json(path, found)
+    entry["inputs"] = {name: value for name, value in found.items() if name != "format"}
+    entry |= {"key": key_of(entry["inputs"])}
+    entry["outputs"]["tune/tune.json"] = describe(path)
+    manifest.record("tune", entry)
+
+
+@pytest.mark.full
+def test_what_it_found_follows_from_its_candidates(job: NpuJob) -> None:
+    """As audit and score see it: a figure, an order, an error or a log that do not follow are named."""
+    job.inventory["tune"] |= {"precision_modes": ["force_fp16"]}
+    tune.run(job.connections())
+    workspace = job.connections().workspace
+
+    def check() -> None:
+        chain.check_others(Manifest(job.workspace), workspace.model, ())
+
+    check()
+    told = (job.workspace / "tune/tune.json").read_text()
+    for change, named in [
+        (lambda found: found["outcomes"][1]["throughput"].update(median=9999.0), r"outcomes\[1\]\.throughput\.median"),
+        (lambda found: found["outcomes"][0].update(top1=0.5), r"tune\.json: outcomes\[0\]\.top1"),
+        (lambda found: found["outcomes"].reverse(), r"tune\.json: its outcomes are not in the order"),
+        (lambda found: found["outcomes"][0].update(error="no device"), r"tune\.json: it says that .* failed"),
+    ]:
+        forge(job, change)
+        with pytest.raises(KitError, match=named):
+            check()
+        forge(job, lambda found: found.update(json.loads(told)))
+    log = next((job.workspace / "tune").glob("*-bs8/benchmark-1.log"))
+    log.write_text(log.read_text().replace("open device 0", "open device 3"))
+    with pytest.raises(KitError, match=r"benchmark-1\.log: missing, or changed"):
+        check()
 
 
 @pytest.mark.full
@@ -168,9 +209,7 @@ def threads_job(job: NpuJob, **played: str) -> None:
 
 
 @pytest.mark.full
-def test_threads_and_batch_size_are_swept_under_the_bound_on_latency(
-    job: NpuJob, capsys: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_threads_and_batch_size_are_swept_under_the_bound_on_latency(job: NpuJob, capsys: Any) -> None:
     threads_job(job)
     job.inventory["tune"]["latency_ms"] = 12
     tune.run(job.connections())
@@ -185,7 +224,6 @@ def test_threads_and_batch_size_are_swept_under_the_bound_on_latency(
     assert snippet["benchmark"]["threads"] >= 2
     assert "threads with 20" in capsys.readouterr().out
     workspace = job.connections().workspace
-    monkeypatch.setattr(sweep, "_is_current", lambda *_: True)  # this job has no checkpoint
     sweep.check(workspace.manifest, workspace.model)
     tune.run(job.connections())
     assert "OK      " not in capsys.readouterr().out
