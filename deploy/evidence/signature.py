@@ -65,14 +65,21 @@ def signer(folder: Path, allowed_signers: Path) -> str:
     path, allowed = str(folder / SIGNATURE), str(allowed_signers)
     if not allowed_signers.is_file():
         raise KitError(f"{allowed}: there is no such file; correct `allowed_signers` in the inventory")
-    found = _run("-Y", "find-principals", "-s", path, "-f", allowed)
-    names = found.stdout.decode("utf-8", "replace").splitlines()
-    for name in (line.split(",")[0] for line in names if found.returncode == 0):
+    said = "its key is on no line"
+    # Not by find-principals, which tells of a key's first line alone: that may be of another namespace, or expired.
+    for name in _principals(read_record(allowed_signers).decode("utf-8", "replace")):
         done = _run("-Y", "verify", "-f", allowed, "-I", name, "-n", NAMESPACE, "-s", path, given=folder / SEAL)
         if done.returncode == 0:
             return name
-        found = done  # a line of the file may be for another namespace, or out of its time
-    raise KitError(f"{path}: by nobody whom {allowed} allows ({_said(found)}); do not rely on the run")
+        if allowed in done.stderr.decode("utf-8", "replace"):  # of a line with this key
+            said = _said(done)
+    raise KitError(f"{path}: by nobody whom {allowed} allows ({said}); do not rely on the run")
+
+
+def _principals(text: str) -> list[str]:
+    """The first name of each line of a file of allowed signers."""
+    fields = re.findall(r'^[ \t]*(?!#)(?:"([^"\n]*)"|(\S+))', text, re.MULTILINE)
+    return list(dict.fromkeys((quoted or plain).split(",")[0] for quoted, plain in fields))
 
 
 def check(folder: Path, announced: str | None, key: Path | None, allowed_signers: Path | None) -> str:

@@ -39,12 +39,12 @@ def commands() -> str:
 
 
 def without_the_kit(folder: Path, keys: Path) -> subprocess.CompletedProcess[str]:
-    shutil.copy2(keys / "allowed_signers", folder.parent)
-    script = commands().replace("-f allowed_signers", "-f ../allowed_signers")
+    (folder.parent / ".ssh").mkdir(exist_ok=True)
+    shutil.copy2(keys / "allowed_signers", folder.parent / ".ssh")
     return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
+        ["bash", "-euo", "pipefail", "-c", commands()],
         cwd=folder,
-        env={"PATH": "/usr/bin:/bin"},
+        env={"PATH": "/usr/bin:/bin", "HOME": str(folder.parent)},
         capture_output=True,
         text=True,
         check=False,
@@ -173,3 +173,26 @@ def test_a_key_with_a_passphrase_signs_by_the_agent(
     finally:
         agent.terminate()
         agent.wait()
+
+
+@pytest.mark.parametrize(
+    ("options", "allowed"),
+    [
+        (['namespaces="git"'], False),
+        (['valid-before="20200101"'], False),
+        (['namespaces="git"', 'namespaces="stgcn-kit"'], True),
+        (['valid-before="20200101"', 'valid-after="20200101"'], True),
+    ],
+)
+def test_a_key_may_stand_on_several_lines(
+    run: tuple[Workspace, Path], keys: Path, tmp_path: Path, options: list[str], allowed: bool
+) -> None:
+    """One for commits, one for runs; one of last year. (ssh-keygen's find-principals tells of the first alone.)"""
+    public, path = (keys / "operator.pub").read_text(), tmp_path / "allowed_signers"
+    lines = [f"operator-{i}@example.org,op {option} {public}" for i, option in enumerate(options)]
+    path.write_text("# who may sign\n\n" + "".join(lines))
+    if allowed:
+        assert signature.signer(run[1], path) == f"operator-{len(options) - 1}@example.org"
+    else:
+        with pytest.raises(KitError, match="allowed_signers:3: key"):
+            signature.signer(run[1], path)
