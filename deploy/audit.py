@@ -240,8 +240,8 @@ class Audit:
         refuse_any_difference(path, expected, found, "logits, labels and figures")
         _check_rows(rows, to_csv(found))
         records.check(path, found, records.Summary)
-        told = {"simulated": found["device"]["simulated"], "passed": found["verdict"]["passed"]}
-        refuse_any_difference(manifest.path, {"facts": told}, {"facts": verdict["facts"]}, "the summary")
+        facts = {"simulated": found["device"]["simulated"], "passed": found["verdict"]["passed"]}
+        refuse_any_difference(manifest.path, {"facts": facts}, {"facts": verdict["facts"]}, "the summary")
         for relative, output in verdict["outputs"].items():
             chain.check_output(manifest, "score", relative, output["sha256"])
 
@@ -256,12 +256,12 @@ class Audit:
             shown = page.embedded_summary(text)
         except (OSError, ValueError) as error:
             raise KitError(f"{path}: missing or damaged ({error}); run `make report`") from None
-        told = _read_json(path.with_name("summary.json"))
-        refuse_any_difference(path, told, shown, "summary.json")
+        stored = _read_json(path.with_name("summary.json"))
+        refuse_any_difference(path, stored, shown, "summary.json")
         name = f"report/{report.PAGE}"
         chain.check_output(manifest, "report", name, entry["outputs"][name]["sha256"])
         self._refuse_other_kit(entry, report.sources())
-        again = report.render(manifest, told, self._drawings(text), self._previous())
+        again = report.render(manifest, stored, self._drawings(text), self._previous())
         for number, (line, expected) in enumerate(zip(text.split("\n"), again.split("\n"), strict=False), start=1):
             if line != expected:
                 raise KitError(f"{path}: line {number} is not what summary, manifest and clips give; run `make report`")

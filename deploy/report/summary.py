@@ -108,8 +108,8 @@ def _besides(figure: Mapping[str, Any] | None, profile: Mapping[str, Any] | None
     """What else was measured, each where it was: drift, sensors, end to end; and the profile, by block."""
     found = {name: figure[name] for name in _OF_FIGURE if figure and figure.get(name)}
     if profile:
-        told = {name: _in_ms(profile[name]) for name in ("blocks", *_APART)}
-        found["profile"] = _in_ms({name: profile[name] for name in ("device_us", "iterations", "attributed")}) | told
+        parts = {name: _in_ms(profile[name]) for name in ("blocks", *_APART)}
+        found["profile"] = _in_ms({name: profile[name] for name in ("device_us", "iterations", "attributed")}) | parts
     return found
 
 
@@ -299,8 +299,8 @@ def _throughput(card: Card, figure: Mapping[str, Any], size: int) -> Json:
     """benchmark.json's, and how many times the guide's figure for this batch size it is."""
     rates = card.guide.throughput if card.guide else {}
     guided = rates.get(str(size)) if not figure.get("simulated") else None
-    told = {"values": [], "noisy": False, **figure["throughput"]}  # records of earlier versions lack these
-    return {**told, "speed_up": told["median"] / guided if guided else None}
+    rate = {"values": [], "noisy": False, **figure["throughput"]}  # records of earlier versions lack these
+    return {**rate, "speed_up": rate["median"] / guided if guided else None}
 
 
 def _gpu(measured: Mapping[str, Any] | None) -> Json | None:
@@ -315,8 +315,8 @@ def _beside(measured: Mapping[str, Any] | None, figure: Mapping[str, Any] | None
     rates = {batch["batch_size"]: batch["throughput"] for batch in measured["batches"]} if measured else {}
     if size not in rates:
         return None
-    told = {key: rates[size][key] for key in ("median", "min", "max", "repeats", "noisy")}
-    return {**told, "times": figure["throughput"]["median"] / told["median"] if figure else None}
+    rate = {key: rates[size][key] for key in ("median", "min", "max", "repeats", "noisy")}
+    return {**rate, "times": figure["throughput"]["median"] / rate["median"] if figure else None}
 
 
 def _class(index: int, classes: Sequence[str]) -> Json:

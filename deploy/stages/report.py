@@ -89,8 +89,8 @@ def command(task: str) -> list[str]:
 
 def previous_of(inputs: Mapping[str, Any]) -> page.Previous | None:
     """The earlier run that the page of an entry with these inputs compares with."""
-    told = inputs.get("previous")
-    return page.Previous(told["run"], {int(k): float(v) for k, v in told["throughput"].items()}) if told else None
+    given = inputs.get("previous")
+    return page.Previous(given["run"], {int(k): float(v) for k, v in given["throughput"].items()}) if given else None
 
 
 def medians(summary: Mapping[str, Any]) -> dict[int, float]:
@@ -118,7 +118,7 @@ def _measurements(manifest: Manifest) -> dict[str, str]:
 
 
 def draw_samples(model: Model, index: Index, samples: Sequence[int], read_row: ReadRow) -> Drawings:
-    """The first row of each of `samples`, drawn; one that its host does not give up is left out, and told of."""
+    """The first row of each of `samples`, drawn; one that its host does not give up is left out, with a warning."""
     if not samples or "draw" not in model.card.capabilities:
         return Drawings()
     found = {}

@@ -85,9 +85,9 @@ def run(workspace: Workspace, options: Options, read_row: ReadRow) -> Outcome:
     kept = runs.keep(manifest, key)
     with reject_malformed(outputs[0]):
         verdict = plain_json.load(outputs[0])
-        told, outcome = table(verdict), _outcome(verdict, kept)
+        results, outcome = table(verdict), _outcome(verdict, kept)
         missed = [f"batch size {b['batch_size']}: {off(verdict, b)}" for b in verdict["batches"] if not b["passed"]]
-    console.print(told)
+    console.print(results)
     say(f"summary: {outputs[0]}")
     say(f"page:    {folder / report.PAGE}")
     say(f"run:     {kept.folder}" + (f", signed with {inputs['signer']}" if key else ""))
