@@ -15,6 +15,7 @@ from deploy.errors import KitError
 from deploy.hosts import transfer
 from deploy.report import charts, page
 from deploy.report.drawings import Drawings
+from deploy.report.summary import of_precision
 from deploy.workspace import Workspace
 from tests.unit import made_up
 
@@ -66,6 +67,32 @@ def test_every_number_is_the_summary_s_and_is_written_as_it_is(scored: Workspace
             factor * made_up.at(summary, path), rel=0.06 if decimals < 3 else 1e-9, abs=0.51 * 10**-decimals
         )
         assert float(digits) == close, path
+
+
+def test_what_the_precision_doctor_found_is_told_in_both_languages(scored: Workspace) -> None:
+    summary = made_up.read(scored.folder / "report/summary.json")
+    entries = scored.manifest.steps
+    kept = made_up.precision()
+    not_precision = {
+        **kept,
+        "explained": False,
+        "nodes": [],
+        "file": None,
+        "throughput": {},
+        "matrix": ["/fcn/Conv"],
+        "blocks": [{"mode": "force_fp16", "first_past": "3", "refused": False}],
+        "verdicts": {way: kept["verdicts"][way] for way in ("fp16", "fp32")},
+    }
+
+    def words(found: dict[str, Any]) -> dict[str, str]:
+        told = {**summary, "precision": of_precision(found)}
+        return Read(page.render(told, entries, [], "run", Drawings())).words
+
+    assert "0.98 of its results vanish below 2^-25" in words(kept)["en"]
+    assert "结果有 0.98 低于 2^-25 而归零" in words(kept)["zh"]
+    assert "权重有 0.12 超过 65504" not in words(kept)["en"]
+    assert "首个超出容差的是" in words(not_precision)["zh"]
+    assert "矩阵单元" in words(not_precision)["zh"]
 
 
 def test_every_figure_of_the_summary_is_on_the_page(text: str) -> None:
