@@ -1,4 +1,4 @@
-"""The ten blocks of ST-GCN in an exported graph as outputs of their own, for `fab npu-precision` (docs/own-model.md):
+"""The ten blocks of an exported ST-GCN or ST-GCN++ as outputs of their own (docs/own-model.md):
 
 python -m stgcn.blocks --onnx st_gcn.onnx --output st_gcn_blocks.onnx --result blocks.json
 """
@@ -14,6 +14,7 @@ from stgcn.errors import InputError, run_main
 from stgcn.files import write_whole
 
 BLOCKS = 10
+_POOLINGS = ("AveragePool", "GlobalAveragePool", "ReduceMean")
 _KERNEL = (1, 9)  # of the temporal convolution, of which each block has one; no other kernel is longer than 1
 
 
@@ -21,6 +22,7 @@ def add_block_outputs(model: Any) -> List[str]:
     """Make the output of each block an output of the ONNX `model` too; their names, in the blocks' order.
 
     A block is found by its 9x1 convolution and ends at the next ReLU, in the reference graph and the fused one alike.
+    ST-GCN++ has no such convolution: there it ends where the next block's graph convolution, or the pooling, begins.
 
     Raises:
         InputError: there are not ten.
@@ -34,6 +36,8 @@ def add_block_outputs(model: Any) -> List[str]:
         for name in node.input:
             users.setdefault(name, []).append(node)
     names = [_end_of_block(node, users) for node in graph.node if _is_temporal(node)]
+    between = _between_graph_convolutions(graph.node)
+    names = between if len(names) != BLOCKS == len(between) else names
     if len(names) != BLOCKS or not all(names):
         raise InputError(
             f"the ONNX has {len(names)} blocks with a 9x1 convolution and a ReLU behind it, not {BLOCKS}; "
@@ -47,6 +51,14 @@ def add_block_outputs(model: Any) -> List[str]:
 def _is_temporal(node: Any) -> bool:
     kernel = next((tuple(a.ints) for a in node.attribute if a.name == "kernel_shape"), ())
     return node.op_type == "Conv" and tuple(sorted(kernel)) == _KERNEL
+
+
+def _between_graph_convolutions(nodes: Sequence[Any]) -> List[Optional[str]]:
+    """The inputs of the convolutions that are split into partitions, but for the first, and of the pooling."""
+    makers = {name: node for node in nodes for name in node.output}
+    ends = [makers[node.input[0]].input[0] for node in nodes if node.op_type == "Split" and node.input[0] in makers]
+    pooled = [node.input[0] for node in nodes if node.op_type in _POOLINGS]
+    return [*ends[1:], *pooled[:1]]
 
 
 def _end_of_block(node: Any, users: Mapping[str, Sequence[Any]]) -> Optional[str]:

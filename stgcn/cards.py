@@ -162,7 +162,7 @@ def _mmaction(network: str, title: str, skeleton: Skeleton, day: str, sha256: st
         row_shape=(2, 100, len(skeleton.joints), 3),  # persons; frames; joints; x, y and score or z
         published=Published(16487, sha256, {"top1": top1}, f"{MMACTION}/data/ntu60_{form}.pkl", checkpoint),
         rows_per_sample=10,  # clips that the test pipeline takes of a sample
-        capabilities=("bench", "fold", "labels", "sample"),
+        capabilities=("bench", "fold", "labels", "blocks", "sample"),
     )
 
 

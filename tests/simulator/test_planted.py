@@ -26,6 +26,7 @@ from deploy.precision.ranking import rank
 from deploy.precision.search import smallest
 from deploy.precision.units import name_nodes
 from stgcn import export, onnx_model
+from stgcn.blocks import add_block_outputs
 from stgcn.cards import card_of
 from stgcn.networks import network
 
@@ -244,6 +245,13 @@ def test_each_fault_is_named_and_nothing_else_is_kept(name: str, faults: list[Fa
     culprits = {node for plant, block, scale in faults for node in plant(planted, block, scale)}
     rows = [[np.random.default_rng(i).normal(size=(1, *MODELS[name])).astype(np.float32)] for i in range(3)]
     check(planted.model, exported(name), culprits, rows, tmp_path / "keep.cfg")
+
+
+@pytest.mark.parametrize("name", [K, pytest.param(M, marks=pytest.mark.full), pytest.param(PP, marks=pytest.mark.full)])
+def test_each_networks_ten_blocks_are_known(name: str) -> None:
+    graph = copy.deepcopy(exported(name))
+    scope = "/st_gcn_networks.{}/Relu_output_0" if name == K else "/backbone/gcn.{}/Relu_output_0"
+    assert add_block_outputs(graph) == [scope.format(i) for i in range(10)]
 
 
 @pytest.mark.parametrize("scale", [1e-9, 1e7])
