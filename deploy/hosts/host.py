@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypedDict
 
-from deploy.errors import KitError, OverrunError
+from deploy.errors import KitError, LinkLost, OverrunError
 from deploy.hosts.capture import Capture
 from deploy.hosts.owner import Owner
 from deploy.hosts.remote.folders import KIT
@@ -189,7 +189,8 @@ class Host(ABC):
 
 
 def hold_lost(name: str, workspace: PurePosixPath, reason: object) -> KitError:
-    return KitError(
+    kind = LinkLost if isinstance(reason, LinkLost) else KitError  # with the link, or alone
+    return kind(
         f"{name}: {workspace} is not held by this command any more ({reason}); nothing more was recorded, for another "
         "may work there now: run the command again"
     )

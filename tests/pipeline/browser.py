@@ -52,8 +52,8 @@ class Browser:
     def __enter__(self) -> Browser:
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         (there_in, self._out), (self._in, there_out) = os.pipe(), os.pipe()
-        # Chromium reads commands from descriptor 3 and answers on 4. High numbers first, for either may be 3 or 4 now.
-        script = f'exec 33<&{there_in} 44>&{there_out}; exec "$@" 3<&33 4>&44 33<&- 44>&-'
+        # Chromium reads commands from descriptor 3 and answers on 4. Free numbers first, for either may be 3 or 4 now.
+        script = f'exec {{a}}<&{there_in} {{b}}>&{there_out}; exec "$@" 3<&$a 4>&$b {{a}}<&- {{b}}>&-'
         argv = [program(), *FLAGS, f"--user-data-dir={self._profile.name}", "about:blank"]
         self._process = subprocess.Popen(
             ["bash", "-c", script, "bash", *argv],

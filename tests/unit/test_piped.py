@@ -12,7 +12,7 @@ from sys import executable
 
 import pytest
 
-from deploy.errors import KitError, LinkLost
+from deploy.errors import ERROR, HOST_UNFIT, KitError, LinkLost
 from deploy.hosts import exchange, local_pipe
 from deploy.hosts.local_pipe import LocalPipe
 from deploy.hosts.piped import PipedHost
@@ -84,15 +84,16 @@ def test_a_stopped_helper_that_should_take_bytes_is_not_waited_for(host: Piped) 
         host.call("receive", request, body())
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, ERROR), (signal.SIGSTOP, HOST_UNFIT)])
 def test_a_lost_hold_is_noticed_and_nothing_begins_after_it(
-    host: Piped, number: signal.Signals, tmp_path: Path
+    host: Piped, number: signal.Signals, status: int, tmp_path: Path
 ) -> None:
     host.hold()
     host.verify_hold()
     os.kill(host.pids[-1], number)
-    with pytest.raises(KitError, match=str(host.workspace)):
+    with pytest.raises(KitError, match=str(host.workspace)) as lost:
         host.verify_hold()
+    assert lost.value.status == status  # the host's, where it does not answer
     with pytest.raises(KitError, match=str(host.workspace)):
         host.run(["touch", str(tmp_path / "begun")])
     assert not (tmp_path / "begun").exists()
