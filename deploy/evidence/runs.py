@@ -86,7 +86,7 @@ def keep(manifest: Manifest, key: Path | None = None) -> Run:
     """Keep the workspace's verdict as a run, sealed, and signed with `key`; what is kept already stays as it is.
 
     Raises:
-        KitError: the key cannot sign; then nothing is kept.
+        KitError: the key cannot sign, and nothing is kept; or what was kept is not as it was sealed.
     """
     record, workspace = _record(manifest), manifest.workspace
     digests = {path: sha256_file(workspace / path) for path in _files(workspace, manifest_steps(manifest))}
@@ -107,8 +107,10 @@ def keep(manifest: Manifest, key: Path | None = None) -> Run:
             shutil.rmtree(aside, ignore_errors=True)
             raise
         sync_folder(target.parent)
-    elif key and not (target / seal.SIGNATURE).exists():
-        signature.sign(target, key)
+    else:
+        seal.check(target)
+        if key and not (target / seal.SIGNATURE).exists():
+            signature.sign(target, key)
     return Run(target)
 
 

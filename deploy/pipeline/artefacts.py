@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 from deploy.errors import KitError
@@ -27,7 +28,13 @@ def exported_card(manifest: Manifest) -> Card:
 
 
 def dataset_index(manifest: Manifest, persons: str = "both") -> Index:
-    return read_index(graph.output(manifest, "preprocess", f"gpu/{FILES[persons]}"))
+    path = graph.output(manifest, "preprocess", name := f"gpu/{FILES[persons]}")
+    return _index(path, manifest.steps["preprocess"]["outputs"][name]["sha256"])
+
+
+@lru_cache(maxsize=4)  # every step of a verdict asks for it, and a dataset has thousands of names
+def _index(path: Path, _sha256: str) -> Index:
+    return read_index(path)
 
 
 def reference_names(card: Card) -> list[str]:

@@ -12,6 +12,7 @@ import pytest
 
 from deploy.errors import KitError
 from deploy.evidence.logits import DeviceLogits, write_logits
+from deploy.evidence.runs import find
 from deploy.pipeline.manifest import describe, key_of
 from deploy.workspace import Workspace
 from tests.unit import made_up
@@ -139,3 +140,10 @@ def test_a_batch_size_without_a_figure_is_scored_all_the_same(workspace: Workspa
     batches = made_up.read(workspace.folder / "report/summary.json")["batches"]
     assert [batch["throughput"] is None for batch in batches] == [False, True]
     assert [batch["passed"] for batch in batches] == [True, True]
+
+
+def test_a_kept_run_that_was_changed_is_not_called_kept(workspace: Workspace) -> None:
+    path = find(workspace.folder, "latest").folder / "npu/bs1/results.tsv"
+    path.write_bytes(path.read_bytes() + b"\n")
+    with pytest.raises(KitError, match=r"results\.tsv: changed since the run was sealed"):
+        made_up.score(workspace)
