@@ -233,6 +233,12 @@ def at_the_same_time(f: Forger) -> None:
         f.entry(name)["seconds"] = 60.0
 
 
+def another_network(f: Forger) -> None:
+    """And the reference that it gives."""
+    onnx_of(other_weights)(f)
+    f.save("gpu/reference.npy", np.load(f.path("gpu/reference.npy")) * np.float32(1.01))
+
+
 def no_figure(f: Forger) -> None:
     del f.steps["throughput/bs4"], f.entry("score")["inputs"]["entries"]["throughput/bs4"]
     for path in f.path("npu/bs4").glob("benchmark*"):
@@ -392,6 +398,10 @@ TOLD: dict[str, tuple[Forgery, str]] = {
     "another device's results": (record("accuracy/bs1", host="npu-b:0"), r"npu/bs1: the step ran on npu-b:0"),
     "another device's figure": (record("throughput/bs1", host="npu-b:0"), r"benchmark\.json: measured on npu-b:0"),
     "a percentile out of nothing": (figure(**{"latency_ms.p90": 1.0}), r"benchmark\.json: latency_ms\.p90 is 1"),
+    "copies out of nothing": (
+        figure(**{"latency_ms.h2d": {"median": 0.1, "share": 0.001, "count": 1}}),
+        r"benchmark\.json: latency_ms\.h2d",
+    ),
     "times of no repeat": (write("npu/bs1/benchmark-1.times.json", "{}"), r"benchmark-1\.times\.json: of no repeat"),
     "memory held said to be the device's own": (
         both_checks(
@@ -499,6 +509,7 @@ CONSISTENT: dict[str, Forgery] = {
     "results swapped between batch sizes": swapped_results,
     "all logs twice as fast": twice_as_fast,
     "the best repeats chosen": the_best_repeats,
+    "another network, and its reference": another_network,
     "another operator": every("export", "score", "convert", by="someone@else"),
     "another host": every("preprocess", "export", host="other"),
     "another revision": every("export", "accuracy", "score", revision="f" * 40),
