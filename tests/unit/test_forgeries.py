@@ -103,6 +103,7 @@ def fewer_samples(f: Forger) -> None:
         logits = np.load(f.path(f"npu/bs{size}/logits.npy"))[:10]
         index(lambda data: data.update(samples=10, names=data["names"][:10]))(f)
         f.set_logits(size, logits)
+        f.edit_accuracy_log(size, "runcount:.*", f"runcount:{-(-10 // size)}")
     index(lambda data: data["inputs"][0]["shards"][0].update(count=10))(f)
     for name in ("labels", "reference"):
         f.save(f"gpu/{name}.npy", np.load(f.path(f"gpu/{name}.npy"))[:10])
@@ -194,11 +195,7 @@ def log(old: str, new: str) -> Forgery:
 
 
 def accuracy_log(old: str, new: str) -> Forgery:
-    def forge(f: Forger) -> None:
-        name = "npu/bs1/ais_bench-0.log"
-        f.replace(name, re.sub(old, new, f.path(name).read_text()).encode())
-
-    return forge
+    return lambda f: f.edit_accuracy_log(1, old, new)
 
 
 def a_unit_more(f: Forger) -> None:
