@@ -17,7 +17,7 @@ from benchmarks.data import Dataset
 from benchmarks.harness import LeftOutError, Scratch, Spread, Way, run
 from deploy.hosts.local import LocalHost
 from deploy.hosts.over_ssh import SSHHost
-from deploy.hosts.remote.folders import KIT
+from deploy.hosts.remote.folders import KIT, opened
 from deploy.hosts.transfer import gather, push_rows
 from deploy.inventory import ROOT, Npu
 from deploy.pipeline.index import Index, read_index
@@ -132,7 +132,9 @@ def against_scp(place: Scratch, pair: Pair, dataset: Dataset, folder: Path, repe
 def _results_back(place: Scratch, pair: Pair, folder: Path) -> dict[str, Spread]:
     """All results by the kit; `scp -r` of a part of them, and what it would take for all."""
     labels = data.write_labels(folder / "labels.pkl", [0] * data.WHOLE)
-    all_results, part = data.results(folder / "results", labels), folder / "part"
+    runs, part = folder / "npu" / KIT / "runs", folder / "part"
+    with opened(str(runs), make=True):  # gathered is what lies in a folder of the kit's
+        all_results = data.results(runs / "results", labels)
     names = [f"{index}_0.bin" for index in range(data.WHOLE)]
     part.mkdir()
     for name in names[:FILES_COPIED]:

@@ -10,7 +10,7 @@ from deploy.errors import KitError
 from deploy.evidence.differences import refuse_difference
 from deploy.execution.rows import end_to_end
 from deploy.npu import ais_bench
-from deploy.npu.infer import Unit, log_name
+from deploy.npu.infer import Unit, log_name, times_name
 from deploy.pipeline.prelude import bare
 from stgcn.files import read_record
 
@@ -62,6 +62,8 @@ def check_accuracy(folder: Path, entry: Mapping[str, Any], rows: int, rows_per_s
                 f"{wanted[1]} of {size}; run `fab npu-bench --fresh`"
             )
     again, recorded = end_to_end(folder, units, size, rows_per_sample), facts.get("end_to_end")
+    if recorded and not (folder / times_name(0)).exists():  # as runs of older kits left it
+        raise KitError(f"{folder / times_name(0)}: missing, although figures came of it; run `fab npu-bench --fresh`")
     refuse_difference(folder / log_name(0), {"end_to_end": again}, {"end_to_end": recorded}, "logs and times")
 
 
