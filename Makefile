@@ -89,7 +89,7 @@ check: $(VENV)/dev ## lint, types, unit tests: under a minute
 	@$(MAKE) lint
 	@$(BIN)/python -m pytest tests/unit -m "not full" $(ARGS)
 
-test: $(VENV)/dev ## lint, then one case of everything: under five minutes
+test: $(VENV)/dev ## lint, then one case of everything: some nine minutes of one core
 	@$(MAKE) lint
 	@$(BIN)/python -m pytest tests -m "not full" $(ARGS)
 
