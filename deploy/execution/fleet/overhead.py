@@ -23,6 +23,7 @@ import ray
 from deploy.containers.runtime import Native
 from deploy.execution.fleet.cluster import RayHost
 from deploy.execution.fleet.scheduler import Fleet
+from deploy.hosts.remote.folders import KIT, opened
 from deploy.inventory import ROOT, Inventory
 from deploy.npu.device import Facts, Smi
 from deploy.npu.smi import Chip
@@ -78,6 +79,8 @@ def _measure(tasks: int, folder: Path) -> Overhead:
     host = RayHost(inventory.npu[0], ray.nodes()[0])
     runtime = Native(host)
     fleet = Fleet(inventory, [NpuHost(inventory.npu[0], host, runtime, Smi("here", "", runtime), facts)])
+    with opened(str(folder / "host" / KIT), make=True):  # as a command does that holds the workspace
+        pass
     model = folder / "model"
     model.write_bytes(b"a model")
     copy = CachedFile.of(model)

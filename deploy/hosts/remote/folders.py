@@ -187,7 +187,8 @@ def _mark(descriptor: int, kit: str) -> None:
     """Mark the kit's folder, once. A folder of that name that holds something and is not marked is not ours."""
     if is_marked(descriptor):
         return
-    if [name for name in os.listdir(descriptor) if not name.startswith(MARKER)]:
+    others = [name for name in os.listdir(descriptor) if not name.startswith(MARKER)]
+    if others and not is_marked(descriptor):  # asked again: another process may have marked it, then gone on
         raise ValueError("%s was not made by the kit (it has no %s of its own); move it away" % (kit, MARKER))
     part = "%s.%s" % (MARKER, os.urandom(4).hex())
     with os.fdopen(os.open(part, _NEW, 0o600, dir_fd=descriptor), "wb") as stream:
