@@ -197,12 +197,12 @@ def _check_ways(path: Path, found: Mapping[str, Any], link: Link) -> None:
     """The gate holds in those ways of converting where their metrics say so, and with the nodes that are kept."""
     card, gpu = link.model.card, link.manifest.workspace / "gpu"
     reference = [gpu / name for name in reference_names(card)]
-    ways = {way: told for way, told in found["verdicts"].items() if told["finite"]}
-    counts = {told["samples"] for told in ways.values()}
+    finite = {way: told for way, told in found["verdicts"].items() if told["finite"]}
+    counts = {told["samples"] for told in finite.values()}
     expected = {count: scores(link.model, gpu / "labels.npy", [reference], count)[0] for count in counts}
     for way, told in found["verdicts"].items():
         again: dict[str, Any] = {"passed": False}
-        if way in ways:
+        if way in finite:
             off = relative_errors(told["metrics"], expected[told["samples"]].metrics)
             wrong = round((1 - told.get("agreement", 1.0)) * told["samples"])
             again = {"passed": holds(off, found["gates"], wrong, told["samples"]), "relative_error": max(off.values())}

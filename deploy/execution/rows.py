@@ -18,6 +18,7 @@ from deploy.execution.scheduler import Scheduler
 from deploy.hosts.job import job_name
 from deploy.npu import ais_bench
 from deploy.npu.infer import Inference, Outputs, Unit, log_name, times_name
+from deploy.npu.transcript import forget_others
 from deploy.npu.worker import CachedFile, Place, Rows, Source, Worker
 from deploy.pipeline.build import Build
 from deploy.pipeline.index import Index
@@ -154,7 +155,8 @@ class RowsThroughOm:
 
             scheduler.on_devices(todo, one)
         parts = {unit: part for unit in self.units if (part := self._read_kept(unit)) is not None}
-        self._forget_other_logs()
+        # An earlier run may have been cut into other units.
+        forget_others(self.build.folder, (log_name, times_name), [unit.first for unit in self.units])
         told = end_to_end(self.build.folder, self.units, self.build.batch_size, self.index.rows_per_sample)
         return Done(join(parts, self.index.row_count), ran, aggregate(spans), told)
 
@@ -191,14 +193,6 @@ class RowsThroughOm:
         """Remove what was kept: this run's, or an earlier one's that was cut and never went on."""
         for kept in self.build.folder.glob(".units-*"):
             shutil.rmtree(kept)
-
-    def _forget_other_logs(self) -> None:
-        """Remove the logs of an earlier run that was cut into other units."""
-        own = {name(unit.first) for unit in self.units for name in (log_name, times_name)}
-        for pattern in (log_name, times_name):
-            for path in self.build.folder.glob(pattern("*")):
-                if path.name not in own:
-                    path.unlink()
 
     def _path(self, unit: Unit, output: int) -> Path:
         return self.kept / f"{unit.first}+{unit.count}.{output}.npy"

@@ -140,11 +140,8 @@ class Measurement(RunAlone):
             unit = "persons/s" if self.build.persons == "nonempty" else "samples/s"
             rate = f"{runs[-1].throughput:.2f} {unit}{worker.npu.facts.mark}"
             say(f"    {self.build.name} repeat {len(runs)}: {rate}", "dim")
-        own = {name(repeat) for repeat in range(1, len(runs) + 1) for name in (log_name, times_name)}
-        for path in (
-            path for name in (log_name, times_name) for path in folder.glob(name("*")) if path.name not in own
-        ):
-            path.unlink()  # of an earlier run, which had more repeats
+        # An earlier run may have had more repeats.
+        transcript.forget_others(folder, (log_name, times_name), range(1, len(runs) + 1))
         return runs, readings
 
 

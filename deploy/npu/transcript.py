@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _LINE_ENDS = re.compile(r"[\r\n]+")
@@ -54,3 +56,12 @@ def is_signal(status: int) -> bool:
 def ending(status: int) -> str | None:
     """What an exit status says by itself, or None; a signal counts as 128 + n, as shells have it, or as -n."""
     return _ENDINGS.get(128 - status if status < 0 else status)
+
+
+def forget_others(folder: Path, names: Sequence[Callable[[int | str], str]], own: Collection[int]) -> None:
+    """Remove the files that `names` call after a number, but for those of the numbers in `own`."""
+    kept = {name(number) for name in names for number in own}
+    for name in names:
+        for path in folder.glob(name("*")):
+            if path.name not in kept:
+                path.unlink()
