@@ -108,7 +108,7 @@ def _check_convert(link: Link) -> None:
     _check_command(link, size)
     for log in (link.manifest.workspace / name for name in link.entry["outputs"] if name.endswith(".log")):
         with prefix_errors(str(log)):
-            (atc.parse_aoe if log.stem == "aoe" else atc.parse)(read_record(log).decode("utf-8", "replace"), 0)
+            atc.parse(log.stem, read_record(log).decode("utf-8", "replace"), 0)
 
 
 def _check_command(link: Link, size: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 from deploy.errors import KitError
 from deploy.hosts.host import Completed
-from deploy.npu import cann_error, drift, host_error, transcript
+from deploy.npu import cann_error, causes, drift, transcript
 from stgcn import plain_json
 
 # Generations of the front end, each named by a release; 2022-12 is the guide's.
@@ -392,160 +392,6 @@ def _latency(values: Sequence[str]) -> Latency:
     return Latency(least, most, mean, median, p99)
 
 
-_OWNER = "make its owner the user that runs ais_bench (uid 1000 in the image) and its mode at most 0750"
-_UNSOURCED = "name CANN's set_env.sh in `tools.env_scripts` of the inventory"
-_DRIVER = (
-    "put the driver's lib64 (/usr/local/Ascend/driver/lib64, with its common/ and driver/) on LD_LIBRARY_PATH by "
-    "`tools.env`, and in a container mount it"
-)
-_CONVERT = "convert again with --fresh, for this chip and with this host's CANN"
-# A loader of plug-ins tries each and tells at [INFO] which is not there: noise.
-_NOT_INFO = r"^(?!\[(?:INFO|WARN\w*)\]).*"
-
-# What a line says -> what is wrong and what to do; {0}, {1} are the groups. The first that matches any line counts.
-_FAILURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE), sentence)
-    for pattern, sentence in (
-        (
-            r"ais_bench[/.]benchmark|ais_bench_benchmark|Not matched patterns|--datasets"
-            r"|ais_bench is a package and cannot be directly executed|No module named '?ais_bench\.(?:infer|__main__)",
-            "`tools.python` has the unrelated PyPI package ais_bench_benchmark instead of Ascend's ais_bench: "
-            "pip uninstall it, and install the wheels aclruntime and ais_bench",
-        ),
-        (
-            _NOT_INFO + r"No module named '?(aclruntime|ais_bench)\b",
-            "`tools.python` has no module {0}: install the wheels aclruntime and ais_bench for that Python, or name "
-            "the Python that has them",
-        ),
-        (
-            _NOT_INFO + r"\b(lib(?:ascend_hal|drv\w*|mmpa|dcmi|devmmap|c_sec)\.so\S*): cannot open shared object",
-            "ais_bench finds no {0}, which is the driver's: " + _DRIVER,
-        ),
-        (_NOT_INFO + r"\b(lib[\w.+-]+): cannot open shared object", "ais_bench finds no {0}: " + _UNSOURCED),
-        (
-            r"undefined symbol: (\S+)",
-            "the module aclruntime is of another CANN than the one that is sourced (it lacks {0}): install the "
-            "aclruntime of this CANN for `tools.python` (build it on this host from ais_bench's source), or source "
-            "that CANN in `tools.env_scripts`",
-        ),
-        (
-            r"version `?((?:GLIBC|GLIBCXX|CXXABI)_[\d.]+)'? not found",
-            "aclruntime was built for a newer C++ library than this Python finds ({0}; conda brings its own): build it "
-            "on this host from ais_bench's source, or name the system's Python as `tools.python`",
-        ),
-        (
-            r"(wrong ELF class|invalid ELF header|Exec format error)",
-            "aclruntime is for another architecture ({0}): install the wheel of this host's (uname -m)",
-        ),
-        (_NOT_INFO + r"No module named '?([\w.]+)", "`tools.python` has no module {0}: pip install it for that Python"),
-        (
-            r"((?:_ARRAY_API not found|numpy\.core\.multiarray failed to import|numpy\.dtype size changed"
-            r"|module 'numpy' has no attribute|np\.\w+. was removed).*)",
-            "ais_bench's modules need an older numpy ({0}): pip install 'numpy<2' for `tools.python`",
-        ),
-        (
-            r"module '?attrs?'? has no attribute '?(\w+)",
-            "the module attrs of `tools.python` is too old (no {0}): pip install --upgrade attrs for that Python",
-        ),
-        (
-            r"(?:unrecognized arguments|No such option): ?(\S[^│]*?)(?: *│)?$",
-            "this ais_bench does not know {0}: use a release of 2022-11 or later",
-        ),
-        (
-            r"not find valid \[|not find valid file",
-            "ais_bench finds no .bin or .npy file in its input folder: the input must be the folder that holds the "
-            "clips themselves (val_data), not its parent",
-        ),
-        (
-            r"arg0 tensorsize: ?(\d+) filesize: ?(\d+) not match",
-            "the OM's input takes {0} bytes, which is no multiple of a clip's {1}: convert again with --fresh",
-        ),
-        (
-            r"ndata size: ?(\d+) not match (\d+)",
-            "a batch of input files has {0} bytes where the OM takes {1}: a clip did not arrive whole, so transfer "
-            "again with --fresh",
-        ),
-        (
-            r"(?:path ?: ?(\S+) is a (?:soft|symbolic) link|Softlink is not allowed to be opened\. (\S+))",
-            "ais_bench refuses {0}{1} because it is a symbolic link: name the real path in the host's `workspace`",
-        ),
-        (
-            r"(?:isn't path:(\S+)'s owner|owner is inconsistent with the current process user.*\. (\S+))",
-            "ais_bench refuses {0}{1} because another user owns it: " + _OWNER,
-        ),
-        (
-            r"(?:file|path):? ?(\S+) is group writable",
-            "ais_bench refuses {0} because others than its owner may write it: " + _OWNER,
-        ),
-        (
-            r"(?:permission to the file (\S+?),|path: (\S+) don't have right permission)",
-            "ais_bench may not access {0}{1}: " + _OWNER,
-        ),
-        (
-            r"path ?:(.+) contains illegal char",
-            "ais_bench refuses the path {0}: choose a `workspace` of letters, digits, `_`, `-`, `.` and `/`",
-        ),
-        (
-            r"(?:No such file or directory: '?|check failed, )([^']+\.om)\b",
-            "ais_bench finds no OM at {0}: convert again with --fresh",
-        ),
-        (
-            r"(Invalid args\. ?\S.*)",
-            "ais_bench refuses its arguments ('{0}'): see that the path is there, and run again with --fresh",
-        ),
-        (
-            r"exception_cb.* opName: ?(\S+)",
-            "the operator {0} failed on the device in mid-run: convert again with --fresh; if it fails again, set "
-            "another `variant` or precision in the inventory, or another CANN",
-        ),
-        (
-            r"ret is (-8005|-8020)",
-            "the device cannot be reached ({0}): source CANN's and the driver's set_env.sh, pass the device nodes and "
-            "the driver's mounts, and hold no device that another container holds",
-        ),
-        (
-            r"^(?!.*\bhost memory).*?(EL0004\b.*|\b207001\b.*|alloc\w*\b.*memory.*fail.*|fail\w* to m?alloc\w* "
-            r".*memory.*|out of memory.*)",
-            "the device has too little memory free ('{0}'): free it (npu-smi info), or leave larger batch sizes out "
-            "of `batch_sizes`",
-        ),
-        (
-            r"open device (\d+) failed",
-            "device {0} cannot be opened{cause}: check with `npu-smi info` that it is healthy and in `devices` of the "
-            "inventory by its logical number, that no other container holds it, and that driver and firmware fit this "
-            "CANN (restart the host after an upgrade)",
-        ),
-        (
-            r"acl init failed|aclInit failed",
-            "the runtime does not start (acl init failed{cause}): check that the driver fits this CANN, that its "
-            "set_env.sh is sourced (`tools.env_scripts`), and that this user is in the group HwHiAiUser; in a "
-            "container, that the device nodes are passed",
-        ),
-        (
-            r"load model from file failed, model file is (\S+?),?(?:\s|$)",
-            "the device cannot load {0}{cause}: " + _CONVERT,
-        ),
-        (r"(load model .*fail\w*)", "the device cannot load the OM ('{0}'{cause}): " + _CONVERT),
-        (
-            r"save out files error array shape: ?(\([^)]*\))",
-            "the OM's output {0} cannot be split among the files of a batch: convert again with --fresh",
-        ),
-        (
-            r"deviceId\((\d+)\) is bigger than deviceCount\((\d+)\)",
-            "the runtime sees {1} devices and none numbered {0}: set `devices` in the inventory to logical numbers, "
-            "and see ASCEND_RT_VISIBLE_DEVICES under `tools.env`",
-        ),
-        (
-            r"(aclruntime[\w.]*'? (?:object )?has no attribute .*|incompatible (?:constructor|function) arguments"
-            r"|aclruntime version:\S+ is lower)",
-            "aclruntime and ais_bench are not of one release ({0}): install both from one for `tools.python`",
-        ),
-        (
-            r"(execute model failed|Execute Infer failed|acl execute failed)",
-            "the device failed in mid-run ({0}{cause}): check it with `npu-smi info`, and run again",
-        ),
-    )
-)
 _ERROR_LINES = (  # the best words for an unknown failure: the tool's own, then argparse's, then Python's
     re.compile(r"\[ERROR\] *(\S.*)"),
     re.compile(r": error: (\S.*)"),
@@ -557,19 +403,17 @@ _ERROR_LINES = (  # the best words for an unknown failure: the tool's own, then 
 def failure(output: str, status: int) -> KitError:
     """The sentence for a run of ais_bench that failed, or that ended without what was asked of it."""
     lines = transcript.lines(output)
-    if unwhole := host_error.unwhole_python(output):
-        return KitError(f"`tools.python` {unwhole}")
-    for pattern, sentence in _FAILURES:
-        if found := next(filter(None, map(pattern.search, lines)), None):
-            groups = (transcript.quote(group or "") for group in found.groups())
-            return KitError(sentence.format(*groups, cause=_cause(lines)))
-    if host := host_error.cause(lines):
-        return KitError(f"ais_bench failed ({transcript.quote(host[0])}): {host[1]}")
+    if unwhole := causes.find("python", [output]):
+        return KitError(f"`tools.python` {unwhole[1]}")
+    if known := causes.find("ais_bench", lines, cause=_cause(lines)):
+        return KitError(known[1])
+    if host := causes.find("host", lines):
+        return KitError(f"ais_bench failed ({transcript.quote(host[0].strip(': '))}): {host[1]}")
     errors = [found[1] for pattern in _ERROR_LINES for line in lines if (found := pattern.search(line))]
     coded = next(iter(cann_error.errors(lines)), None)
     said, advice = f"'{transcript.quote(errors[0])}'" if errors else transcript.last(output), None
     if coded:
-        said, advice = f"'{coded.code}: {transcript.quote(coded.message)}'", coded.advice()
+        said, advice = f"'{coded.code}: {transcript.quote(coded.message)}'", coded.advice("host codes")
     how = transcript.ending(status) or ("ended without its figures" if status == 0 else "failed")
     return KitError(f"ais_bench {how} (exit status {status}, it last said {said}): {advice or 'see its log'}")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+
+from deploy.npu import causes
 
 # An error's line in every age: `E10001: Value [x] ...`, with `[PID: n] <time>` behind the code since CANN 7 and, since
 # 8.5, before a title: `[PID: n] <time> Invalid_Argument(E10001): ...`; of an inner error `E19999[PID: n] <time> ...`.
@@ -26,45 +27,6 @@ _CAUSE_LINES = 60  # below a heading
 _MOST = 200  # errors of one run that are read: what follows so many is their consequence
 _INNER = re.compile(r"E[A-Z0-9]9999")
 
-Kinds: TypeAlias = "tuple[tuple[re.Pattern[str], str], ...]"  # what `CODE Title` is about -> what to do
-
-
-def kinds(*rows: tuple[str, str, str]) -> Kinds:
-    """Codes, the beginnings of their titles, and what to do: a code that is new has a title that is not."""
-    return tuple((re.compile(rf"(?:{codes}) |\w+ (?:{titles})"), advice) for codes, titles, advice in rows)
-
-
-# Where the host is at fault, whichever tool tells; codes and titles are of the vendor's reference of errors.
-_OF_HOST = kinds(
-    (
-        r"E10024|E10410|E1300[0-6]|E1301[58]|E13026|E1900[0-5]|E19021|E2100[12]|E40003|E40023|EH000[34]|EK0003|EK0204",
-        "File_|Directory_",
-        "correct that path on the NPU host, its owner or its mode (yours under `atc`, else in its `workspace`), or "
-        "make room there (df -h)",
-    ),
-    (
-        "EE1013|EH0010|EK020[12]",
-        "Resource_Error_Insufficient_Host_Memory",
-        "the host is short of memory: stop what else runs there, or give it more",
-    ),
-    (
-        "EE1015",
-        "Package_Error_Incorrect_Driver",
-        "upgrade the driver (Ascend HDK), which is older than this CANN, or use an older CANN",
-    ),
-    (
-        "E13024|E40001|EE2002",
-        "Config_Error_Invalid_Environment",
-        "correct that variable under `tools.env` in the inventory, and name CANN's set_env.sh in `tools.env_scripts`",
-    ),
-    (
-        "EL000[0-9]",
-        "Driver_|Device_",
-        "check the device with `npu-smi info`, that no other process or container holds it, and that its driver fits "
-        "this CANN (restart the host after an upgrade)",
-    ),
-)
-
 
 @dataclass(frozen=True)
 class CannError:
@@ -78,10 +40,13 @@ class CannError:
         """Whether the code says no more than that CANN failed inside."""
         return _INNER.fullmatch(self.code) is not None
 
-    def advice(self, table: Kinds = _OF_HOST) -> str | None:
-        """What to do about an error of its kind: about the host, or by another table. None where that does not tell."""
-        kind = f"{self.code} {self.title}"
-        return next((advice for pattern, advice in table if pattern.match(kind)), None)
+    @property
+    def kind(self) -> str:
+        return f"{self.code} {self.title}"
+
+    def advice(self, *tables: str) -> str | None:
+        """What to do about an error of its kind, by the first of the tables (causes.yaml) that tells."""
+        return next((known[1] for table in tables if (known := causes.find(table, [self.kind]))), None)
 
 
 def errors(lines: Sequence[str]) -> list[CannError]:

@@ -48,7 +48,7 @@ class Conversion:
                 self._command(npu), folder=job.folder, log=log, timeout_s=self.timeout_s, job=job.name
             )
             with prefix_errors(npu.host.name), _detail(npu.host, job, log.with_suffix(".detail.log")):
-                (atc.parse_aoe if build.aoe_job_type else atc.parse)(done.output, done.status)
+                atc.parse(log.stem, done.output, done.status)
                 if npu.host.call("digest", {"paths": [str(om)]}).get(str(om)) is None:
                     raise KitError(f"{log.stem} says that it succeeded and left no {om.name}: see its log")
             transfer.get(npu.host, om, folder / om.name)

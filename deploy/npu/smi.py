@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from deploy.errors import KitError
-from deploy.npu import transcript
+from deploy.npu import causes, transcript
 
 # Without a baseline of the chip's own, more of the whole than an idle one holds: of HBM that is 4 to 9 %, of a 310P's
 # memory 4 to 9, of a 310's up to a third.
@@ -473,63 +473,6 @@ def _used_total(value: str) -> tuple[int | None, int | None] | None:
     return (_integer(pair[1]), _integer(pair[2])) if pair else None
 
 
-_DRIVER_LIBRARIES = (
-    "put the driver's lib64 on LD_LIBRARY_PATH there (/usr/local/Ascend/driver/lib64, with its common/ and driver/), "
-    "by `tools.env` or a script in `tools.env_scripts` of the inventory, and in a container mount it"
-)
-# DCMI's codes, of its header, the most telling first; -90xx are npu-smi's own.
-_CODES = {
-    -8020: "the device is in use: stop the other container or process that holds it, or choose another device in the "
-    "inventory's `devices`",
-    -8005: "no access to the device: source CANN's and the driver's set_env.sh (`tools.env_scripts`), join the group "
-    "HwHiAiUser, restart the host after an upgrade of driver or firmware, and in a container pass the device nodes and "
-    "the driver's mounts and hold no device that another container holds",
-    -8012: "the device is not ready: it starts or is being reset, so try again in a minute",
-    -8002: "this user may not ask for that: join the group HwHiAiUser on that host, or have root ask",
-    -8006: "the device does not answer in time: try again, and see dmesg on that host",
-    -8007: "there is no such device: see `npu-smi info -l`, lspci and dmesg on that host",
-    -8008: "there is no such device: see `npu-smi info -l`, lspci and dmesg on that host",
-    -8013: "a container may not ask for that: have the host's npu-smi asked (`tools.npu_smi`)",
-    -8017: "the device is being upgraded: try again when that is done",
-    -9005: "it cannot tell what board this is: in a container mount the driver's files (/usr/local/dcmi, its lib64 and "
-    "version.info, /etc/ascend_install.info), pass the device nodes, and hold no device that another container holds",
-}
-# What npu-smi prints instead of a table -> the cause and its cure.
-_FAILURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE), sentence)
-    for pattern, sentence in (
-        (
-            r"error while loading shared libraries: (lib[^:\s]+)",
-            "npu-smi is there, but lacks the driver's library {0}: " + _DRIVER_LIBRARIES,
-        ),
-        (
-            r"version `?(GLIBC\w*_[\d.]+)'? not found",
-            "npu-smi needs {0}, which this system does not have: use the npu-smi of the installed driver, or a newer "
-            "system",
-        ),
-        *((rf"ret is {code}\b", f"npu-smi failed with {code}, {told}") for code, told in _CODES.items()),
-        (
-            r"(DrvMng\w+ failed.*)",
-            "npu-smi failed ({0}): the Ascend driver is not loaded, or this user may not use it; join the group "
-            "HwHiAiUser, and see `npu-smi info` as root",
-        ),
-        (
-            r"(There is no NPU card on this server|no npu (?:card|device)s?\b.*|can(?:'t|not) find any npu.*)",
-            "npu-smi sees no card ({0}): check that the card is in the machine (lspci), that its driver is installed, "
-            "and in a container that the device nodes are passed",
-        ),
-        (
-            r"(.*permission denied.*)",
-            "npu-smi may not be run or may not reach the device ({0}): join the group HwHiAiUser on that host",
-        ),
-        (
-            r"(.*\bret(?:urn)?(?: is| ?=|:)\s*-?\d+.*)",
-            "npu-smi failed ({0}): check the Ascend driver with `npu-smi info` on the host",
-        ),
-    )
-)
-
-
 def _failure(text: str) -> KitError:
     lines = [line for line in transcript.lines(text) if not line.startswith(("+", "|"))]
     if "Bus-Id" in text and "ret is" not in text:
@@ -537,9 +480,8 @@ def _failure(text: str) -> KitError:
             "npu-smi info shows a table without a chip: check that the card is in the machine (lspci) and its driver "
             "loaded (dmesg), and in a container that the device nodes are passed"
         )
-    for pattern, sentence in _FAILURES:
-        if found := next(filter(None, map(pattern.search, lines)), None):
-            return KitError(sentence.format(*(transcript.quote(group or "") for group in found.groups())))
+    if known := causes.find("npu-smi", lines):
+        return KitError(known[1])
     return KitError(
         f"npu-smi info shows no chip (its first line: {transcript.first(text)}): check `tools.npu_smi` in the "
         "inventory, and that the Ascend driver is installed and, in a container, mounted"

@@ -130,7 +130,7 @@ def test_no_flag_is_refused(flag: str) -> None:
 @pytest.mark.parametrize("code", MESSAGES)
 def test_every_error_code_becomes_a_sentence(code: str, form: Callable[[str, str], str]) -> None:
     with pytest.raises(KitError) as caught:
-        atc.parse(form(code, MESSAGES[code]), 255)
+        atc.parse("atc", form(code, MESSAGES[code]), 255)
     sentence = str(caught.value)
     assert sentence.startswith(f"atc failed with {code} ({MESSAGES[code].rstrip('.')}): ")
     assert ADVICE[code] in sentence
@@ -291,28 +291,28 @@ def test_every_error_code_becomes_a_sentence(code: str, form: Callable[[str, str
 )
 def test_other_endings(output: str, status: int, says: str) -> None:
     with pytest.raises(KitError, match=says):
-        atc.parse(output, status)
+        atc.parse("atc", output, status)
 
 
 def test_success() -> None:
-    atc.parse(SUCCESS, 0)
-    atc.parse(f"{SUCCESS}W11001: High-priority service of op [x] is not supported.\n", 0)
-    atc.parse_aoe("Start Tuning\nAoe process finished\n", 0)
+    atc.parse("atc", SUCCESS, 0)
+    atc.parse("atc", f"{SUCCESS}W11001: High-priority service of op [x] is not supported.\n", 0)
+    atc.parse("aoe", "Start Tuning\nAoe process finished\n", 0)
 
 
 def test_a_tuner_that_fails() -> None:
     with pytest.raises(KitError, match="aoe.*EC0010"):
-        atc.parse_aoe(with_pid("EC0010", MESSAGES["EC0010"]), 255)
+        atc.parse("aoe", with_pid("EC0010", MESSAGES["EC0010"]), 255)
     with pytest.raises(KitError, match="aoe .*'Aoe process finished'"):
-        atc.parse_aoe("Start Tuning\n", 0)
+        atc.parse("aoe", "Start Tuning\n", 0)
 
 
 @given(damaged([SUCCESS, *(form(c, m) for c, m in MESSAGES.items() for form in FORMS)]), st.integers(-64, 255))
 def test_only_a_kit_error_is_raised_on_any_text(output: str, status: int) -> None:
     with suppress(KitError):
-        atc.parse(output, status)
+        atc.parse("atc", output, status)
         assert status == 0
-        assert atc.SUCCESS in output
+        assert atc.SUCCESS["atc"] in output
 
 
 def test_every_input_has_its_shape() -> None:

@@ -36,14 +36,14 @@ DENIED = "PermissionError: [Errno 13] Permission denied: '/home/ascend/atc_data'
 )
 def test_of_atc(said: str, cure: str) -> None:
     with pytest.raises(KitError) as caught:
-        atc.parse(said, 255)
+        atc.parse("atc", said, 255)
     assert cure in str(caught.value)
 
 
 def test_a_code_that_names_its_own_cause_is_not_overruled() -> None:
     said = f"{DENIED}\n{FAILED}E10016: Opname [input] specified in [--input_shape] is not found in the model.\n"
     with pytest.raises(KitError, match="E10016"):
-        atc.parse(said, 255)
+        atc.parse("atc", said, 255)
 
 
 @pytest.mark.parametrize(
