@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, List, Optional
+from typing import Any, BinaryIO, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 
@@ -110,6 +111,17 @@ class _Rows:
         self._first, self._digest = self.count, hashlib.sha256()
 
 
+def _looked_at(clips: Source, preflight: Preflight) -> Iterator[Tuple[int, np.ndarray]]:
+    """Blocks of clips, each with its first one's number; the preflight looks at one while it is hashed."""
+    with ThreadPoolExecutor(1) as beside:
+        for start in range(0, clips.samples, clips.block):
+            block = clips.read(start, clips.block)
+            check_finite(block, start, clips.path)
+            looking = beside.submit(preflight.add, block)
+            yield start, block
+            looking.result()
+
+
 def _indices(
     card: Card,
     clips: Source,
@@ -128,10 +140,7 @@ def _indices(
     rows: List[List[int]] = []
     places: List[List[int]] = []
     empty: Optional[int] = None  # the row that stands for all empty persons
-    for start in range(0, clips.samples, clips.block):
-        block = clips.read(start, clips.block)
-        check_finite(block, start, clips.path)
-        preflight.add(block)
+    for start, block in _looked_at(clips, preflight):
         if rows_file is not None:
             rows_file.write(block.data)
         for clip, values in enumerate(block, start):

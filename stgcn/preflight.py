@@ -6,6 +6,7 @@ of NTU RGB+D x, y and depth in metres as the camera saw them; in both an absent 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
 from typing import Any, Dict, List
@@ -26,6 +27,18 @@ FEW = 0.01  # share of joints or bodies that may be odd
 ENOUGH = 5  # samples per class, from which on a class without any is odd
 
 
+def _any_channel(flags: np.ndarray) -> np.ndarray:
+    """Whether any of the channels of (n, C, ...) is flagged, (n, ...)."""
+    return functools.reduce(np.logical_or, flags.swapaxes(0, 1))
+
+
+def _any_joint(flags: np.ndarray, persons: int) -> np.ndarray:
+    """Whether any of the joints (..., V * M) of each person is flagged, (..., M)."""
+    of_person = np.tile(np.eye(persons, dtype=np.float32), (flags.shape[-1] // persons, 1))
+    counted: np.ndarray = flags.astype(np.float32) @ of_person > 0
+    return counted
+
+
 class Preflight:
     """Counts over the clips that it is given; then what they are, and what is wrong."""
 
@@ -41,11 +54,15 @@ class Preflight:
 
     def add(self, rows: np.ndarray) -> None:
         """Take in clips, float32 (n, *row_shape)."""
-        clips = rows.transpose(0, 4, 2, 3, 1) if self._persons_first else rows  # (n, C, T, V, M)
-        seen: Any = np.any(clips, axis=1)  # (n, T, V, M)
-        bodies: Any = np.any(seen, axis=2)  # (n, T, M)
-        frames: Any = np.any(bodies, axis=2)  # (n, T)
+        clips = np.ascontiguousarray(rows.transpose(0, 4, 2, 3, 1)) if self._persons_first else rows
         self._count_ranges(clips)
+        persons = clips.shape[4]
+        values = clips.reshape(*clips.shape[:3], -1)  # (n, C, T, V * M): numpy is slow on axes as short as persons
+        present = values != 0
+        placed = _any_channel(present[:, : self._card.skeleton.dimensions])
+        seen = _any_channel(present)  # (n, T, V * M)
+        bodies = _any_joint(seen, persons)  # (n, T, M)
+        frames: Any = np.any(bodies, axis=2)  # (n, T)
         self._clips += len(clips)
         self._seen += int(np.count_nonzero(seen))
         self._bodies += int(np.count_nonzero(bodies))
@@ -54,17 +71,17 @@ class Preflight:
         self._used += np.where(frames.any(axis=1), last, 0).tolist()
         absent = np.count_nonzero(~bodies.any(axis=1), axis=0)
         self._absent = absent if not self._absent.size else self._absent + absent
-        places = clips[:, : self._card.skeleton.dimensions]
-        on_one = np.all(places == places[:, :, :, :1], axis=(1, 3))  # (n, T, M)
-        self._points += int(np.count_nonzero(on_one & bodies))
-        if clips.shape[4] > 1:
-            twins = np.all(clips[..., 0] == clips[..., 1], axis=(1, 2, 3))
-            self._twins += int(np.count_nonzero(twins & frames.any(axis=1)))
+        places = values[:, : self._card.skeleton.dimensions]
+        moved = places[..., persons:] != places[..., :-persons]  # from one joint to the next
+        spread = _any_joint(_any_channel(moved), persons)
+        self._points += int(np.count_nonzero(bodies & ~spread))
+        if persons > 1:
+            same = [np.array_equal(clip[..., 0], clip[..., 1]) for clip in clips]
+            self._twins += int(np.count_nonzero(same & frames.any(axis=1)))
         if self._card.skeleton.dimensions == 2:
-            score = clips[:, 2]
-            self._unscored += int(np.count_nonzero((score == 0) & np.any(places, axis=1)))
-            self._full_score += int(np.count_nonzero(score == 1))
-            self._far += int(np.count_nonzero(np.any(np.abs(places) > HALF_IMAGE, axis=1)))
+            self._unscored += int(np.count_nonzero(placed & ~present[:, 2]))
+            self._full_score += int(np.count_nonzero(values[:, 2] == 1))
+            self._far += int(np.count_nonzero(_any_channel(np.abs(places) > HALF_IMAGE)))
 
     def _count_ranges(self, clips: np.ndarray) -> None:
         axes = (0, 2, 3, 4)
