@@ -14,8 +14,10 @@ Item = TypeVar("Item")
 Worker = TypeVar("Worker")
 
 
-def drain(items: Sequence[Item], workers: Sequence[Worker], do: Callable[[Worker, Item], None]) -> dict[str, int]:
-    """Do every item on some worker, one item a worker at a time; how many each worker did.
+def drain(
+    items: Sequence[Item], workers: Sequence[Worker], do: Callable[[Worker, Item], None], at_once: int = 1
+) -> dict[str, int]:
+    """Do every item on some worker, so many a worker `at_once`; how many each worker did.
 
     Raises:
         InputError: every worker has failed (the last one's sentence); what was done stays done.
@@ -23,22 +25,30 @@ def drain(items: Sequence[Item], workers: Sequence[Worker], do: Callable[[Worker
     queue = _Queue(items)
     done: Counter[str] = Counter({str(worker): 0 for worker in workers})
 
+    retired = set[str]()
+
     def work(worker: Worker) -> None:
         while (item := queue.take()) is not None:
+            if str(worker) in retired:  # while this waited for an item
+                queue.give_back(item)
+                return
             try:
                 do(worker, item)
             except BaseException as error:  # handed to the caller's thread
+                is_first = str(worker) not in retired
+                retired.add(str(worker))
                 queue.give_back(item, error)
-                if isinstance(error, InputError) and len(queue.errors) < len(workers) and not queue.ended:
+                if isinstance(error, InputError) and is_first and len(retired) < len(workers) and not queue.ended:
                     say(f"  {worker} retires, its work goes to another: {error}", "yellow")
                 return
             done[str(worker)] += 1
             queue.finish()
 
-    if len(workers) == 1:
-        work(workers[0])  # in the caller's thread, where an interrupt arrives
+    hands = [worker for worker in workers for _ in range(at_once)][: max(len(items), len(workers))]
+    if len(hands) == 1:
+        work(hands[0])  # in the caller's thread, where an interrupt arrives
     else:
-        _work_side_by_side(workers, work, queue)
+        _work_side_by_side(hands, work, queue)
     if queue.errors and (queue.waiting or not all(isinstance(error, InputError) for error in queue.errors)):
         raise next((error for error in queue.errors if not isinstance(error, InputError)), queue.errors[-1])
     return dict(done)
@@ -90,11 +100,12 @@ class _Queue(Generic[Item]):
             self.ended = True
             self.waiting.clear()
 
-    def give_back(self, item: Item, error: BaseException) -> None:
+    def give_back(self, item: Item, error: BaseException | None = None) -> None:
         with self._changed:
             if not self.ended:
                 self.waiting.appendleft(item)
-            self.errors.append(error)
+            if error:
+                self.errors.append(error)
             self._busy -= 1
             self._changed.notify_all()
 

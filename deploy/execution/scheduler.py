@@ -12,6 +12,8 @@ from typing import Protocol, TypeVar
 from deploy.npu.worker import NpuHost, Place, Rows, Source, Worker
 from deploy.workqueue import drain
 
+AT_ONCE = 2  # units of a device: while one runs, the last one's results are fetched and the next one is laid out
+
 Item = TypeVar("Item")
 
 
@@ -47,7 +49,7 @@ class Queue:
         drain(items, [Worker(npu) for npu in self._npus], one)
 
     def on_devices(self, items: Sequence[Item], one: Callable[[Place, Item], None]) -> None:
-        drain(items, workers(self._npus), one)
+        drain(items, workers(self._npus), one, AT_ONCE)
 
     def alone(self) -> Place:
         return workers(self._npus)[0]

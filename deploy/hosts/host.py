@@ -129,9 +129,9 @@ class Host(ABC):
         """Whether an earlier command's job of this name runs, or is finished and was not collected."""
         return self.call("job_state", {"folder": str(self._job(job))}) is not None
 
-    def forget(self, jobs: Sequence[str]) -> None:
-        """Stop what still runs of `jobs`, and remove what is known of them."""
-        self.call("stop", {"folders": [str(self._job(job)) for job in jobs]})
+    def forget(self, jobs: Sequence[str], paths: Sequence[PurePosixPath] = ()) -> None:
+        """Stop what still runs of `jobs`, and remove what is known of them, and `paths`."""
+        self.call("stop", {"folders": [str(self._job(job)) for job in jobs], "paths": list(map(str, paths))})
 
     def call(
         self,

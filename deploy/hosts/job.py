@@ -53,5 +53,4 @@ class Job:
         self._remove()
 
     def _remove(self) -> None:
-        self.host.forget([self.name])
-        self.host.call("remove", {"paths": [str(self.folder)]})
+        self.host.forget([self.name], [self.folder])

@@ -12,7 +12,8 @@ from typing import Any
 
 from deploy.errors import KitError, LinkLost
 from deploy.hosts.host import Host, WorkspaceLock, hold_lost
-from deploy.hosts.remote.operations import OPERATIONS, sentence
+from deploy.hosts.remote import operations
+from deploy.hosts.remote.operations import sentence
 from deploy.inventory import local_path
 from stgcn.errors import InputError
 
@@ -51,7 +52,7 @@ class LocalHost(Host):
     def _do(self, operation: str, request: Mapping[str, Any], operator: _Here) -> Generator[bytes, None, Any]:
         if operation != "abandon":
             operator.wait(0)
-        reply = OPERATIONS[operation](dict(request), operator)
+        reply = operations.operation(operation)(dict(request), operator)
         if inspect.isgenerator(reply):
             return (yield from reply)
         return reply
@@ -74,7 +75,7 @@ class LocalHost(Host):
             time.sleep(0.05)
 
     def _try_to_hold(self, request: Mapping[str, Any]) -> WorkspaceLock | Mapping[str, Any]:
-        frames = OPERATIONS["hold"](dict(request), _Alive())
+        frames = operations.operation("hold")(dict(request), _Alive())
         try:
             next(frames)
         except StopIteration as refusal:

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from deploy.hosts.remote.machine import identity
+from deploy.hosts.remote.processes import identity
 from deploy.pipeline.manifest import operator
 
 

@@ -87,11 +87,12 @@ class Inference:
         with job.attached(self.fresh) as resumed:
             if not resumed:
                 self._prepare(worker)
-            start = time.monotonic()
-            done = worker.runtime.run(
-                self.command(worker), folder=job.folder, log=log, timeout_s=self.timeout_s, job=job.name
-            )
-            seconds = time.monotonic() - start
+            with worker.turn:
+                start = time.monotonic()
+                done = worker.runtime.run(
+                    self.command(worker), folder=job.folder, log=log, timeout_s=self.timeout_s, job=job.name
+                )
+                seconds = time.monotonic() - start
             with prefix_errors(str(worker)):
                 self._check_ending(done)
                 outputs, told = self._collect(worker.npu.host)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -166,6 +167,7 @@ class Worker:
 
     npu: NpuHost
     device: int | None = None
+    turn: Lock = field(default_factory=Lock, compare=False)  # held while its tool runs: one at a time
 
     def __str__(self) -> str:
         return str(self.npu) if self.device is None else f"{self.npu}:{self.device}"

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from deploy.errors import KitError
+from deploy.execution import rows
 from deploy.inventory import ROOT
 from deploy.stages import accuracy
 from tests.pipeline.conftest import FAB
@@ -54,6 +55,19 @@ results=output/results
     )
     path.chmod(0o755)
     job.inventory["npu"][0]["tools"]["python"] = str(path)
+
+
+def test_a_unit_is_laid_out_while_another_runs_and_only_one_runs(
+    job: NpuJob, expected: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "UNIT_ROWS", 8)
+    busy, seen = job.folder / "busy", job.folder / "seen"
+    wait = f"for ((i = 0; i < 100; i++)); do [ $(ls .. | wc -l) -lt 2 ] || {{ touch {seen}; break; }}; sleep 0.1; done"
+    python_that(job, f"mkdir {busy} || exit 9; [ -e {seen} ] || {wait}", f"rmdir {busy}")
+    job.accuracy(8)
+    assert seen.exists()
+    assert job.entry("accuracy/bs8")["facts"]["units"] == {"npu-a:0": -(-SAMPLES // 8)}
+    assert job.path(8, "logits.npy").read_bytes() == expected
 
 
 @pytest.mark.full

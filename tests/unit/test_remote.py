@@ -23,7 +23,7 @@ import pytest
 
 from deploy.errors import KitError
 from deploy.hosts.local import LocalHost
-from deploy.hosts.remote import compression, files, jobs, machine, shards
+from deploy.hosts.remote import compression, files, jobs, processes, shards
 from deploy.hosts.remote.folders import KIT, MARKER, MARKER_TEXT
 from deploy.hosts.remote.launch import ARGUMENTS, payload
 from deploy.hosts.remote.operations import OPERATIONS
@@ -236,7 +236,7 @@ def test_nothing_is_ended_that_is_no_process(pid: Any, tmp_path: Path, monkeypat
     jobs._signal_group(pid, 9)
     (tmp_path / shards.PID).write_text(json.dumps(pid))
     shards.end_writer(str(tmp_path))
-    assert not machine.is_pid(pid)
+    assert not processes.is_pid(pid)
 
 
 @pytest.mark.parametrize("request_line", [b"", b"not json\n", b"[]\n", b"{}\n", b'{"path": null}\n'])
@@ -278,7 +278,7 @@ def test_a_job_whose_removal_was_cut_short_has_not_ended(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(jobs.folders, "remove", cut)
     with pytest.raises(KeyboardInterrupt):
-        jobs.stop({"folders": [str(folder)]}, io.BytesIO())
+        jobs.stop({"folders": [str(folder)], "paths": []}, io.BytesIO())
     assert jobs.state(str(folder)) is None
 
 

@@ -33,6 +33,22 @@ def test_what_a_failing_worker_had_goes_to_another() -> None:
     assert sorted(seen) == list(range(10))
 
 
+def test_a_worker_with_two_hands_does_two_at_once_and_retires_whole() -> None:
+    together, tried = threading.Barrier(2, timeout=5), list[str]()
+
+    def do(worker: str, item: int) -> None:
+        tried.append(worker)
+        together.wait()  # broken where another does not come at the same time
+        if worker == "bad":
+            raise KitError("device lost")
+
+    assert drain(range(8), ["good"], do, at_once=2) == {"good": 8}
+    tried.clear()
+    with pytest.raises(KitError, match="lost"):
+        drain(range(8), ["bad"], do, at_once=2)
+    assert tried == ["bad", "bad"]
+
+
 def test_an_idle_worker_waits_for_what_a_busy_one_may_give_back() -> None:
     taken, idle = threading.Event(), threading.Event()
     seen: list[str] = []

@@ -17,7 +17,7 @@ import sys
 import time
 from typing import Any, Dict, Iterator
 
-from . import files, folders, launch, machine
+from . import files, folders, launch, processes
 from .protocol import BLOCK, Request
 
 POLL_S = 0.2
@@ -170,8 +170,8 @@ def _follow(folder: str, operator: Any) -> Iterator[bytes]:
                 pause = min(pause * 1.5, POLL_S)
 
 
-def stop(request: Request, _operator: Any) -> bool:
-    """End the jobs of `folders`, programs and all that they started, and remove the folders."""
+def stop(request: Request, operator: Any) -> bool:
+    """End the jobs of `folders`, programs and all that they started, and remove the folders, then `paths`."""
     for folder in request["folders"]:
         pid = os.path.join(folder, "pid")
         for number, patience in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, STOP_S)):
@@ -183,7 +183,7 @@ def stop(request: Request, _operator: Any) -> bool:
         with contextlib.suppress(FileNotFoundError):  # first, or a removal cut short would leave a job that ended well
             os.remove(os.path.join(folder, "status.json"))
         folders.remove(folder)
-    return True
+    return files.remove(request, operator)
 
 
 def is_alive(folder: str) -> bool:
@@ -198,6 +198,6 @@ def is_alive(folder: str) -> bool:
 
 
 def _signal_group(group: Any, number: int) -> None:
-    if machine.is_pid(group):
+    if processes.is_pid(group):
         with contextlib.suppress(OSError):
             os.killpg(group, number)

@@ -17,18 +17,22 @@ from .protocol import MAGIC
 ARGUMENTS = ("-I", "-c", "import sys; exec(sys.stdin.buffer.readline())")
 MODULES = (
     *("compression", "files", "folders", "jobs", "launch", "machine"),
-    *("old_layout", "operations", "places", "protocol", "shards", "workspace"),
+    *("old_layout", "operations", "places", "processes", "protocol", "shards", "workspace"),
 )
 _PACKAGE = "remote"
 
 # Any Python 3 can read it; SOURCES is {module: its text}, TOO_OLD the reply of a Python that cannot run them.
 _LOADER = """
-import importlib, importlib.abc, importlib.util, sys
-class Sources(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
-    def find_spec(self, name, path, target=None):
-        return importlib.util.spec_from_loader(name, self) if name in SOURCES else None
-    def is_package(self, name):
-        return name == PACKAGE
+import importlib, sys
+from importlib.machinery import ModuleSpec
+class Sources:
+    def find_spec(self, name, path=None, target=None):
+        return ModuleSpec(name, self, is_package=name == PACKAGE) if name in SOURCES else None
+    def create_module(self, spec):
+        return None
+    def exec_module(self, module):
+        name = module.__name__
+        exec(compile(SOURCES[name], "<" + name + ">", "exec", dont_inherit=True), module.__dict__)
     def get_source(self, name):
         return SOURCES[name]
 if sys.version_info < (3, 7):

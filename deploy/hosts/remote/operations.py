@@ -8,26 +8,31 @@ runs in a process of its own or in the operator's.
 from __future__ import annotations
 
 import contextlib
-import inspect
+import importlib
 import json
 import os
 import sys
-from typing import Any, Callable, Dict, List
+import types
+from typing import Any, Callable, List
 
-from . import files, jobs, machine, protocol, shards, workspace
+from . import protocol
 from .protocol import Operator, Output, Request
 
-OPERATIONS: Dict[str, Callable[[Request, Any], Any]] = {
-    "exec": jobs.execute,
-    **{
-        operation.__name__: operation
-        for operation in (
-            *(files.digest, files.receive, files.send, files.put_folder, files.link, files.listing, files.gather),
-            *(files.remove, shards.clips, shards.landed, shards.unpack, jobs.job, jobs.job_state, jobs.stop),
-            *(workspace.contact, workspace.hold, workspace.abandon, workspace.clean, machine.facts),
-        )
-    },
+_OF_MODULE = {
+    "files": ("digest", "receive", "send", "put_folder", "link", "listing", "gather", "remove"),
+    "jobs": ("exec", "job", "job_state", "stop"),
+    "machine": ("facts",),
+    "shards": ("clips", "landed", "unpack"),
+    "workspace": ("contact", "hold", "abandon", "clean"),
 }
+OPERATIONS = {name: module for module, names in _OF_MODULE.items() for name in names}  # to the module that has it
+
+
+def operation(name: str) -> Callable[[Request, Any], Any]:
+    """The function of this name. A process needs one module of them, and most of its time goes into reading modules."""
+    module = importlib.import_module("." + OPERATIONS[name], __package__)
+    function: Callable[[Request, Any], Any] = getattr(module, {"exec": "execute"}.get(name, name))
+    return function
 
 
 def main(arguments: List[str]) -> int:
@@ -35,6 +40,8 @@ def main(arguments: List[str]) -> int:
     # folders wider than 0750.
     os.umask(0o077)
     if arguments[0] == "supervise":
+        from . import jobs
+
         jobs.supervise(arguments[1], int(arguments[2]), json.loads(sys.stdin.buffer.readline()))
         return 0
     protocol.end_when_late()
@@ -53,8 +60,8 @@ def main(arguments: List[str]) -> int:
 
 def _done(name: str, operator: Operator, output: Output) -> Any:
     """Do an operation to its reply."""
-    reply: Any = OPERATIONS[name](json.loads(operator.request_line()), operator)
-    if not inspect.isgenerator(reply):
+    reply: Any = operation(name)(json.loads(operator.request_line()), operator)
+    if not isinstance(reply, types.GeneratorType):
         return reply
     frames: Any = reply
     try:

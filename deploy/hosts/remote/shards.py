@@ -20,7 +20,7 @@ from array import array
 from itertools import chain
 from typing import IO, Any, Dict, Iterator, List
 
-from . import compression, files, folders, machine, protocol
+from . import compression, files, folders, processes, protocol
 from .protocol import BLOCK, Request
 
 MARKER = ".shard"  # in a shard's folder: what it holds, written last
@@ -224,7 +224,7 @@ def _marker(folder: str, shard: Request) -> Dict[str, str]:
     for name in _clip_names(shard):
         status = os.stat(os.path.join(folder, name))
         sha.update(b"%d %d %d\n" % (status.st_size, status.st_mtime_ns, status.st_ino))
-    return {"sha256": shard["sha256"], "files": sha.hexdigest(), "boot": machine.boot()}
+    return {"sha256": shard["sha256"], "files": sha.hexdigest(), "boot": processes.boot()}
 
 
 @contextlib.contextmanager
@@ -240,6 +240,6 @@ def _only_writer(part: str) -> Iterator[int]:
 
 def end_writer(part: str) -> None:
     pid = files.read_json(os.path.join(part, PID))
-    if machine.is_pid(pid) and pid != os.getpid():
+    if processes.is_pid(pid) and pid != os.getpid():
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)

@@ -10,7 +10,7 @@ import signal
 import time
 from typing import Any, Dict, List
 
-from . import files, folders, jobs, machine, old_layout, shards
+from . import files, folders, jobs, old_layout, processes, shards
 from .places import refuse_place
 from .protocol import LEASE_S, Request
 
@@ -49,7 +49,7 @@ def hold(request: Request, operator: Any) -> Any:
                 os.close(descriptor)
                 if request.get("stale") is None or held.get("owner") != request["stale"]:
                     return held.get("owner") or {}
-                if machine.is_pid(held.get("pid")) and held["pid"] != os.getpid():
+                if processes.is_pid(held.get("pid")) and held["pid"] != os.getpid():
                     with contextlib.suppress(OSError):
                         os.kill(held["pid"], signal.SIGKILL)
                 time.sleep(0.05)
@@ -110,7 +110,7 @@ def sweep(workspace: str) -> None:
 def abandon(request: Request, operator: Any) -> bool:
     """After an interrupt: end every job in `workspace`, every receiver of a shard, and remove all that is half done."""
     kit = folders.kit_of(request["workspace"])
-    jobs.stop({"folders": _found(kit, "jobs", "*")}, operator)
+    jobs.stop({"folders": _found(kit, "jobs", "*"), "paths": []}, operator)
     folders.remove(os.path.join(kit, "runs"))
     for part in _found(kit, "clips", "*", "*.part"):
         shards.end_writer(part)
@@ -130,7 +130,7 @@ def clean(request: Request, operator: Any) -> Dict[str, List[str]]:
     kit = folders.kit_of(workspace)
     removed = []
     with contextlib.suppress(FileNotFoundError), folders.opened(kit):
-        jobs.stop({"folders": _found(kit, "jobs", "*")}, operator)
+        jobs.stop({"folders": _found(kit, "jobs", "*"), "paths": []}, operator)
         removed.append(kit)
     if removed:
         _remove_kit(workspace)
