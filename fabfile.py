@@ -10,14 +10,13 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from invoke import task
-
 from deploy.errors import KitError
+from deploy.tasks import Task
 
 if TYPE_CHECKING:
     from deploy.connections import Connections
@@ -32,6 +31,11 @@ HELP = {
     "json": "print one JSON document on standard output, all else on standard error (docs/ci.md)",
     "junit": "also write the checks to this file as JUnit XML",
 }
+
+
+TASKS: dict[str, Task] = {}  # by name
+
+Body = Callable[..., "Outcome | None"]
 
 
 def _inventory() -> Inventory:
@@ -64,32 +68,54 @@ def _whole_number(flag: str, text: str) -> int:
     return int(text)
 
 
-def _task(*reports: str, **settings: Any) -> Callable[[Callable[..., Outcome | None]], Any]:
+def _task(*reports: str, help: Mapping[str, str] = {}) -> Callable[[Body], Body]:  # noqa: A002
     """A task that ends with a sentence and a status, never a traceback; `reports` are those of --json and --junit that
     it takes, for what its body returns. The switches of HELP need no help of their own."""
 
-    def decorate(body: Callable[..., Outcome | None]) -> Any:
+    def decorate(body: Body) -> Body:
         name, signature = body.__name__.strip("_").replace("_", "-"), inspect.signature(body)
 
         @functools.wraps(body)
-        def wrapper(*args: Any, json: bool = False, junit: str = "", **kwargs: Any) -> None:
+        def wrapper(*, json: bool = False, junit: str = "", **values: Any) -> None:
             from deploy.command import carry_out
 
-            quiet, act = "--json" in sys.argv[1:], functools.partial(body, *args, **kwargs)
+            quiet, act = "--json" in sys.argv[1:], functools.partial(body, **values)
             carry_out(name, act, json=json, quiet=quiet, junit_file=junit, summarised="junit" in reports)
 
         defaults = {"json": False, "junit": ""}
         added = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name]) for name in reports]
-        parameters = [*signature.parameters.values(), *added]
-        wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        common = {each.name: HELP[each.name] for each in parameters if each.name in HELP}
-        return task(name=name, **{**settings, "help": {**common, **settings.get("help", {})}})(wrapper)
+        wrapper.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *added])  # type: ignore[attr-defined]
+        TASKS[name] = Task(name, wrapper, {**HELP, **help})
+        return body
 
     return decorate
 
 
+def __getattr__(name: str) -> Any:
+    """`namespace`, the tasks as Fabric's and Invoke's own programs look for them; the kit's needs neither, which take
+    half of the time that most commands do."""
+    if name != "namespace":
+        raise AttributeError(name)
+    from invoke import Collection, task
+
+    found = Collection()
+    for each in TASKS.values():
+        signature = inspect.signature(each.body)
+
+        def body(_c: Any, *, _run: Callable[..., None] = each.body, **values: Any) -> None:
+            _run(**values)
+
+        context = inspect.Parameter("_c", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        body.__signature__ = signature.replace(parameters=[context, *signature.parameters.values()])  # type: ignore[attr-defined]
+        body.__doc__ = each.summary
+        options = each.options.values()
+        repeated = [option.parameter for option in options if option.repeats]
+        help_ = {option.parameter: option.help for option in options}
+        found.add_task(task(name=each.name, iterable=repeated, help=help_)(body))
+    return found
+
+
 @_task(
-    iterable=["env_script"],
     help={
         "host": "the NPU host: an address, a name of ~/.ssh/config, or `local` for this machine; else it is asked for",
         "user": "the login there",
@@ -99,7 +125,7 @@ def _task(*reports: str, **settings: Any) -> Callable[[Callable[..., Outcome | N
         "name": "what the inventory is to call it",
         "runtime": "native: run CANN's tools that are on the host; docker: those in an image",
         "devices": "logical devices as 0 or 0,1, or all",
-        "env-script": "CANN's set_env.sh there, where it is not below /usr/local/Ascend; may be given again",
+        "env_script": "CANN's set_env.sh there, where it is not below /usr/local/Ascend; may be given again",
         "python": "the Python there that has ais_bench",
         "data": "val_data.npy, or another form of data (docs/data.md)",
         "labels": "val_label.pkl, or another form",
@@ -107,33 +133,32 @@ def _task(*reports: str, **settings: Any) -> Callable[[Callable[..., Outcome | N
         "force": "overwrite an inventory that was edited",
     },
 )
-def init(  # type: ignore[no-untyped-def]
-    _c,
-    host="",
-    user="",
-    port="",
-    key="",
-    jump="",
-    name="",
-    runtime="",
-    devices="",
-    env_script=None,
-    python="",
-    data="",
-    labels="",
-    checkpoint="",
-    force=False,
-):
+def init(
+    host: str = "",
+    user: str = "",
+    port: str = "",
+    key: str = "",
+    jump: str = "",
+    name: str = "",
+    runtime: str = "",
+    devices: str = "",
+    env_script: tuple[str, ...] = (),
+    python: str = "",
+    data: str = "",
+    labels: str = "",
+    checkpoint: str = "",
+    force: bool = False,
+) -> None:
     """Look at an NPU host and write a commented inventory that fits it (to INVENTORY, by default inventory.yaml)."""
     from deploy import init as inventories
 
     number = _whole_number("--port", port) if port else None
-    given = (host, user, number, key, jump, name, runtime, devices, tuple(env_script or ()), python)
+    given = (host, user, number, key, jump, name, runtime, devices, env_script, python)
     inventories.run(inventories.Answers(*given, data, labels, checkpoint), force, inventories.asker())
 
 
 @_task("json", "junit")
-def run(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
+def run(dry: bool = False, fresh: bool = False, force: bool = False) -> Outcome:
     """Do the whole job: check that nothing is missing on any host, then gpu-stage, npu-convert, npu-bench and score."""
     from deploy import run as whole_job
 
@@ -142,7 +167,7 @@ def run(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def
 
 
 @_task()
-def gpu_stage(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
+def gpu_stage(dry: bool = False, fresh: bool = False) -> None:
     """Check and index the dataset, export the ONNX, compute the fp32 reference logits."""
     from deploy.stages import gpu
 
@@ -151,7 +176,7 @@ def gpu_stage(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
 
 
 @_task()
-def gpu_bench(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
+def gpu_bench(dry: bool = False, fresh: bool = False, force: bool = False) -> None:
     """Measure the fp32 model on the GPU host's device at the same batch sizes: what the NPU is compared with."""
     from deploy.stages import gpu_bench
 
@@ -160,7 +185,7 @@ def gpu_bench(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyp
 
 
 @_task()
-def npu_convert(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
+def npu_convert(dry: bool = False, fresh: bool = False) -> None:
     """Convert the ONNX to one OM per batch size with ATC."""
     from deploy.stages import convert
 
@@ -169,7 +194,7 @@ def npu_convert(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
 
 
 @_task()
-def npu_bench(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
+def npu_bench(dry: bool = False, fresh: bool = False, force: bool = False) -> None:
     """Run every sample through each OM, then measure each OM's throughput on an idle device."""
     from deploy.stages import bench
 
@@ -178,7 +203,7 @@ def npu_bench(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyp
 
 
 @_task()
-def npu_tune(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
+def npu_tune(dry: bool = False, fresh: bool = False, force: bool = False) -> None:
     """Measure every variant, precision mode and batch size that `tune` lists; which one wins, and by how much."""
     from deploy.stages import tune
 
@@ -193,7 +218,14 @@ def npu_tune(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untype
         "table": "read an op_summary that was made elsewhere, or the profiler's folder with it, and run nothing",
     }
 )
-def npu_profile(_c, batch_size="", against="", table="", dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
+def npu_profile(
+    batch_size: str = "",
+    against: str = "",
+    table: str = "",
+    dry: bool = False,
+    fresh: bool = False,
+    force: bool = False,
+) -> None:
     """Run an OM once under the profiler: which blocks and nodes its time goes to, and what bounds them."""
     from deploy.stages import profile
 
@@ -206,7 +238,7 @@ def npu_profile(_c, batch_size="", against="", table="", dry=False, fresh=False,
 
 
 @_task("json", "junit")
-def score_(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
+def score_(dry: bool = False, fresh: bool = False) -> Outcome:
     """Score the results against the labels and the fp32 reference: table, summary.json, verdict."""
     from deploy.stages import score
 
@@ -215,7 +247,7 @@ def score_(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
 
 
 @_task()
-def report_(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
+def report_(dry: bool = False, fresh: bool = False) -> None:
     """Make the page of the verdict again: report/report.html."""
     from deploy.stages import report
 
@@ -224,7 +256,7 @@ def report_(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
 
 
 @_task(help={"samples": "how many samples each set of nodes is tried on (default 64); the set found is tried on all"})
-def npu_precision(_c, samples="64", dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
+def npu_precision(samples: str = "64", dry: bool = False, fresh: bool = False, force: bool = False) -> None:
     """Find the nodes that must stay in float32 for the gate to hold, ATC's file for them, and what they cost."""
     from deploy.stages import precision
 
@@ -241,7 +273,7 @@ def npu_precision(_c, samples="64", dry=False, fresh=False, force=False):  # typ
         "samples": "how many samples to compute the reference of again (default 4)",
     },
 )
-def audit(_c, run="", samples="4"):  # type: ignore[no-untyped-def]
+def audit(run: str = "", samples: str = "4") -> Outcome:
     """Recompute what a verdict rests on, from dataset to page, its seal and signature; name what does not hold."""
     from deploy import audit as audits
 
@@ -256,7 +288,7 @@ def audit(_c, run="", samples="4"):  # type: ignore[no-untyped-def]
         "run": "the run that is judged; the workspace itself by default",
     },
 )
-def gate(_c, baseline="", run=""):  # type: ignore[no-untyped-def]
+def gate(baseline: str = "", run: str = "") -> Outcome:
     """Fail where accuracy or throughput is worse than the baseline's, beyond noise."""
     from deploy.evidence import gate as gates
 
@@ -265,8 +297,8 @@ def gate(_c, baseline="", run=""):  # type: ignore[no-untyped-def]
     return gates.run(_workspace().folder, baseline, run)
 
 
-@_task("json", help={"run-a": "a kept run", "run-b": "the one compared with it"})
-def compare_(_c, run_a, run_b):  # type: ignore[no-untyped-def]
+@_task("json")
+def compare_(run_a: str, run_b: str) -> Outcome:
     """Show what two kept runs differ in, and what of the second is worse or better beyond noise."""
     from deploy.evidence import compare as comparison
     from deploy.evidence import runs
@@ -276,7 +308,7 @@ def compare_(_c, run_a, run_b):  # type: ignore[no-untyped-def]
 
 
 @_task("json")
-def runs_(_c):  # type: ignore[no-untyped-def]
+def runs_() -> Outcome:
     """List the kept runs, oldest first."""
     from deploy.evidence import runs
 
@@ -289,7 +321,7 @@ def runs_(_c):  # type: ignore[no-untyped-def]
         "dry": "print what would be removed",
     }
 )
-def prune(_c, keep="10", dry=False):  # type: ignore[no-untyped-def]
+def prune(keep: str = "10", dry: bool = False) -> None:
     """Remove all kept runs but the newest."""
     from deploy.evidence import runs
 
@@ -297,7 +329,7 @@ def prune(_c, keep="10", dry=False):  # type: ignore[no-untyped-def]
 
 
 @_task("json")
-def status(_c):  # type: ignore[no-untyped-def]
+def status() -> Outcome:
     """Show the whole line of steps: what is done, what is stale and why, what to run next."""
     from deploy.evidence.status import print_status
 
@@ -305,7 +337,7 @@ def status(_c):  # type: ignore[no-untyped-def]
 
 
 @_task("json", "junit")
-def doctor(_c):  # type: ignore[no-untyped-def]
+def doctor() -> Outcome:
     """Check every host of the inventory, its tools and files; name the command that fixes each fault."""
     from deploy import doctor as doctor_of_hosts
 
@@ -314,7 +346,7 @@ def doctor(_c):  # type: ignore[no-untyped-def]
 
 
 @_task()
-def trust(_c):  # type: ignore[no-untyped-def]
+def trust() -> None:
     """Show the SSH host keys by their fingerprints and pin them after a yes."""
     from deploy.hosts import trust as trust_hosts
 
@@ -322,7 +354,7 @@ def trust(_c):  # type: ignore[no-untyped-def]
 
 
 @_task()
-def clean(_c):  # type: ignore[no-untyped-def]
+def clean() -> None:
     """Remove the kit's helper, clips and models from every host; artefacts here stay."""
     from deploy import clean as clean_hosts
 
@@ -331,7 +363,7 @@ def clean(_c):  # type: ignore[no-untyped-def]
 
 
 @_task()
-def gpu_image(_c):  # type: ignore[no-untyped-def]
+def gpu_image() -> None:
     """Build stgcn-gpu; BASE_IMAGE, RUN_IMAGE, MMSKELETON_SRC and others in the environment (docs/images.md)."""
     from deploy.containers import images
 
@@ -339,7 +371,7 @@ def gpu_image(_c):  # type: ignore[no-untyped-def]
 
 
 @_task()
-def npu_image(_c):  # type: ignore[no-untyped-def]
+def npu_image() -> None:
     """Build stgcn-npu (TARGET=cann) or stgcn-npu:simulator (TARGET=simulator)."""
     from deploy.containers import images
 
@@ -347,7 +379,7 @@ def npu_image(_c):  # type: ignore[no-untyped-def]
 
 
 @_task()
-def cann_image(_c):  # type: ignore[no-untyped-def]
+def cann_image() -> None:
     """Build stgcn-cann, a base with the CANN of the .run files in CANN_RUN."""
     from deploy.containers import images
 
@@ -355,7 +387,7 @@ def cann_image(_c):  # type: ignore[no-untyped-def]
 
 
 @_task()
-def push_image(_c):  # type: ignore[no-untyped-def]
+def push_image() -> None:
     """Build the NPU image here for each host's machine, and bring it to the hosts (settings: docs/images.md)."""
     from deploy import push
     from deploy.containers.images import Settings
@@ -364,16 +396,16 @@ def push_image(_c):  # type: ignore[no-untyped-def]
         push.run(connections, Settings(os.environ))
 
 
-@_task(positional=["first", "second"], help={"first": "an image's name", "second": "another's"})
-def compare_images(_c, first, second):  # type: ignore[no-untyped-def]
+@_task()
+def compare_images(first: str, second: str) -> None:
     """Compare the files of two images; any difference without a known reason is an error."""
     from deploy.containers import rootfs
 
     rootfs.compare(first, second)
 
 
-@_task(iterable=["image"], help={"image": "an image's name; may be given again"})
-def sbom(_c, image=None):  # type: ignore[no-untyped-def]
+@_task(help={"image": "an image's name; may be given again"})
+def sbom(image: tuple[str, ...] = ()) -> None:
     """Write a CycloneDX list of each image's packages to work/sbom/ (default: stgcn-gpu, stgcn-npu:simulator)."""
     from deploy import inventory
     from deploy.containers import images, rootfs

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 
-from invoke import Exit
-
 from deploy import interrupt
 from deploy.console import let_go_of_output, say
 from deploy.errors import ERROR, INTERRUPTED, KitError, status_of
@@ -39,7 +37,7 @@ def carry_out(
     summary, where there is one.
 
     Raises:
-        Exit: it failed; with the sentence and the status.
+        SystemExit: it failed, and its sentence is on standard error.
     """
     interrupt.install()
     with _documents_alone(json or quiet) as write:
@@ -57,9 +55,10 @@ def carry_out(
             ending = _also(ending, lambda: write(document(ending)))
         if ending.status == INTERRUPTED:
             say(str(ending.error), "yellow")
-            raise Exit(code=INTERRUPTED)
+            sys.exit(INTERRUPTED)
     if ending.status:
-        raise Exit(f"error: {ending.error}", code=ending.status)
+        print(f"error: {ending.error}", file=sys.stderr)
+        sys.exit(ending.status)
 
 
 def _also(ending: Ending, publish: Callable[[], None]) -> Ending:

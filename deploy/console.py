@@ -1,39 +1,56 @@
-"""What the operator sees: one console, whose text is text."""
+"""What the operator sees: one console, whose text is text.
+
+rich is loaded when something asks for `console`, or a line is said to a terminal: it costs more than most commands do.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import Any
-
-from rich.console import Console
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from stgcn.errors import in_encoding, tolerate_narrow_output
 from stgcn.errors import printable as printable
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    console: Console
+
 tolerate_narrow_output()
 
 
-class _Console(Console):
-    """Text is text, in lines and in tables: no control sequence, markup or emoji code in it means anything.
+def __getattr__(name: str) -> Any:
+    """`console`, made when it is first asked for."""
+    if name != "console":
+        raise AttributeError(name)
+    from rich.console import Console
 
-    What the terminal's encoding lacks is in words before it is measured, so that columns stay under each other.
-    """
+    class TextConsole(Console):
+        """Text is text, in lines and in tables: no control sequence, markup or emoji code in it means anything.
 
-    def render_str(self, text: str, **options: Any) -> Text:
-        shown = in_encoding(printable(text), self.encoding)
-        return super().render_str(shown, **{**options, "markup": False, "emoji": False})
+        What the terminal's encoding lacks is in words before it is measured, so that columns stay under each other.
+        """
 
+        def render_str(self, text: str, **options: Any) -> Text:
+            shown = in_encoding(printable(text), self.encoding)
+            return super().render_str(shown, **{**options, "markup": False, "emoji": False})
 
-console = _Console(highlight=False, soft_wrap=True)
-if not console.is_terminal:
-    console.width = max(console.width, 120)  # of a log; rich would cut its tables to 80 without COLUMNS
+    made = globals()[name] = TextConsole(highlight=False, soft_wrap=True)
+    if not made.is_terminal:
+        made.width = max(made.width, 120)  # of a log; rich would cut its tables to 80 without COLUMNS
+    return made
 
 
 def say(text: str, style: str | None = None) -> None:
     """Print one line of the kit's own."""
-    console.print(text, style=style)
+    if (sys.stdout and sys.stdout.isatty()) or os.environ.get("FORCE_COLOR"):
+        from deploy.console import console
+
+        console.print(text, style=style)
+    else:
+        print(printable(text) + "\n", end="", flush=True)  # whole, whichever threads print; there may be no output
 
 
 def mark(simulated: bool, health: str | None = None) -> str:
@@ -44,6 +61,8 @@ def mark(simulated: bool, health: str | None = None) -> str:
 
 def check_mark(passed: bool) -> Text:
     """✓ or ✗, or a word where the terminal has no such character."""
+    from deploy.console import console
+
     return console.render_str("✓" if passed else "✗", style="green" if passed else "red")
 
 

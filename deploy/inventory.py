@@ -54,7 +54,8 @@ AoeJobType = Literal[1, 2]  # subgraphs, operators
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)  # built when first used
+    # The validator is built when it is first used; defaults are made by model_construct, which needs none.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
 class Tools(_Section):
@@ -102,7 +103,7 @@ class Npu(_Host):
     devices: list[Device] | Literal["all"] = [0]
     vendor_runtime: bool = False  # docker: the vendor's container runtime (`ascend`) hands the devices in
     chip: Word | None = None  # what atc is given as --soc_version, e.g. 310P3; npu-smi is asked where it is left out
-    tools: Tools = Tools()
+    tools: Tools = Tools.model_construct()
 
     @field_validator("devices")
     @classmethod
@@ -160,9 +161,9 @@ class Tune(_Section):
 
 class Inventory(_Section):
     workspace: Text = "work"
-    gpu: Gpu = Gpu()
+    gpu: Gpu = Gpu.model_construct()
     npu: Annotated[list[Npu], Field(min_length=1)]
-    engine: Engine = Engine()
+    engine: Engine = Engine.model_construct()
     known_hosts: Text | None = None  # OpenSSH's own files, as ~/.ssh/config has them
     model: Text = DEFAULT  # one of the kit's, or the folder of one's own (docs/own-model.md)
     dataset: Dataset | None = None  # by default what the model's card names, as for `checkpoint` and `reference`
@@ -172,8 +173,8 @@ class Inventory(_Section):
     persons: Persons = "both"  # of a clip go through the model together, or each who is seen by itself
     atc: AtcFlags = {"precision_mode": "force_fp16"}
     aoe: AoeJobType | None = None  # have AOE tune each OM on the device
-    benchmark: Benchmark = Benchmark()
-    tune: Tune = Tune()
+    benchmark: Benchmark = Benchmark.model_construct()
+    tune: Tune = Tune.model_construct()
     reference: Reference | None = None  # the published accuracy: `samples`, and a value per metric
     timeout_s: Annotated[float, Field(gt=0, le=MAX_S)] = 7200  # of any one run of atc or ais_bench
     link_timeout_s: Annotated[float, Field(ge=1, le=MAX_S)] = 30  # without an answer: the link to a host counts as dead

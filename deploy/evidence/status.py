@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from deploy.console import console, say
+from deploy.console import say
 from deploy.errors import KitError, reject_malformed
 from deploy.evidence import elsewhere
 from deploy.inventory import with_inventory
@@ -96,20 +96,16 @@ def _overall(workspace: Workspace, line: Sequence[State]) -> str:
 
 
 def _print_table(states: Sequence[State]) -> None:
-    from rich.table import Table
-
-    grid = Table()
-    for heading in ("stage", "step", "state", "host", "age", "key"):
-        grid.add_column(heading)
-    previous = ""
+    """A line for each; what may be long is last."""
+    rows, previous = [("stage", "step", "host", "age", "key", "state")], ""
     for state in states:
-        stage = graph.stage_of(state.step)
-        told = console.render_str(f"{state.state}: {state.reason}" if state.reason else state.state)
-        told.stylize(_STYLE.get(state.state, ""))
-        age = _age(state.started) if state.started else ""
-        grid.add_row(stage if stage != previous else "", state.step, told, state.host, age, state.key[:12])
+        stage, age = graph.stage_of(state.step), _age(state.started) if state.started else ""
+        shown = f"{state.state}: {state.reason}" if state.reason else state.state
+        rows.append((stage if stage != previous else "", state.step, state.host, age, state.key[:12], shown))
         previous = stage
-    console.print(grid)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
+    for row, style in zip(rows, ["bold", *(_STYLE.get(state.state) for state in states)], strict=True):
+        say("  ".join([*(f"{cell:{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]), style)
 
 
 def why_stale(

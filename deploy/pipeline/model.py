@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -203,7 +204,7 @@ class Model:
         """What Python must have on its path to import the package."""
         return self.package.parent
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Over the package's sources, and the card of one's own."""
         own = self.package.parent / CARD

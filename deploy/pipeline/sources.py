@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,10 +12,10 @@ def source_files(*paths: Path) -> dict[str, Path]:
     """The files among `paths` and below its folders, by their names there; caches and hidden ones are no sources."""
     found = {path.name: path for path in paths if path.is_file()}
     for folder in (path for path in paths if path.is_dir()):
-        for file in folder.rglob("*"):
-            parts = file.relative_to(folder).parts
-            if file.is_file() and not any(part.startswith(".") or part == "__pycache__" for part in parts):
-                found["/".join(parts)] = file
+        for place, folders, names in os.walk(folder):
+            folders[:] = [name for name in folders if not name.startswith(".") and name != "__pycache__"]
+            files = (Path(place, name) for name in names if not name.startswith("."))
+            found |= {file.relative_to(folder).as_posix(): file for file in files if file.is_file()}
     return dict(sorted(found.items()))
 
 

@@ -14,8 +14,6 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from invoke import Collection
-
 import fabfile
 from deploy.inventory import ROOT
 
@@ -76,12 +74,12 @@ def _faults_of_make(words: list[str]) -> Iterator[str]:
 
 
 def _faults_of_fab(words: list[str]) -> Iterator[str]:
-    tasks, task = Collection.from_module(fabfile), ""
+    tasks, task = fabfile.TASKS, ""
     for word in words:
         if word.startswith("--") and task:
-            if word[2:] not in {name for argument in tasks[task].get_arguments() for name in argument.names}:
+            if word not in tasks[task].options:
                 yield f"fab {task} has no {word}"
-        elif word in tasks.task_names:
+        elif word in tasks:
             task = word
         elif not task and not word.startswith("-"):
             yield f"fab has no {word}"

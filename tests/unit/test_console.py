@@ -9,7 +9,6 @@ import pytest
 from rich.console import Console, Group
 from rich.table import Table
 
-import deploy.console
 from deploy import progress as bars
 from deploy.console import console, say
 from deploy.progress import progress
@@ -18,7 +17,11 @@ HOSTILE = "a\x1b[31mb\x1b]0;title\x07c\x9bd [bold]e[/nope] :bomb: \ud800\u202ef"
 SHOWN = "abcd [bold]e[/nope] :bomb: \\ud800f"
 
 
-def test_a_line_is_printed_without_control_sequences_markup_and_emoji(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("color", ["", "1"], ids=["plain", "by rich"])
+def test_a_line_is_printed_without_control_sequences_markup_and_emoji(
+    color: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", color)
     say(HOSTILE)
     assert capsys.readouterr().out == SHOWN + "\n"
 
@@ -46,7 +49,7 @@ def test_where_the_terminal_lacks_a_mark_a_word_stands_for_it(encoding: str, cel
     file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="words")
     grid = Table("a", "b", show_header=False)
     grid.add_row("✓", "✗, 芯片")
-    deploy.console._Console(file=file, width=60).print(grid)
+    type(console)(file=file, width=60).print(grid)
     file.flush()
     shown = file.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
     assert cells in shown
