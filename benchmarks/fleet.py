@@ -15,7 +15,7 @@ def compare(_place: Scratch) -> dict[str, Spread]:
         LeftOutError: Ray is not installed.
     """
     try:
-        from deploy.execution.fleet import overhead
+        from benchmarks import overhead
     except ImportError as error:
         raise LeftOutError(f"Ray is not installed ({error}); run `make ray`") from None
     found = [overhead.measure(TASKS) for _ in range(REPEATS)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,35 +19,23 @@ from stgcn.files import atomic_write, read_record
 LOGITS, DIGESTS = "logits.npy", "results.tsv"
 
 
-@dataclass(frozen=True)
-class DeviceLogits:
-    """What the device said of every sample, in the dataset's order."""
-
-    names: Sequence[str]
-    outputs: Sequence[np.ndarray]  # one per output of the model, each (n, ...)
-
-    @property
-    def logits(self) -> np.ndarray:
-        """The first output."""
-        return self.outputs[0]
-
-
 def output_names(card: Card) -> list[str]:
     """The files of the outputs, in the model's order."""
     return [LOGITS, *(f"logits.{output.name}.npy" for output in card.outputs[1:])]
 
 
-def write_logits(results: DeviceLogits, folder: Path, card: Card) -> None:
-    for name, values in zip(output_names(card), results.outputs, strict=True):
+def write_logits(names: Sequence[str], outputs: Outputs, folder: Path, card: Card) -> None:
+    """Write what the device said of every sample, each output (n, ...), in the order of the samples' names."""
+    for name, values in zip(output_names(card), outputs, strict=True):
         with atomic_write(folder / name) as stream:
             np.save(stream, values)
     with atomic_write(folder / DIGESTS) as stream:
-        for index, (name, *rows) in enumerate(zip(results.names, *results.outputs, strict=True)):
+        for index, (name, *rows) in enumerate(zip(names, *outputs, strict=True)):
             stream.write(f"{index}\t{name}\t{_digest(rows)}\n".encode())
 
 
-def read_logits(folder: Path, names: Sequence[str], card: Card) -> DeviceLogits:
-    """The results that `write_logits` left, each row checked against its digest.
+def read_logits(folder: Path, names: Sequence[str], card: Card) -> Outputs:
+    """The outputs that `write_logits` left, each row checked against its digest.
 
     Raises:
         KitError: naming the first sample whose row is missing, changed or another's.
@@ -64,7 +51,7 @@ def read_logits(folder: Path, names: Sequence[str], card: Card) -> DeviceLogits:
             what = f"holds the result of sample {other} ({names[other]})" if other is not None else "was changed"
             where = ", ".join(map(str, paths))
             raise KitError(f"{where}: the row of sample {i} ({names[i]}) {what}; run `fab npu-bench` again")
-    return DeviceLogits(names, outputs)
+    return outputs
 
 
 def _read_output(path: Path, tensor: Tensor, names: Sequence[str], digests: Sequence[str]) -> np.ndarray:

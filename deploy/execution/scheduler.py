@@ -49,10 +49,10 @@ class Queue:
         drain(items, [Worker(npu) for npu in self._npus], one)
 
     def on_devices(self, items: Sequence[Item], one: Callable[[Place, Item], None]) -> None:
-        drain(items, workers(self._npus), one, AT_ONCE)
+        drain(items, [device for npu in self._npus for device in npu.devices], one, AT_ONCE)
 
     def alone(self) -> Place:
-        return workers(self._npus)[0]
+        return self._npus[0].devices[0]
 
     def side_by_side(self, items: Sequence[Item], one: Callable[[Item], None]) -> None:
         for item in items:
@@ -65,8 +65,3 @@ class Queue:
                     source.push(npu.host)
                     self._sent.add((str(npu), source.rows))
             Worker(npu).send(model)
-
-
-def workers(npus: Sequence[NpuHost]) -> list[Worker]:
-    """Every device that the inventory lists, in its order."""
-    return [Worker(npu, device.chip.device) for npu in npus for device in npu.devices]

@@ -26,17 +26,6 @@ REMIND_S = 20.0  # how often an unchanged wait is told again
 UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True)
-class Device:
-    """One logical device of one host: a worker of the accuracy run."""
-
-    host: str
-    chip: smi.Chip
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.chip.device}"
-
-
 class Smi:
     """A host's npu-smi. Where the tools are in an image it is still the host's own that is asked, if there is one: a
     container sees no processes but its own."""
@@ -60,7 +49,7 @@ class Smi:
     def chips(self) -> list[smi.Chip]:
         """Every chip that the host shows, with its logical device. Raises KitError where npu-smi fails."""
         with prefix_errors(self.name):
-            return smi.parse_info(self._ask(smi.info_argv), self._logical)
+            return smi.parse_info(self._ask(["info"]), self._logical)
 
     @host_is_unfit()
     def chip(self, device: int) -> smi.Chip:
@@ -77,7 +66,7 @@ class Smi:
             )
         if chip.processes is not None:
             return chip
-        listed = self._ask(lambda tool: smi.proc_mem_argv(tool, chip.npu_id, chip.chip_id))
+        listed = self._ask(smi.of_chip("proc-mem", chip))
         return dataclasses.replace(chip, processes=smi.parse_proc_mem(listed))
 
     def sensors(self, device: int) -> smi.Chip | None:
@@ -85,13 +74,13 @@ class Smi:
         chip = next((chip for chip in self.chips() if chip.device == device), None)
         if chip is None or chip.power_w is not None:
             return chip
-        told = smi.parse_power(self._ask(lambda tool: smi.power_argv(tool, chip.npu_id, chip.chip_id)))
+        told = smi.parse_power(self._ask(smi.of_chip("power", chip)))
         return dataclasses.replace(chip, power_w=told)
 
     @cached_property
     def _logical(self) -> Mapping[tuple[int, int], int]:
         """(NPU id, chip id) -> logical device; empty where the release does not tell, as its table then does."""
-        return smi.parse_mapping(self._ask(smi.mapping_argv))
+        return smi.parse_mapping(self._ask(["info", "-m"]))
 
     def soc_version(self, chips: Sequence[smi.Chip]) -> str:
         """What ATC calls these chips, which are of one name; where that is a family's, their boards say which it is.
@@ -104,15 +93,15 @@ class Smi:
         found = {}
         with prefix_errors(self.name):
             for chip in {chip.npu_id: chip for chip in chips}.values():
-                listed = self._ask(lambda tool, chip=chip: smi.board_argv(tool, chip.npu_id, chip.chip_id))  # type: ignore[misc]
+                listed = self._ask(smi.of_chip("board", chip))
                 found[smi.board_soc_version(chip, smi.parse_board(listed))] = chip
             if len(found) > 1:
                 kinds = ", ".join(f"{chip} is an {soc}" for soc, chip in found.items())
                 raise KitError(f"{kinds}: list devices of one kind in `devices`")
         return next(iter(found))
 
-    def _ask(self, argv: Callable[[str], list[str]]) -> str:
-        done = self._runtime.run(argv(self._tool), timeout_s=PROBE_TIMEOUT_S)
+    def _ask(self, words: Sequence[str]) -> str:
+        done = self._runtime.run([self._tool, *words], timeout_s=PROBE_TIMEOUT_S)
         # What it had printed by then may lack the process that it would have named next.
         if transcript.is_signal(done.status):
             raise KitError(

@@ -26,33 +26,15 @@ _ALIASES: Mapping[str, tuple[str, ...]] = {
     "core": ("task type", "accelerator core", "core type"),
     "start": ("task start time", "start time"),
     "duration": ("task duration", "duration"),
-    "wait": ("task wait time", "wait time"),
-    "blocks": ("block dim", "block num"),
-    "mix_blocks": ("mix block dim", "mix block num"),
     "step": ("step id", "iteration id", "infer id"),
     "device": ("device id",),
-    "task": ("task id",),
     "stream": ("stream id",),
-    "state": ("op state",),
-    "input_shapes": ("input shapes",),
-    "input_types": ("input data types",),
-    "input_formats": ("input formats",),
-    "output_shapes": ("output shapes",),
-    "output_types": ("output data types",),
-    "output_formats": ("output formats",),
 }
 _TO_US = {"ns": Decimal("0.001"), "us": Decimal(1), "ms": Decimal(1000), "s": Decimal(1_000_000)}
 _UNTOLD = {"start": "ns"}  # the unit where the heading has none: to CANN 6, whole numbers
 _METRIC = re.compile(
     r"(?:(?:aic|aiv)_)?[a-z0-9]\w*_(?:ratio|time|bw|rate|cycles|utilization)|cube_utilization|total_cycles"
 )
-
-
-@dataclass(frozen=True)
-class Tensor:
-    shape: tuple[int, ...] | None  # None: an input that is left out, or whose shape is not told
-    data_type: str
-    format: str
 
 
 @dataclass(frozen=True)
@@ -64,17 +46,10 @@ class Operator:
     core: str  # `AI_CORE`, `AI_VECTOR_CORE`, `MIX_AIC`, `AI_CPU`, ...
     duration_us: Decimal
     start_us: Decimal | None = None
-    wait_us: Decimal | None = None
-    blocks: int | None = None
-    mix_blocks: int | None = None
     step: int | None = None
     device: int | None = None
-    task: int | None = None
     stream: int | None = None
-    state: str = ""
     originals: tuple[str, ...] = ()  # the graph's nodes that it is made of, where the table tells them
-    inputs: tuple[Tensor, ...] = ()
-    outputs: tuple[Tensor, ...] = ()
     # The unit's counters by column name without unit: `aic_mac_ratio`, `mac_ratio`, `aiv_time`, `total_cycles`.
     metrics: Mapping[str, float] | None = None
 
@@ -133,17 +108,13 @@ MADE_BY_COMPILER = re.compile(r"trans_?(?:TransData|Cast|Transpose)|atomic_?(?:m
 _SEPARATORS = re.compile(r"[\s_+,;|&:./]+")
 
 
-def members(name: str, nodes: Sequence[str]) -> list[str]:
-    """The ONNX nodes that an operator's name is made of: of a fusion, their names joined with or without a separator.
-
-    `nodes` are the graph's names. Greedy from the left, the longest node first. `PartitionedCall_<node>_<Type>_<n>` and
-    `<node>/Muls` are of the node; `trans_TransData_<n>` and `trans_Cast_<n>` are the compiler's, of none.
-    """
-    return Members(nodes).of(name)
-
-
 class Members:
-    """The names of a graph's nodes, found in those of operators."""
+    """The names of a graph's nodes, found in those of operators.
+
+    Greedy from the left, the longest node first; of a fusion, its nodes' names are joined with or without a separator.
+    `PartitionedCall_<node>_<Type>_<n>` and `<node>/Muls` are of the node; `trans_TransData_<n>` and `trans_Cast_<n>`
+    are the compiler's, of none.
+    """
 
     def __init__(self, nodes: Iterable[str]) -> None:
         known = sorted(filter(None, dict.fromkeys(nodes)), key=len, reverse=True)
@@ -242,13 +213,9 @@ class _Columns:
             core=self._text(row, "core"),
             duration_us=duration,
             start_us=self._time(row, "start"),
-            wait_us=self._time(row, "wait"),
-            state=self._text(row, "state"),
             originals=_names(self._text(row, "originals")),
-            inputs=self._tensors(row, "input"),
-            outputs=self._tensors(row, "output"),
             metrics={name: float(value) for name, value in told.items() if value is not None},
-            **{name: self._integer(row, name) for name in ("blocks", "mix_blocks", "step", "device", "task", "stream")},
+            **{name: self._integer(row, name) for name in ("step", "device", "stream")},
         )
 
     def _text(self, row: Sequence[str], name: str) -> str:
@@ -272,17 +239,6 @@ class _Columns:
         value = self._number(self._text(row, name))
         return int(value) if value is not None and value == int(value) else None
 
-    def _tensors(self, row: Sequence[str], side: str) -> tuple[Tensor, ...]:
-        """`;` between tensors, `,` between dimensions; a tensor that is left out has no shape."""
-        shapes, types, formats = (
-            self._text(row, f"{side}_{what}").split(";") for what in ("shapes", "types", "formats")
-        )
-        if shapes == types == formats == [""]:
-            return ()
-        count = max(map(len, (shapes, types, formats)))
-        padded = ([*cells, *[""] * (count - len(cells))] for cells in (shapes, types, formats))
-        return tuple(Tensor(_shape(shape), data_type, form) for shape, data_type, form in zip(*padded, strict=True))
-
 
 def _bare(heading: str) -> str:
     """`Task Duration(us)` is `task duration`."""
@@ -305,8 +261,3 @@ def _number(cell: str) -> Decimal | None:
     except InvalidOperation:
         return None
     return value if value.is_finite() and abs(value) < Decimal(10) ** 30 else None
-
-
-def _shape(text: str) -> tuple[int, ...] | None:
-    cell = text.strip().strip('"').strip()
-    return tuple(map(int, cell.split(","))) if re.fullmatch(r"-?[0-9]{1,12}(,-?[0-9]{1,12})*", cell) else None

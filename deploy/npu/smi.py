@@ -75,28 +75,16 @@ class Chip:
         return f"{self.device} ({self.name}, NPU {self.npu_id})"
 
 
-def info_argv(smi: str) -> list[str]:
-    return [smi, "info"]
-
-
-def mapping_argv(smi: str) -> list[str]:
-    return [smi, "info", "-m"]
-
-
-def proc_mem_argv(smi: str, npu_id: int, chip_id: int | None) -> list[str]:
-    return _of_chip(smi, "proc-mem", npu_id, chip_id)
-
-
-def board_argv(smi: str, npu_id: int, chip_id: int | None) -> list[str]:
-    return _of_chip(smi, "board", npu_id, chip_id)
-
-
-def power_argv(smi: str, npu_id: int, chip_id: int | None) -> list[str]:
-    return _of_chip(smi, "power", npu_id, chip_id)
-
-
-def _of_chip(smi: str, kind: str, npu_id: int, chip_id: int | None) -> list[str]:
-    return [smi, "info", "-t", kind, "-i", str(npu_id), *(["-c", str(chip_id)] if chip_id is not None else [])]
+def of_chip(kind: str, chip: Chip) -> list[str]:
+    """The words behind `npu-smi` that ask for one kind of information about a chip."""
+    return [
+        "info",
+        "-t",
+        kind,
+        "-i",
+        str(chip.npu_id),
+        *(["-c", str(chip.chip_id)] if chip.chip_id is not None else []),
+    ]
 
 
 def parse_info(text: str, logical: Mapping[tuple[int, int], int] | None = None) -> list[Chip]:
@@ -191,7 +179,7 @@ def board_soc_version(chip: Chip, board: Mapping[str, str]) -> str:
         return f"{soc_version(name)}_{variant}"
     if soc_version(name) != soc_version(chip.name):
         return soc_version(name)
-    command = " ".join(board_argv("npu-smi", chip.npu_id, chip.chip_id))
+    command = " ".join(["npu-smi", *of_chip("board", chip)])
     raise KitError(
         f"device {chip} is of a family of several SoCs, and `{command}` names none (no `NPU Name`; run it as root to "
         "see all of it): write what ATC calls it as `chip` in the inventory, such as Ascend910_9392"
@@ -235,7 +223,7 @@ def ailment_warning(chip: Chip) -> str | None:
 
 
 def _health_command(chip: Chip) -> str:
-    return " ".join(_of_chip("npu-smi", "health", chip.npu_id, chip.chip_id))
+    return " ".join(["npu-smi", *of_chip("health", chip)])
 
 
 def busy_reason(chip: Chip, idle_memory_mb: int | None = None) -> str | None:

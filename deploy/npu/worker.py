@@ -19,7 +19,7 @@ from deploy.hosts.job import Job
 from deploy.hosts.local import LocalHost
 from deploy.inventory import Npu
 from deploy.npu.ais_bench import Era
-from deploy.npu.device import Device, Facts, Idle, Smi, read_era
+from deploy.npu.device import Facts, Idle, Smi, read_era
 from deploy.pipeline.build import Build
 from deploy.pipeline.index import Array, Index, Shard
 from stgcn.files import atomic_write, sha256_file
@@ -42,8 +42,9 @@ class NpuHost:
         return self.section.name
 
     @property
-    def devices(self) -> list[Device]:
-        return [Device(self.section.name, chip) for chip in self.facts.chips]
+    def devices(self) -> list[Worker]:
+        """Those that the inventory lists, in its order."""
+        return [Worker(self, chip.device) for chip in self.facts.chips]
 
     def has(self, program: str) -> bool:
         """Whether a program is there once the environment is sourced."""

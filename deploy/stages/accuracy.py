@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,15 @@ import numpy as np
 
 from deploy.connections import Connections
 from deploy.console import say
-from deploy.evidence.logits import DIGESTS, DeviceLogits, fold, output_names, write_logits
+from deploy.evidence.logits import DIGESTS, fold, output_names, write_logits
 from deploy.execution.rows import RowsThroughOm
-from deploy.execution.scheduler import workers
 from deploy.npu.infer import Outputs
-from deploy.npu.worker import CachedFile, rows_of, sources_here
+from deploy.npu.worker import CachedFile, Rows, rows_of, sources_here
 from deploy.pipeline import graph
 from deploy.pipeline.build import Build
 from deploy.pipeline.index import Index
 from deploy.pipeline.manifest import Step
+from stgcn.files import sha256_file
 
 
 def run(connections: Connections, build: Build, index: Index) -> None:
@@ -38,16 +38,8 @@ def run(connections: Connections, build: Build, index: Index) -> None:
     if index.samples != samples.samples:
         inputs["samples"] = index.samples
         samples = samples.head(index.samples)
-    through = RowsThroughOm(
-        build=build,
-        om=CachedFile(build.om.name, inputs["om"]),
-        index=samples,
-        rows=rows_of(samples, workspace.index_sha256(samples)),
-        inputs=inputs,
-        devices=workers(connections.npus),
-        timeout_s=inventory.timeout_s,
-        fresh=options.fresh,
-    )
+    rows = rows_of(samples, workspace.index_sha256(samples))
+    through = _through(connections, build, samples, rows, inputs)
     outputs = [build.folder / name for name in (*output_names(build.card), DIGESTS)]
     where = ", ".join(map(str, through.devices))
     connections.run_step(Step(step, where, inputs, outputs, lambda: _infer(connections, through), *through.argvs()))
@@ -63,19 +55,10 @@ def outputs_over(connections: Connections, build: Build, index: Index) -> Output
     Raises:
         KitError: no device is left that can do it, or the OM is not made yet.
     """
-    om = CachedFile.of(connections.workspace.om(build))
+    om = sha256_file(connections.workspace.om(build))
     rows = rows_of(index, connections.workspace.index_sha256(index))
-    through = RowsThroughOm(
-        build=build,
-        om=om,
-        index=index,
-        rows=rows,
-        inputs={"om": om.sha256, "rows": [each.name for each in rows], "samples": index.samples, "finite": False},
-        devices=workers(connections.npus),
-        timeout_s=connections.inventory.timeout_s,
-        fresh=connections.options.fresh,
-        finite=False,
-    )
+    inputs = {"om": om, "rows": [each.name for each in rows], "samples": index.samples, "finite": False}
+    through = _through(connections, build, index, rows, inputs, finite=False)
     outputs = _folded(connections, through, through.run(connections.scheduler, connections.sources(index)).outputs)
     through.forget()
     return outputs
@@ -89,27 +72,37 @@ def outputs_of(connections: Connections, build: Build, arrays: Sequence[np.ndarr
     Raises:
         KitError: no device is left that can do it, or the OM is not made yet.
     """
-    om = CachedFile.of(connections.workspace.om(build))
+    om = sha256_file(connections.workspace.om(build))
     names = [tensor.name for tensor in build.card.inputs]
     sources = sources_here(dict(zip(names, arrays, strict=True)), build.folder)
     rows, count = [source.rows for source in sources], len(arrays[0])
-    through = RowsThroughOm(
-        build=build,
-        om=om,
-        index=Index("", count, list(map(str, range(count))), [source.array for source in sources]),
-        rows=rows,
-        inputs={"om": om.sha256, "rows": [each.name for each in rows]},
-        devices=workers(connections.npus),
-        timeout_s=connections.inventory.timeout_s,
-        fresh=True,
-        finite=False,
-    )
+    index = Index("", count, list(map(str, range(count))), [source.array for source in sources])
+    inputs = {"om": om, "rows": [each.name for each in rows]}
+    through = _through(connections, build, index, rows, inputs, fresh=True, finite=False)
     try:
         return through.run(connections.scheduler, sources).outputs
     finally:
         through.forget()
         for source in sources:
             Path(source.path).unlink()
+
+
+def _through(
+    connections: Connections,
+    build: Build,
+    index: Index,
+    rows: Sequence[Rows],
+    inputs: Mapping[str, Any],
+    fresh: bool = False,
+    finite: bool = True,
+) -> RowsThroughOm:
+    om, devices, timeout_s = (
+        CachedFile(build.om.name, inputs["om"]),
+        connections.devices,
+        connections.inventory.timeout_s,
+    )
+    fresh = fresh or connections.options.fresh
+    return RowsThroughOm(build, om, index, rows, inputs, devices, timeout_s, fresh, finite)
 
 
 def _infer(connections: Connections, through: RowsThroughOm) -> dict[str, Any]:
@@ -119,7 +112,7 @@ def _infer(connections: Connections, through: RowsThroughOm) -> dict[str, Any]:
     facts = {**npu.facts.record, **npu.runtime.facts()}
     done = through.run(connections.scheduler, connections.sources(index))
     outputs = _folded(connections, through, done.outputs)
-    write_logits(DeviceLogits(index.names, outputs), build.folder, build.card)
+    write_logits(index.names, outputs, build.folder, build.card)
     rate = f", {done.together['samples_per_s']:.2f} samples/s together{npu.facts.mark}" if done.together else ""
     where = f"{len(through.devices)} devices" if len(through.devices) > 1 else str(through.devices[0])
     alone = f", as {index.row_count} single persons" if build.persons == "nonempty" else ""

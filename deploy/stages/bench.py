@@ -24,7 +24,7 @@ def run(connections: Connections) -> None:
         KitError: naming every step that failed, after the others are done.
     """
     workspace = connections.workspace
-    devices = ", ".join(str(device) for npu in connections.npus for device in npu.devices)
+    devices = ", ".join(map(str, connections.devices))
     eras = ", ".join(sorted({npu.era for npu in connections.npus}))
     say(f"{STAGE} on {devices} ({connections.npus[0].facts.target}, ais_bench of {eras} or later)", "bold")
     index = workspace.index()

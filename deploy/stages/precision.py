@@ -61,7 +61,7 @@ def run(connections: Connections, samples: int) -> None:
     if samples < 1:
         raise KitError(f"--samples {samples}: try each set on at least 1")
     every = workspace.index()
-    say(f"{STAGE} on {connections.npus[0].devices[0]}, {min(samples, every.samples)} samples first", "bold")
+    say(f"{STAGE} on {connections.devices[0]}, {min(samples, every.samples)} samples first", "bold")
     doctor = Doctor(connections, locate.worst_batch(workspace), every.head(min(samples, every.samples)))
     if connections.options.dry:
         convert.convert(connections, [doctor.build_of(()), doctor.build_of(doctor.names)])
@@ -192,7 +192,7 @@ class Doctor:
             write_json(path, self._scored(build) | {"kept": len(kept), "samples": count})
             return self.connections.npus[0].facts.record
 
-        self.connections.run_step(Step(step, str(self.connections.npus[0].devices[0]), inputs, [path], action))
+        self.connections.run_step(Step(step, str(self.connections.devices[0]), inputs, [path], action))
         found: dict[str, Any] = json.loads(path.read_bytes())
         self.tried[build.name] = found
         say(f"    {len(kept)} kept: {_said(found)}", "dim")

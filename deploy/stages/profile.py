@@ -17,7 +17,7 @@ from deploy.evidence import compare, profile, runs, tables
 from deploy.evidence.tables import RESULT
 from deploy.hosts.job import job_name
 from deploy.npu.profiler import TABLE, Profiling, read_tables
-from deploy.npu.worker import CachedFile, Worker
+from deploy.npu.worker import CachedFile
 from deploy.pipeline import graph
 from deploy.pipeline.build import Build
 from deploy.pipeline.manifest import Step, write_json
@@ -42,7 +42,7 @@ def run(connections: Connections, batch_size: int | None = None, against: str = 
         sizes = ", ".join(map(str, workspace.inventory.batch_sizes))
         raise KitError(f"--batch-size {size}: the inventory has {sizes}")
     other = _other(workspace, against, size) if against else None
-    say(f"{STAGE} on {connections.npus[0].devices[0]}, batch size {size}", "bold")
+    say(f"{STAGE} on {connections.devices[0]}, batch size {size}", "bold")
     build = workspace.build(size)
     connections.run_step(_step(connections, build))
     if connections.options.dry:
@@ -83,7 +83,7 @@ def _best(workspace: Workspace) -> int:
 
 def _step(connections: Connections, build: Build) -> Step:
     workspace, npu = connections.workspace, connections.npus[0]
-    worker, step = Worker(npu, npu.devices[0].chip.device), f"profile/{build.name}"
+    worker, step = npu.devices[0], f"profile/{build.name}"
     workspace.om(build)
     inputs: dict[str, Any] = {
         **graph.inputs(workspace.manifest.steps, step, connections.inventory, build),

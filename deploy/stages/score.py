@@ -268,7 +268,7 @@ def persons(manifest: Manifest, batch_sizes: Sequence[int]) -> dict[str, Any] | 
 
 def device_outputs(manifest: Manifest, batch_size: int, names: Sequence[str], card: Card) -> Sequence[np.ndarray]:
     folder = manifest.workspace / "npu" / f"bs{batch_size}"
-    outputs = read_logits(folder, names, card).outputs
+    outputs = read_logits(folder, names, card)
     for name in (*output_names(card), DIGESTS):
         graph.output(manifest, f"accuracy/bs{batch_size}", f"npu/bs{batch_size}/{name}")
     for name, values in zip(output_names(card), outputs, strict=True):

@@ -10,7 +10,7 @@ from deploy.errors import HostUnfit, KitError
 from deploy.hosts.job import job_name
 from deploy.npu import ais_bench
 from deploy.npu.measure import Measurement
-from deploy.npu.worker import CachedFile, NpuHost, Worker
+from deploy.npu.worker import CachedFile, NpuHost
 from deploy.pipeline import graph
 from deploy.pipeline.build import Build
 from deploy.pipeline.manifest import Step, write_json
@@ -46,7 +46,7 @@ def check_threads(npu: NpuHost, threads: int) -> None:
 def _step(connections: Connections, build: Build, threads: int | None) -> Step:
     workspace = connections.workspace
     npu = connections.npus[0]
-    worker, settings = Worker(npu, npu.devices[0].chip.device), connections.inventory.benchmark
+    worker, settings = npu.devices[0], connections.inventory.benchmark
     workspace.om(build)
     step, folder = f"throughput/{build.name}", build.folder
     if threads is not None and threads != settings.threads:

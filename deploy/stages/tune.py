@@ -44,7 +44,7 @@ def run(connections: Connections) -> None:
     tune, card = connections.inventory.tune, connections.workspace.model.card
     throughput.check_threads(connections.npus[0], max((*tune.threads, connections.inventory.benchmark.threads)))
     index = workspace.index().head(tune.samples)
-    say(f"{STAGE} on {connections.npus[0].devices[0]}, accuracy over {index.samples} samples", "bold")
+    say(f"{STAGE} on {connections.devices[0]}, accuracy over {index.samples} samples", "bold")
     sizes = tune.batch_sizes or connections.inventory.batch_sizes
     variants, persons = tune.variants or card.variants, tune.persons or card.persons
     threads = connections.inventory.benchmark.threads

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from deploy.evidence.logits import DeviceLogits, read_logits, write_logits
+from deploy.evidence.logits import read_logits, write_logits
 from deploy.npu import smi
 from deploy.pipeline.index import read_index
 from deploy.pipeline.manifest import Manifest, write_json
@@ -54,9 +54,9 @@ def test_an_index(names: list[str], shard_clips: int) -> None:
 def test_logits(names: list[str], value: float) -> None:
     logits = np.full((len(names), 400), value, np.float32)
     with tempfile.TemporaryDirectory() as scratch:
-        write_logits(DeviceLogits(names, [logits]), Path(scratch), CARD)
+        write_logits(names, [logits], Path(scratch), CARD)
         found = read_logits(Path(scratch), names, CARD)
-    assert np.array_equal(found.logits, logits)
+    assert np.array_equal(found[0], logits)
 
 
 @QUICK

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from deploy.evidence import seal
-from deploy.evidence.logits import DIGESTS, LOGITS, DeviceLogits, write_logits
+from deploy.evidence.logits import DIGESTS, LOGITS, write_logits
 from deploy.evidence.runs import Run
 from deploy.pipeline import graph, reproduce
 from deploy.pipeline.manifest import Manifest, describe, digest_of, key_of, write_json
@@ -68,7 +68,7 @@ class Forger:
         for name in (LOGITS, DIGESTS):
             (folder / name).unlink()
         names = made_up.read(self.path("gpu/dataset.json"))["names"]
-        write_logits(DeviceLogits(names, [logits]), folder, made_up.CARD)
+        write_logits(names, [logits], folder, made_up.CARD)
 
     def edit_logs(self, size: int, change: Callable[[str], str]) -> None:
         """What ais_bench printed in each repeat, and the digests that the figure has of it."""

@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy.connections import Connections
-from deploy.evidence.logits import DIGESTS, LOGITS, DeviceLogits, write_logits
+from deploy.evidence.logits import DIGESTS, LOGITS, write_logits
 from deploy.inventory import Inventory
 from deploy.npu import ais_bench, measure, smi
 from deploy.npu.device import IdleCheck
@@ -193,7 +193,7 @@ def _npu_stages(workspace: Workspace, size: int, names: list[str], logits: np.nd
         return {"simulated": True}
 
     def accuracy() -> dict[str, Any]:
-        write_logits(DeviceLogits(names, [logits]), folder, CARD)
+        write_logits(names, [logits], folder, CARD)
         opened = OPENED.format(size=size, om=inputs["om"][:16])
         (folder / "ais_bench-0.log").write_text(opened + RAN.format(size, -(-SAMPLES // size)))
         return {"simulated": True, "units": {"npu-a:0": 1}}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from deploy.errors import KitError
-from deploy.evidence.logits import DIGESTS, LOGITS, DeviceLogits, output_names, read_logits, write_logits
+from deploy.evidence.logits import DIGESTS, LOGITS, output_names, read_logits, write_logits
 from deploy.pipeline.model import Tensor
 from tests.unit.made_up import CARD
 
@@ -19,7 +19,7 @@ NAMES = [f"clip-{i}" for i in range(6)]
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     logits = np.random.default_rng(0).standard_normal((6, 400)).astype(np.float32)
-    write_logits(DeviceLogits(NAMES, [logits]), tmp_path, CARD)
+    write_logits(NAMES, [logits], tmp_path, CARD)
     return tmp_path
 
 
@@ -29,7 +29,7 @@ def rewrite(folder: Path, change: object) -> None:
 
 
 def test_what_was_written_is_read(folder: Path) -> None:
-    assert read_logits(folder, NAMES, CARD).logits.tobytes() == np.load(folder / LOGITS).tobytes()
+    assert read_logits(folder, NAMES, CARD)[0].tobytes() == np.load(folder / LOGITS).tobytes()
 
 
 def set_value(logits: np.ndarray) -> np.ndarray:
@@ -81,7 +81,7 @@ def test_digests_beyond_the_last_sample_are_of_no_account(folder: Path, more: st
     digest = (folder / DIGESTS).read_text().splitlines()[0].split("\t")[2]
     with (folder / DIGESTS).open("a") as stream:
         stream.write(more.format(digest=digest))
-    assert len(read_logits(folder, NAMES, CARD).logits) == len(NAMES)
+    assert len(read_logits(folder, NAMES, CARD)[0]) == len(NAMES)
     rewrite(folder, lambda logits: logits[[0, 0, *range(2, len(NAMES))]])
     with pytest.raises(KitError, match=r"sample 1 \(clip-1\).* sample 0"):
         read_logits(folder, NAMES, CARD)
@@ -97,9 +97,9 @@ def test_torn_digests_name_the_first_line_lost(folder: Path, text: str) -> None:
 def test_a_changed_row_of_a_second_output_is_named(folder: Path) -> None:
     two = CARD.model_copy(update={"outputs": [*CARD.outputs, Tensor(name="place", dtype="int64", shape=[2])]})
     outputs = [np.load(folder / LOGITS), np.arange(12).reshape(6, 2)]
-    write_logits(DeviceLogits(NAMES, outputs), folder, two)
+    write_logits(NAMES, outputs, folder, two)
     assert output_names(two) == [LOGITS, "logits.place.npy"]
-    assert (read_logits(folder, NAMES, two).outputs[1] == outputs[1]).all()
+    assert (read_logits(folder, NAMES, two)[1] == outputs[1]).all()
     outputs[1][4] += 1
     np.save(folder / "logits.place.npy", outputs[1])
     with pytest.raises(KitError, match=r"sample 4 \(clip-4\)"):

@@ -116,7 +116,7 @@ def test_the_profilers_own_word_on_a_fusion_counts_more_than_its_name() -> None:
     ["Conv_3+Add_4", "Conv_3;Add_4", "Conv_3__Add_4", "conv_3_add_4", "sub_graph_1/Conv_3/Add_4", "Conv_3|Add_4"],
 )
 def test_names_of_a_fusion_in_the_forms_of_the_releases(name: str) -> None:
-    assert op_summary.members(name, [node.name for node in NODES]) == ["Conv_3", "Add_4"]
+    assert op_summary.Members([node.name for node in NODES]).of(name) == ["Conv_3", "Add_4"]
 
 
 def test_one_device_of_several_is_read_and_the_others_are_named() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from deploy.errors import KitError
-from deploy.evidence.logits import DeviceLogits, write_logits
+from deploy.evidence.logits import write_logits
 from deploy.evidence.runs import find
 from deploy.pipeline.manifest import describe, key_of
 from deploy.workspace import Workspace
@@ -31,7 +31,7 @@ def relogit(workspace: Workspace, change: Callable[[np.ndarray], np.ndarray]) ->
     folder = workspace.folder / "npu/bs4"
     names = [f"clip-{i:03}" for i in range(made_up.SAMPLES)]
     logits = change(np.load(folder / "logits.npy"))
-    write_logits(DeviceLogits(names[: len(logits)], [logits]), folder, made_up.CARD)
+    write_logits(names[: len(logits)], [logits], folder, made_up.CARD)
     for name in ("logits.npy", "results.tsv"):
         digest = describe(folder / name)
         change_entry(

@@ -10,7 +10,6 @@ from hypothesis import given
 
 from deploy.errors import KitError
 from deploy.npu import op_summary
-from deploy.npu.op_summary import Tensor
 
 from .mutation import damaged
 
@@ -40,9 +39,8 @@ Step Id,Name,Type,Accelerator Core,Start Time(us),Duration(us),Wait Time(us),Blo
 
 def test_an_old_table_with_a_models_number_that_a_spreadsheet_spoilt() -> None:
     (cast,) = op_summary.parse(OLD)
-    assert (cast.name, cast.kind, cast.core, cast.task, cast.stream) == ("Cast_1", "Cast", "AI_CPU", 2, 7)
+    assert (cast.name, cast.kind, cast.core, cast.stream) == ("Cast_1", "Cast", "AI_CPU", 7)
     assert (cast.duration_us, cast.start_us) == (Decimal("338.93"), Decimal("542118179416.190"))
-    assert cast.inputs == (Tensor((2, 5), "DT_INT16", "ND"),)
 
 
 def test_unified_cores_exact_times_and_a_row_that_lacks_its_last_fields() -> None:
@@ -56,10 +54,9 @@ def test_unified_cores_exact_times_and_a_row_that_lacks_its_last_fields() -> Non
 
 def test_split_cores_left_out_inputs_and_rows_that_have_no_counters() -> None:
     gmm, communication = op_summary.parse(SPLIT)
-    assert (gmm.device, gmm.blocks, gmm.mix_blocks, gmm.state) == (3, 20, 40, "dynamic")
-    assert [tensor.shape for tensor in gmm.inputs] == [(512, 16), (8, 2048, 16), None, (8,)]
+    assert gmm.device == 3
     assert gmm.metrics == {"aic_mac_ratio": 0.5, "aic_main_mem_read_bw": 1.25}
-    assert (communication.kind, communication.inputs, communication.metrics) == ("", (), {})
+    assert (communication.kind, communication.metrics) == ("", {})
 
 
 def test_a_frameworks_table_and_other_units() -> None:
@@ -99,7 +96,7 @@ def test_what_is_no_such_table_is_refused(text: str, says: str) -> None:
 )
 def test_a_fused_operators_members(name: str, found: list[str]) -> None:
     nodes = ["/b.1/conv/Conv", "/b.1/conv", "/b.1/act/Mul", "Conv_1", "Conv_12", "Relu_13", "TransData_12", ""]
-    assert op_summary.members(name, nodes) == found
+    assert op_summary.Members(nodes).of(name) == found
 
 
 @given(damaged([OLD, UNIFIED, SPLIT, FRAMEWORK]))

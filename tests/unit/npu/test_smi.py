@@ -124,10 +124,9 @@ MAPPING = """\
 """
 
 
-def test_argument_lists() -> None:
-    assert smi.info_argv("npu-smi") == ["npu-smi", "info"]
-    assert smi.mapping_argv("npu-smi") == ["npu-smi", "info", "-m"]
-    assert smi.proc_mem_argv("npu-smi", 6, 0) == ["npu-smi", "info", "-t", "proc-mem", "-i", "6", "-c", "0"]
+def test_what_asks_about_a_chip() -> None:
+    first, *_ = smi.parse_info(A3)
+    assert smi.of_chip("proc-mem", first) == ["info", "-t", "proc-mem", "-i", str(first.npu_id), "-c", "0"]
 
 
 class TestInfo:
@@ -206,7 +205,6 @@ class TestInfo:
         first, second = smi.parse_info(A3)
         assert [(chip.chip_id, chip.device, chip.power_w) for chip in (first, second)] == [(0, 0, 160.1), (1, 1, None)]
         assert smi.is_family(first.name)
-        assert smi.board_argv("npu-smi", 2, first.chip_id)[-4:] == ["-i", "2", "-c", "0"]
         assert smi.board_soc_version(first, smi.parse_board(A3_BOARD)) == "Ascend910_9382"
 
     def test_a_950_has_neither_chip_ids_nor_logical_ones(self) -> None:
@@ -215,7 +213,7 @@ class TestInfo:
         assert (free.aicore_percent, free.model_memory_mb, free.processes) == (0, (6600, 98304), ())
         assert not free.shares_host_memory  # no bus, but memory of its own
         assert busy.processes == (smi.Process(812, "infer", 400),)
-        assert smi.proc_mem_argv("npu-smi", 5, busy.chip_id)[-2:] == ["-i", "5"]
+        assert smi.of_chip("proc-mem", busy)[-2:] == ["-i", "5"]
         assert smi.board_soc_version(free, {"Chip Name": "Ascend950DT", "NPU Name": "9591"}) == "Ascend950DT_9591"
 
     @pytest.mark.parametrize("board", ["", "NPU Name : NA\nChip Name : Ascend910\n", "NPU Name : not support"])

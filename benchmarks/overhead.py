@@ -1,6 +1,6 @@
 """What Ray and the scheduler cost a task: tasks that do nothing, one by one, on a cluster of this machine alone.
 
-python -m deploy.execution.fleet.overhead [TASKS]
+python -m benchmarks.overhead [TASKS]
 """
 
 from __future__ import annotations
