@@ -14,6 +14,7 @@ from deploy.evidence.differences import refuse_any_difference, refuse_difference
 from deploy.evidence.logits import output_names
 from deploy.evidence.scores import Score, scores
 from deploy.pipeline.artefacts import dataset_index, exported_card, reference_names
+from deploy.pipeline.build import with_mode
 from deploy.pipeline.manifest import OK, Manifest
 from deploy.pipeline.model import Model
 from deploy.report.summary import Judged, farthest, relative_errors
@@ -127,7 +128,7 @@ def lines(ranked: Sequence[Outcome], atc: Mapping[str, str], tools: Mapping[str,
     keys: dict[str, Any] = {
         "variant": winner.variant,
         "persons": winner.persons,
-        "atc": {**atc, "precision_mode": winner.precision_mode},
+        "atc": with_mode(atc, winner.precision_mode),
         "aoe": winner.aoe,
         "batch_sizes": [winner.batch_size],
     }

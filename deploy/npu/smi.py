@@ -77,14 +77,8 @@ class Chip:
 
 def of_chip(kind: str, chip: Chip) -> list[str]:
     """The words behind `npu-smi` that ask for one kind of information about a chip."""
-    return [
-        "info",
-        "-t",
-        kind,
-        "-i",
-        str(chip.npu_id),
-        *(["-c", str(chip.chip_id)] if chip.chip_id is not None else []),
-    ]
+    of_npu = ["info", "-t", kind, "-i", str(chip.npu_id)]
+    return of_npu if chip.chip_id is None else [*of_npu, "-c", str(chip.chip_id)]
 
 
 def parse_info(text: str, logical: Mapping[tuple[int, int], int] | None = None) -> list[Chip]:

@@ -11,7 +11,10 @@ from deploy.inventory import local_path
 from deploy.pipeline.model import Card
 
 MODE_FLAGS = ("precision_mode", "precision_mode_v2")  # of ATC; one excludes the other
-FILE_FLAGS = ("keep_dtype", "modify_mixlist")  # of ATC, that name a file
+MODES_V2 = ("fp16", "origin", "cube_fp16in_fp32out", "mixed_float16")  # of the second
+MIXED = ("allow_mix_precision", "allow_mix_precision_fp16", "mixed_float16")  # that heed lists of operator types
+MIXLIST = "modify_mixlist"
+FILE_FLAGS = ("keep_dtype", MIXLIST)  # of ATC, that name a file
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,15 @@ class Build:
     @property
     def om(self) -> Path:
         return self.folder / f"{self.stem}.om"
+
+
+def with_mode(flags: Mapping[str, str], mode: str) -> dict[str, str]:
+    """ATC's flags with another precision mode, in the flag that takes it, and without what ATC refuses beside it: the
+    other flag, and in a mode that is not mixed a list of operator types."""
+    shared = mode in MODES_V2[2:3] and MODE_FLAGS[0] in flags  # both take it
+    own = MODE_FLAGS[mode in MODES_V2 and not shared]
+    kept = {flag: value for flag, value in flags.items() if flag != MIXLIST or mode in MIXED}
+    return {**{own if flag in MODE_FLAGS else flag: value for flag, value in kept.items()}, own: mode}
 
 
 def files_of(flags: Mapping[str, str]) -> dict[str, Path]:

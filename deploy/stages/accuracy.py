@@ -96,13 +96,9 @@ def _through(
     fresh: bool = False,
     finite: bool = True,
 ) -> RowsThroughOm:
-    om, devices, timeout_s = (
-        CachedFile(build.om.name, inputs["om"]),
-        connections.devices,
-        connections.inventory.timeout_s,
-    )
+    om, timeout_s = CachedFile(build.om.name, inputs["om"]), connections.inventory.timeout_s
     fresh = fresh or connections.options.fresh
-    return RowsThroughOm(build, om, index, rows, inputs, devices, timeout_s, fresh, finite)
+    return RowsThroughOm(build, om, index, rows, inputs, connections.devices, timeout_s, fresh, finite)
 
 
 def _infer(connections: Connections, through: RowsThroughOm) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from deploy.console import console, mark, say
 from deploy.errors import KitError, reject_malformed
 from deploy.evidence import blocks
 from deploy.pipeline import graph
-from deploy.pipeline.build import FILE_FLAGS, MODE_FLAGS, Build
+from deploy.pipeline.build import FILE_FLAGS, Build, with_mode
 from deploy.pipeline.manifest import Step, write_json
 from deploy.pipeline.model import Tensor, run_command
 from deploy.stages import accuracy, convert
@@ -32,7 +32,6 @@ STAGE = "precision/blocks"
 FORMAT = 1
 TOLERANCE = 0.02  # relative error of a block; sound fp16 leaves 0.006 behind ten
 LOGITS = "logits"
-MODES_V2 = ("fp16", "origin", "cube_fp16in_fp32out", "mixed_float16")
 
 
 @dataclass(frozen=True)
@@ -84,15 +83,10 @@ def compare(connections: Connections, batch_size: int, chosen: Sequence[int], mo
 
 
 def _build(workspace: Workspace, onnx: Path, mode: str, batch_size: int) -> Build:
-    flags = with_mode(workspace.inventory.atc, mode)
+    # Without the lists of operators, which are the real graph's.
+    flags = with_mode({k: v for k, v in workspace.inventory.atc.items() if k not in FILE_FLAGS}, mode)
     folder, persons = onnx.parent / mode, workspace.inventory.persons
     return Build(f"{STAGE}/{mode}", folder, onnx, "export", batch_size, flags, workspace.card(), persons)
-
-
-def with_mode(flags: Mapping[str, str], mode: str) -> dict[str, str]:
-    """ATC's flags with another precision_mode, and without the lists of operators, which are the real graph's."""
-    kept = {flag: value for flag, value in flags.items() if flag not in (*MODE_FLAGS, *FILE_FLAGS)}
-    return {**kept, (MODE_FLAGS[1] if mode in MODES_V2 else MODE_FLAGS[0]): mode}
 
 
 def worst_batch(workspace: Workspace) -> int:

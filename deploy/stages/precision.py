@@ -29,7 +29,7 @@ from deploy.inventory import ROOT, chosen, local_path
 from deploy.npu import atc
 from deploy.pipeline import graph
 from deploy.pipeline.artefacts import reference_names
-from deploy.pipeline.build import Build
+from deploy.pipeline.build import MODES_V2, Build
 from deploy.pipeline.index import Index
 from deploy.pipeline.manifest import Step, write_json
 from deploy.precision import ranking, ways
@@ -337,7 +337,7 @@ def _not_precision(doctor: Doctor) -> None:
     """Say so, and where the device leaves fp32 in either mode."""
     conclusion, of_modes, matrix = None, [], doctor.of_matrix_unit()
     if doctor.ends:
-        wide = WIDE["precision_mode_v2" if doctor.mode in locate.MODES_V2 else "precision_mode"][0]
+        wide = WIDE["precision_mode_v2" if doctor.mode in MODES_V2 else "precision_mode"][0]
         worst = doctor.tried[doctor.build_of(doctor.names).name]["worst"]
         compared = locate.compare(doctor.connections, doctor.batch_size, worst, [doctor.mode, wide])
         doctor.compared = True

@@ -152,6 +152,8 @@ def _print(result: Mapping[str, Any]) -> None:
     if kinds:
         say(f"put in by the compiler: {kinds}")
     say(f"{result['attributed']:.1%} of the device's time is accounted for", "bold")
+    if result["limits"] and result["simulated"]:
+        say("computing and moving are the least that the real chip's published limits allow, the times are simulated")
     if result["limits"] is None:
         say(f"the kit knows no published limits of {result['soc_version']}, so nothing is said of what bounds a block")
     if result["unattributed"]["operators"]:

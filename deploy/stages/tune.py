@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from deploy.evidence.logits import output_names
 from deploy.evidence.scores import Score, scores
 from deploy.evidence.sweep import FORMAT, Candidate, Outcome, copies_of, judge, lines, rank, verdict
 from deploy.pipeline.artefacts import reference_names
-from deploy.pipeline.build import Build, files_of
+from deploy.pipeline.build import MIXED, MIXLIST, Build, files_of, with_mode
 from deploy.pipeline.index import Index
 from deploy.pipeline.manifest import FAILED, Step, announce, write_json
 from deploy.pipeline.model import read_card
@@ -132,17 +132,18 @@ def _off(outcome: Outcome) -> str:
 def _build(connections: Connections, candidate: Candidate) -> Build:
     workspace = connections.workspace
     onnx, step, card = gpu.export_variant(connections, candidate.variant, candidate.persons)
+    flags = with_mode(connections.inventory.atc, candidate.precision_mode)
     return Build(
         name=f"tune/{candidate.slug}",
         folder=workspace.artefact("tune") / candidate.slug,
         onnx=onnx,
         onnx_step=step,
         batch_size=candidate.batch_size,
-        flags={**connections.inventory.atc, "precision_mode": candidate.precision_mode},
+        flags=flags,
         card=read_card(card) if card.is_file() or not connections.options.dry else workspace.model.card,
         persons=candidate.persons,
         aoe_job_type=candidate.aoe,
-        files=files_of(connections.inventory.atc),
+        files=files_of(flags),
     )
 
 
@@ -205,6 +206,11 @@ def _where(connections: Connections) -> dict[str, Any]:
     return {**tools, **measured, "samples": tune.samples, "gate": connections.inventory.gate, **bound}
 
 
+def _mode(candidate: Candidate, atc: Mapping[str, str]) -> str:
+    left_out = f" without {MIXLIST}, which a mixed mode alone heeds" if MIXLIST in atc else ""
+    return candidate.precision_mode + ("" if candidate.precision_mode in MIXED else left_out)
+
+
 def _table(connections: Connections, ranked: Sequence[Outcome]) -> Table:
     facts, metric = connections.npus[0].facts, connections.workspace.model.card.metrics[0]
     grid = Table(title=f"{facts.target}{facts.mark}", title_justify="left")
@@ -229,7 +235,7 @@ def _table(connections: Connections, ranked: Sequence[Outcome]) -> Table:
         grid.add_row(
             candidate.variant,
             candidate.persons,
-            Text(candidate.precision_mode, overflow="fold"),
+            Text(_mode(candidate, connections.inventory.atc), overflow="fold"),
             f"AOE {candidate.aoe}" if candidate.aoe else "",
             str(candidate.batch_size),
             str(candidate.threads),

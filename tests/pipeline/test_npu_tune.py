@@ -127,6 +127,19 @@ def test_a_candidate_that_fails_is_a_row_and_does_not_stop_the_others(job: NpuJo
 
 
 @pytest.mark.full
+def test_a_list_of_types_goes_to_mixed_candidates_alone(job: NpuJob, tmp_path: Path, capsys: Any) -> None:
+    lists = tmp_path / "lists.json"
+    lists.write_text(json.dumps({"black-list": {"to-add": ["Softmax"]}}))
+    job.inventory["atc"] = {"precision_mode": "allow_mix_precision", "modify_mixlist": str(lists)}
+    job.inventory["tune"] |= {"batch_sizes": [8]}
+    tune.run(job.connections())
+    assert all(row["passed"] for row in outcomes(job))
+    assert "modify_mixlist" in capsys.readouterr().out
+    assert "modify_mixlist" not in job.entry("convert/tune/reference-force_fp16-bs8")["inputs"]["flags"]
+    assert "modify_mixlist" in job.entry("convert/tune/reference-allow_mix_precision-bs8")["inputs"]["flags"]
+
+
+@pytest.mark.full
 def test_without_a_winner_the_status_is_not_0(job: NpuJob) -> None:
     job.play(BUSY="0:train.py:forever")
     with pytest.raises(KitError, match="none of 4 candidates .*idle"):
