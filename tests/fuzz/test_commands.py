@@ -31,7 +31,7 @@ def link_to_nothing(path: Path) -> None:
 
 
 def bomb(target: str, name: str) -> Callable[[Path], object]:
-    return lambda path: path.write_bytes(BOMBS[target, name])
+    return lambda path: path.write_bytes(BOMBS[target, name]())
 
 
 FORMS: dict[str, Callable[[Path], object]] = {
