@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from deploy.inventory import ROOT
+from tests.once import made_once
 from tests.pipeline.browser import Browser
 
 SAMPLES = 9  # not a multiple of any batch size but 1
@@ -62,18 +63,20 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sample")
-    argv = [sys.executable, "-m", "stgcn.sample", "--output_dir", str(folder), "--samples", str(SAMPLES)]
-    subprocess.run([*argv, "--classes", "10"], cwd=ROOT, check=True, timeout=600)
-    return folder
+def sample(request: pytest.FixtureRequest) -> Path:
+    def make(folder: Path) -> None:
+        argv = [sys.executable, "-m", "stgcn.sample", "--output_dir", str(folder), "--samples", str(SAMPLES)]
+        subprocess.run([*argv, "--classes", "10"], cwd=ROOT, check=True, timeout=600)
+
+    return made_once(request, "sample", make)[0]
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> tuple[Job, str]:
+def finished(request: pytest.FixtureRequest, sample: Path) -> tuple[Job, str]:
     """A job that ran to its verdict, and what it printed; never changed: take a copy."""
-    job = Job(tmp_path_factory.mktemp("finished"), sample)
-    return job, job.fab("gpu-stage", "npu-convert", "npu-bench", "score")
+    whole = ("gpu-stage", "npu-convert", "npu-bench", "score")
+    folder, printed = made_once(request, "finished", lambda folder: Job(folder, sample).fab(*whole))
+    return Job(folder, sample), printed
 
 
 @pytest.fixture
