@@ -14,6 +14,27 @@ Item = TypeVar("Item")
 Worker = TypeVar("Worker")
 
 
+class NotBegunError(Exception):
+    """A worker failed at another item before this one had its turn."""
+
+
+class Turn:
+    """What a worker does one at a time, however many hands it has; nothing more once it has failed."""
+
+    def __init__(self) -> None:
+        self._lock, self._failed = threading.Lock(), False
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        if self._failed:
+            self._lock.release()
+            raise NotBegunError
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._failed = kind is not None
+        self._lock.release()
+
+
 def drain(
     items: Sequence[Item], workers: Sequence[Worker], do: Callable[[Worker, Item], None], at_once: int = 1
 ) -> dict[str, int]:
@@ -34,6 +55,9 @@ def drain(
                 return
             try:
                 do(worker, item)
+            except NotBegunError:
+                queue.give_back(item)
+                return
             except BaseException as error:  # handed to the caller's thread
                 is_first = str(worker) not in retired
                 retired.add(str(worker))

@@ -93,8 +93,9 @@ class Inference:
                     self.command(worker), folder=job.folder, log=log, timeout_s=self.timeout_s, job=job.name
                 )
                 seconds = time.monotonic() - start
+                with prefix_errors(str(worker)):
+                    self._check_ending(done)
             with prefix_errors(str(worker)):
-                self._check_ending(done)
                 outputs, told = self._collect(worker.npu.host)
         if told:
             write_json(times, told)

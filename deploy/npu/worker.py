@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from threading import Lock
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -22,6 +21,7 @@ from deploy.npu.ais_bench import Era
 from deploy.npu.device import Facts, Idle, Smi, read_era
 from deploy.pipeline.build import Build
 from deploy.pipeline.index import Array, Index, Shard
+from deploy.workqueue import Turn
 from stgcn.files import atomic_write, sha256_file
 
 Result_co = TypeVar("Result_co", covariant=True)
@@ -168,7 +168,7 @@ class Worker:
 
     npu: NpuHost
     device: int | None = None
-    turn: Lock = field(default_factory=Lock, compare=False)  # held while its tool runs: one at a time
+    turn: Turn = field(default_factory=Turn, compare=False)  # of its tool
 
     def __str__(self) -> str:
         return str(self.npu) if self.device is None else f"{self.npu}:{self.device}"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from deploy.errors import KitError
-from deploy.workqueue import drain, in_parallel
+from deploy.workqueue import Turn, drain, in_parallel
 
 
 def test_every_item_is_done_once_over_the_workers() -> None:
@@ -47,6 +47,20 @@ def test_a_worker_with_two_hands_does_two_at_once_and_retires_whole() -> None:
     with pytest.raises(KitError, match="lost"):
         drain(range(8), ["bad"], do, at_once=2)
     assert tried == ["bad", "bad"]
+
+
+def test_after_a_failure_a_worker_has_no_other_turn() -> None:
+    turn, laid_out, ran = Turn(), threading.Barrier(2, timeout=5), list[int]()
+
+    def do(_: str, item: int) -> None:
+        laid_out.wait()
+        with turn:
+            ran.append(item)
+            raise KitError(f"{item} broke")
+
+    with pytest.raises(KitError) as failure:
+        drain(range(8), ["a"], do, at_once=2)
+    assert [f"{item} broke" for item in ran] == [str(failure.value)]
 
 
 def test_an_idle_worker_waits_for_what_a_busy_one_may_give_back() -> None:
