@@ -21,7 +21,7 @@ from deploy.containers.daemon import DockerDaemon
 from deploy.containers.endpoint import EngineError
 from deploy.errors import HostUnfit, KitError
 from deploy.hosts.host import Completed, Host
-from deploy.hosts.ssh import KeyNotAccepted, NotTrusted, Refused, Unreachable
+from deploy.hosts.ssh import Distrusted, KeyNotAccepted, NotTrusted, Refused, Unreachable
 from deploy.inventory import Gpu, Npu
 from deploy.npu import ais_bench, atc
 from deploy.npu.device import PROBE_TIMEOUT_S, Facts, Smi, read_era
@@ -85,7 +85,8 @@ def _examine(connections: Connections, section: Gpu | Npu) -> Iterator[Check]:
     try:
         host = connections.connect(section) if isinstance(section, Npu) else connections.gpu.host
     except NotTrusted as error:
-        yield Check(section.name, "key trusted", False, str(error), "ask its owner" if error.final else "fab trust")
+        cure = "ask its owner" if isinstance(error, Distrusted) else "fab trust"
+        yield Check(section.name, "key trusted", False, str(error), cure)
         return
     except KeyNotAccepted as error:
         copy = ["ssh-copy-id", *(["-i", section.key] if section.key else []), *_ssh_target(section)]

@@ -19,7 +19,7 @@ from deploy.hosts import trust
 from deploy.hosts.host import Host
 from deploy.hosts.local import LocalHost
 from deploy.hosts.over_ssh import SSHHost
-from deploy.hosts.ssh import NotTrusted
+from deploy.hosts.ssh import Distrusted, NotTrusted
 from deploy.inventory import ROOT, Gpu, Inventory, Npu, chosen, load, local_path, with_inventory
 from deploy.npu import probe, survey
 from deploy.npu.device import PROBE_TIMEOUT_S, UNKNOWN, Smi, read_cann
@@ -86,7 +86,7 @@ def run(answers: Answers, force: bool, ask: Callable[[str], str] | None = None) 
         with activity(f"looking at {section.name}"):
             found: Found | None = _look(host, section)
     except NotTrusted as error:
-        if error.final:
+        if isinstance(error, Distrusted):
             raise
         say(f"  {error}; so its part of the inventory is a guess", "yellow")
         found = None
@@ -158,7 +158,7 @@ def _connect(section: Npu, ask: Callable[[str], str] | None) -> Host:
     try:
         return SSHHost(section, None, Inventory.model_fields["link_timeout_s"].default)
     except NotTrusted as error:
-        if error.final or not ask:
+        if isinstance(error, Distrusted) or not ask:
             raise
         trust.run(Inventory(npu=[section]), ask)
         return SSHHost(section, None, Inventory.model_fields["link_timeout_s"].default)

@@ -14,7 +14,7 @@ from deploy.hosts.remote.folders import make_folders
 from deploy.inventory import Inventory, local_path
 from deploy.options import Options
 from deploy.pipeline import graph
-from deploy.pipeline.artefacts import dataset_index, exported_card, onnx_path
+from deploy.pipeline.artefacts import dataset_index, exported_card, onnx_path, reference_names
 from deploy.pipeline.build import Build, files_of
 from deploy.pipeline.index import Index
 from deploy.pipeline.manifest import Manifest, Step
@@ -103,6 +103,14 @@ class Workspace:
     def index_sha256(self, index: Index) -> str:
         """Of the file that an index was read from."""
         return str(self.manifest.steps["preprocess"]["outputs"][f"gpu/{index.file}"]["sha256"])
+
+    def labels(self) -> Path:
+        """The samples' labels. Raises KitError where they are not made yet or were changed, as `reference` does."""
+        return graph.output(self.manifest, "preprocess", "gpu/labels.npy")
+
+    def reference(self, card: Card) -> list[Path]:
+        """The fp32 reference, a file per output of the model."""
+        return [graph.output(self.manifest, "reference", f"gpu/{name}") for name in reference_names(card)]
 
     def card(self) -> Card:
         """The card of the graph that was exported.

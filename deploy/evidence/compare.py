@@ -12,7 +12,7 @@ from deploy.console import console, mark, say
 from deploy.errors import KitError, reject_malformed
 from deploy.evidence import profile, regression
 from deploy.evidence.regression import Comparison
-from deploy.evidence.runs import Run
+from deploy.evidence.runs import Run, by_size
 from deploy.outcome import Outcome
 from deploy.pipeline import graph
 from stgcn import plain_json
@@ -30,7 +30,10 @@ def print_comparison(a: Run, b: Run) -> Outcome:
         simulated = mark(b.summary["device"]["simulated"], b.summary["device"].get("health"))
     _print("inputs and versions", ("step", "input", *ids), changed)
     _print("results", ("batch size", "result", *ids), differing)
-    each = ((size, profile_of(a, size), profile_of(b, size)) for size in _sizes(a, b))
+    each = (
+        (size, profile_of(a, size), profile_of(b, size))
+        for size in sorted(by_size(a.summary).keys() & by_size(b.summary))
+    )
     both = [(size, before, now) for size, before, now in each if before and now]
     for _, before, now in both:
         print_profiles(before, now, a.id)
@@ -55,11 +58,6 @@ def print_comparison(a: Run, b: Run) -> Outcome:
             ],
         }
     )
-
-
-def _sizes(a: Run, b: Run) -> list[int]:
-    ours, theirs = ({batch["batch_size"] for batch in run.summary["batches"]} for run in (a, b))
-    return sorted(ours & theirs)
 
 
 def profile_of(run: Run, batch_size: int) -> dict[str, Any] | None:
@@ -108,19 +106,14 @@ def inputs(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[tuple[str, st
 
 def results(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     """(batch size, result, in a, in b) of every result that differs."""
-    for name in ("samples",):
-        if a[name] != b[name]:
-            yield "all", name, str(a[name]), str(b[name])
-    for name in _scalars(a["reference"], b["reference"]):
-        x, y = a["reference"].get(name), b["reference"].get(name)
-        if x != y:
-            yield "fp32", name, _shown(x), _shown(y)
-    ours, theirs = ({batch["batch_size"]: batch for batch in side["batches"]} for side in (a, b))
-    for size in sorted({*ours, *theirs}):
-        for name in _scalars(ours.get(size, {}), theirs.get(size, {})):
-            x, y = ours.get(size, {}).get(name), theirs.get(size, {}).get(name)
-            if x != y:
-                yield str(size), name, _shown(x), _shown(y)
+    if a["samples"] != b["samples"]:
+        yield "all", "samples", str(a["samples"]), str(b["samples"])
+    ours, theirs = by_size(a), by_size(b)
+    sizes = [(str(size), ours.get(size, {}), theirs.get(size, {})) for size in sorted({*ours, *theirs})]
+    for of, one, other in (("fp32", a["reference"], b["reference"]), *sizes):
+        for name in _scalars(one, other):
+            if one.get(name) != other.get(name):
+                yield of, name, _shown(one.get(name)), _shown(other.get(name))
 
 
 def _scalars(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:

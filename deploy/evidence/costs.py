@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from deploy.precision.units import Unit, blocks_of, name_nodes
+
 FLOAT16 = 2
 MULTIPLYING = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 MOVING = MULTIPLYING | {"Transpose", "AveragePool", "GlobalAveragePool", "ReduceMean"}
@@ -71,17 +73,15 @@ def nodes(model: Any, blocks: Mapping[str, str] | None = None) -> list[Node]:
     `blocks`): a node is of the first block whose end it leads to.
     """
     shapes, weights = value_shapes(model), {weight.name for weight in model.graph.initializer}
-    of_block = _blocks(model.graph, blocks or {})
-    found, unnamed = list[Node](), 0
+    name_nodes(model)
+    of_block = blocks_of([Unit(node.name, [node]) for node in model.graph.node], blocks or {})
+    found = list[Node]()
     for node in model.graph.node:
-        name = node.name
-        if not name:
-            name, unnamed = f"{node.op_type}_{unnamed}", unnamed + 1
         if set(node.input) <= weights:
             weights |= set(node.output)
             continue
-        block = of_block.get(node.output[0], AFTER) if blocks else ""
-        found.append(Node(name, node.op_type, tuple(node.output), cost(node, shapes, weights), block))
+        block = (of_block[node.name] or AFTER) if blocks else ""
+        found.append(Node(node.name, node.op_type, tuple(node.output), cost(node, shapes, weights), block))
     return found
 
 
@@ -120,40 +120,18 @@ def value_shapes(model: Any) -> dict[str, tuple[int, ...]]:
     options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(shown.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    weights = {weight.name: tuple(weight.dims) for weight in model.graph.initializer}
     feeds: dict[str, Any] = {
-        value.name: np.zeros([size if isinstance(size, int) else 1 for size in value.shape], _DTYPES[value.type])
-        for value in session.get_inputs()
+        value.name: np.zeros(
+            [size.dim_value or 1 for size in value.type.tensor_type.shape.dim],
+            onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type),
+        )
+        for value in model.graph.input
+        if value.name not in weights
     }
     values = session.run(None, feeds)
     shapes = {output.name: np.shape(value) for output, value in zip(session.get_outputs(), values, strict=True)}
-    shapes |= {name: value.shape for name, value in feeds.items()}
-    return shapes | {weight.name: tuple(weight.dims) for weight in model.graph.initializer}
-
-
-_DTYPES = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(int64)": np.int64,
-    "tensor(int32)": np.int32,
-    "tensor(int8)": np.int8,
-    "tensor(uint8)": np.uint8,
-    "tensor(bool)": np.bool_,
-}
-
-
-def _blocks(graph: Any, ends: Mapping[str, str]) -> dict[str, str]:
-    """The block of each node that leads to the end of one, by the node's first output."""
-    maker = {name: node for node in graph.node for name in node.output}
-    found: dict[str, str] = {}
-    for block, end in ends.items():
-        todo = [end]
-        while todo:
-            node = maker.get(todo.pop())
-            if node is not None and node.output[0] not in found:
-                found[node.output[0]] = block
-                todo += node.input
-    return found
+    return shapes | {name: value.shape for name, value in feeds.items()} | weights
 
 
 def total(costs: Sequence[Cost]) -> Cost:

@@ -14,7 +14,7 @@ from deploy.npu.infer import Outputs
 from deploy.pipeline.index import Index
 from deploy.pipeline.model import Card, Model, Tensor, run_command
 from stgcn import npy
-from stgcn.files import atomic_write, read_record
+from stgcn.files import atomic_write, read_record, write_whole
 
 LOGITS, DIGESTS = "logits.npy", "results.tsv"
 
@@ -29,9 +29,8 @@ def write_logits(names: Sequence[str], outputs: Outputs, folder: Path, card: Car
     for name, values in zip(output_names(card), outputs, strict=True):
         with atomic_write(folder / name) as stream:
             np.save(stream, values)
-    with atomic_write(folder / DIGESTS) as stream:
-        for index, (name, *rows) in enumerate(zip(names, *outputs, strict=True)):
-            stream.write(f"{index}\t{name}\t{_digest(rows)}\n".encode())
+    rows = enumerate(zip(names, *outputs, strict=True))
+    write_whole(folder / DIGESTS, "".join(f"{i}\t{name}\t{_digest(row)}\n" for i, (name, *row) in rows).encode())
 
 
 def read_logits(folder: Path, names: Sequence[str], card: Card) -> Outputs:
@@ -52,6 +51,12 @@ def read_logits(folder: Path, names: Sequence[str], card: Card) -> Outputs:
             where = ", ".join(map(str, paths))
             raise KitError(f"{where}: the row of sample {i} ({names[i]}) {what}; run `fab npu-bench` again")
     return outputs
+
+
+def first_not_finite(values: np.ndarray) -> int | None:
+    """The first row of (n, ...) values that has NaN or infinity."""
+    bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+    return int(bad[0]) if bad.size else None
 
 
 def _read_output(path: Path, tensor: Tensor, names: Sequence[str], digests: Sequence[str]) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from deploy.errors import KitError
 from deploy.evidence import significance
 from deploy.evidence.logits import LOGITS
-from deploy.evidence.runs import Run
+from deploy.evidence.runs import Run, by_size
 from deploy.pipeline.artefacts import exported_card
 from deploy.pipeline.model import Metric
 from deploy.report.table import shown
@@ -71,8 +71,7 @@ def comparisons(before: Run, now: Run) -> list[Comparison]:
     """
     for run in (before, now):
         run.manifest.output("score", run.folder / "report/summary.json", "make score")
-    ours, theirs = (_batches(run) for run in (before, now))
-    both = {size: (ours[size], theirs[size]) for size in sorted(ours.keys() & theirs.keys())}
+    both = _both(before.summary, now.summary)
     card = exported_card(now.manifest)
     first = card.metrics[0]
     found = list(_answers(before, now, both, first.key) if card.classes else ())
@@ -84,12 +83,12 @@ def comparisons(before: Run, now: Run) -> list[Comparison]:
 
 def rates(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Comparison]:
     """The throughput of each batch size of two summaries."""
-    ours, theirs = ({batch["batch_size"]: batch for batch in side["batches"]} for side in (a, b))
-    return list(_rates({size: (ours[size], theirs[size]) for size in sorted(ours.keys() & theirs.keys())}))
+    return list(_rates(_both(a, b)))
 
 
-def _batches(run: Run) -> dict[int, Mapping[str, Any]]:
-    return {batch["batch_size"]: batch for batch in run.summary["batches"]}
+def _both(a: Mapping[str, Any], b: Mapping[str, Any]) -> Both:
+    ours, theirs = by_size(a), by_size(b)
+    return {size: (ours[size], theirs[size]) for size in sorted(ours.keys() & theirs.keys())}
 
 
 Both = Mapping[int, tuple[Mapping[str, Any], Mapping[str, Any]]]  # the rows of a batch size in either summary

@@ -23,7 +23,7 @@ from deploy.pipeline import graph, reproduce
 from deploy.pipeline.manifest import FORMAT, OK, Manifest, digest_of, json_text
 from deploy.report.table import shown
 from stgcn import plain_json
-from stgcn.files import aside_of, atomic_write, sha256_file, sync_folder
+from stgcn.files import aside_of, sha256_file, sync_folder, write_whole
 
 FOLDER = "runs"
 _ID = re.compile(r"\d{8}T\d{6}-([0-9a-f]{8}|[0-9a-f]{32})")  # earlier versions had the shorter ones
@@ -98,8 +98,7 @@ def keep(manifest: Manifest, key: Path | None = None) -> Run:
             for relative in digests:
                 _place(workspace / relative, aside / relative)
             for name, content in (("manifest.json", record), (seal.SEAL, sealed)):
-                with atomic_write(aside / name) as stream:
-                    stream.write(content)
+                write_whole(aside / name, content)
             if key:
                 signature.sign(aside, key)
             aside.replace(target)
@@ -230,6 +229,11 @@ def print_runs(workspace: Path) -> Outcome:
             listed.append({"id": run.folder.name, "folder": str(run.folder), **brief(run.summary)})
     console.print(grid)
     return Outcome({"runs": listed})
+
+
+def by_size(summary: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
+    """The rows of a verdict's batch sizes."""
+    return {batch["batch_size"]: batch for batch in summary["batches"]}
 
 
 def brief(summary: Mapping[str, Any]) -> dict[str, Any]:

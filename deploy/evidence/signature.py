@@ -13,7 +13,7 @@ from pathlib import Path
 from deploy.errors import KitError
 from deploy.evidence.seal import SEAL, SIGNATURE
 from deploy.npu import transcript
-from stgcn.files import atomic_write, read_record
+from stgcn.files import read_record, write_whole
 
 NAMESPACE = "stgcn-kit"  # what a signature is for: one of a commit or of a mail is none of a run
 TIMEOUT_S = 120.0  # a hardware key waits for a touch
@@ -39,8 +39,7 @@ def sign(folder: Path, key: Path) -> None:
     if done.returncode != 0 or not done.stdout.startswith(b"-----BEGIN SSH SIGNATURE-----"):
         way_out = f"name a key in `sign`, or, where it has a passphrase, `ssh-add {key}` first"
         raise KitError(f"{key}: the run could not be signed with it ({_said(done)}); {way_out}")
-    with atomic_write(folder / SIGNATURE) as stream:
-        stream.write(done.stdout)
+    write_whole(folder / SIGNATURE, done.stdout)
 
 
 def signed_with(folder: Path) -> str | None:

@@ -1,67 +1,112 @@
-"""A program of this machine, reached through pipes."""
+"""A program that is reached through pipes, of this machine or of one that ssh hands them to."""
 
 from __future__ import annotations
 
 import os
 import select
 import subprocess
+import time
 from collections.abc import Sequence
-from contextlib import suppress
 
 from deploy.hosts.exchange import COMPLAINT_BYTES, SILENCE_S
 from deploy.hosts.remote.jobs import STOP_S
 from deploy.hosts.remote.protocol import BLOCK, widen
 
+COMPLAINT_S = 1.0  # for what a program that has ended still said on standard error to arrive
 
-class LocalPipe:
-    """Its ends; see `exchange.Pipe`."""
 
-    def __init__(self, argv: Sequence[str]) -> None:
-        # A session of its own: an interrupt at the terminal is the control process's to pass on.
-        self._process = subprocess.Popen(
-            list(argv),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            start_new_session=True,
-        )
-        assert self._process.stdin
-        assert self._process.stdout
-        assert self._process.stderr
-        self._input, self._output, self._errors = self._process.stdin, self._process.stdout, self._process.stderr
-        os.set_blocking(self._input.fileno(), False)
-        widen(self._input.fileno())
-        widen(self._output.fileno())
+class Streams:
+    """This process's ends of a program's standard streams (see `exchange.Pipe`); `handed` are the program's."""
+
+    def __init__(self) -> None:
+        there_in, self._input = os.pipe()
+        self._output, there_out = os.pipe()
+        self._errors, there_err = os.pipe()
+        self.handed = (there_in, there_out, there_err)
+        self._complaint = bytearray()
+        widen(self._input)
+        widen(self._output)
+        os.set_blocking(self._input, False)
+        self._reading = {self._output, self._errors}
+        self._open = {self._input, self._output, self._errors}
+
+    def let_go(self) -> None:
+        """Of the ends that were handed on."""
+        for descriptor in self.handed:
+            os.close(descriptor)
 
     def write(self, block: bytes) -> None:
-        view = memoryview(block)
+        view, deadline = memoryview(block), time.monotonic() + SILENCE_S
         while view:
-            if not select.select([], [self._input], [], SILENCE_S)[1]:
+            if self._input not in self._open:
+                raise BrokenPipeError("its input was ended")
+            if select.select([], [self._input], [], max(0.0, deadline - time.monotonic()))[1]:
+                view = view[os.write(self._input, view) :]
+                deadline = time.monotonic() + SILENCE_S
+            elif time.monotonic() >= deadline:
                 raise TimeoutError(f"nothing was taken for {SILENCE_S:g} s")
-            view = view[self._input.write(view) or 0 :]
 
     def end_input(self) -> None:
-        self._input.close()
+        self._close(self._input)
 
     def read(self, timeout_s: float) -> bytes | None:
-        if not select.select([self._output], [], [], timeout_s)[0]:
-            return None
-        return os.read(self._output.fileno(), BLOCK)
+        deadline = time.monotonic() + timeout_s
+        while self._output in self._reading:
+            ready = select.select(self._reading, [], [], max(0.0, deadline - time.monotonic()))[0]
+            if not ready:
+                return None
+            if self._errors in ready:
+                self._listen()
+            if self._output in ready:
+                return os.read(self._output, BLOCK)
+        return b""
+
+    def _listen(self) -> None:
+        """What is said on standard error is taken, so that no one waits for it to be; its beginning is kept."""
+        said = os.read(self._errors, COMPLAINT_BYTES)
+        self._complaint += said[: COMPLAINT_BYTES - len(self._complaint)]
+        if not said:
+            self._reading.discard(self._errors)
 
     def complaint(self) -> str:
-        return self._errors.read(COMPLAINT_BYTES).decode("utf-8", "replace").strip()
+        while self._errors in self._reading and select.select([self._errors], [], [], COMPLAINT_S)[0]:
+            self._listen()
+        return self._complaint.decode("utf-8", "replace").strip()
+
+    def close(self) -> None:
+        for descriptor in list(self._open):
+            self._close(descriptor)
+
+    def _close(self, descriptor: int) -> None:
+        if descriptor in self._open:
+            self._open.discard(descriptor)
+            os.close(descriptor)
+
+
+class LocalPipe(Streams):
+    """A program of this machine."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        super().__init__()
+        given, printed, said = self.handed
+        try:
+            # A session of its own: an interrupt at the terminal is the control process's to pass on.
+            self._process = subprocess.Popen(
+                list(argv), stdin=given, stdout=printed, stderr=said, start_new_session=True
+            )
+        except BaseException:
+            super().close()
+            raise
+        finally:
+            self.let_go()
 
     def abort(self) -> None:
         self._process.kill()
 
     def close(self) -> None:
-        with suppress(OSError):
-            self._input.close()
-        self._output.close()  # before the wait: it may be stuck writing what nobody wants any more
+        super().close()  # before the wait: it may be stuck writing what nobody wants any more
         try:
             self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._errors.close()

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import select
 import shlex
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from deploy.errors import KitError, LinkLost
-from deploy.hosts.exchange import COMPLAINT_BYTES, SILENCE_S, Pipe
+from deploy.hosts.exchange import Pipe
+from deploy.hosts.local_pipe import Streams
 from deploy.hosts.mux import Control, Master, RefusedSessionError
 from deploy.hosts.piped import PipedHost
 from deploy.hosts.remote.launch import ARGUMENTS
-from deploy.hosts.remote.protocol import BLOCK, widen
 from deploy.hosts.ssh import Client, Refused
 from deploy.inventory import Gpu, Npu
 
@@ -128,76 +125,15 @@ def command(argv: Sequence[str]) -> str:
     return shlex.join(argv)
 
 
-class _SessionPipe:
-    """The ends of a program's standard streams; the master has the others."""
+class _SessionPipe(Streams):
+    """The ends of a program that runs in a session; the master has the others."""
 
     session: Control
-
-    def __init__(self) -> None:
-        there_in, self._input = os.pipe()
-        self._output, there_out = os.pipe()
-        self._errors, there_err = os.pipe()
-        self.handed = (there_in, there_out, there_err)
-        self._complaint = bytearray()
-        widen(self._input)
-        widen(self._output)
-        os.set_blocking(self._input, False)
-        self._reading = {self._output, self._errors}
-        self._open = {self._input, self._output, self._errors}
-
-    def let_go(self) -> None:
-        """Of the ends that were handed on."""
-        for descriptor in self.handed:
-            os.close(descriptor)
-
-    def write(self, block: bytes) -> None:
-        view, deadline = memoryview(block), time.monotonic() + SILENCE_S
-        while view:
-            if self._input not in self._open:
-                raise BrokenPipeError("its input was ended")
-            if select.select([], [self._input], [], max(0.0, deadline - time.monotonic()))[1]:
-                view = view[os.write(self._input, view) :]
-                deadline = time.monotonic() + SILENCE_S
-            elif time.monotonic() >= deadline:
-                raise TimeoutError("nothing was taken for so long")
-
-    def end_input(self) -> None:
-        self._close(self._input)
-
-    def read(self, timeout_s: float) -> bytes | None:
-        deadline = time.monotonic() + timeout_s
-        while self._output in self._reading:
-            ready = select.select(self._reading, [], [], max(0.0, deadline - time.monotonic()))[0]
-            if not ready:
-                return None
-            if self._errors in ready:
-                self._listen()
-            if self._output in ready:
-                return os.read(self._output, BLOCK)
-        return b""
-
-    def _listen(self) -> None:
-        """What is said on standard error is taken, so that no one waits for it to be; its beginning is kept."""
-        said = os.read(self._errors, COMPLAINT_BYTES)
-        self._complaint += said[: COMPLAINT_BYTES - len(self._complaint)]
-        if not said:
-            self._reading.discard(self._errors)
-
-    def complaint(self) -> str:
-        while self._errors in self._reading and select.select([self._errors], [], [], FALL_S)[0]:
-            self._listen()
-        return self._complaint.decode("utf-8", "replace").strip()
 
     def abort(self) -> None:
         self.session.hang_up()
 
     def close(self) -> None:
-        for descriptor in list(self._open):
-            self._close(descriptor)
+        super().close()
         if hasattr(self, "session"):
             self.session.close()
-
-    def _close(self, descriptor: int) -> None:
-        if descriptor in self._open:
-            self._open.discard(descriptor)
-            os.close(descriptor)

@@ -38,22 +38,15 @@ CIPHERS = (
 
 
 class NotTrusted(HostUnfit):
-    """A host whose key is not the one that is known. `changed`: another one is; `final`: no yes can make it trusted."""
-
-    changed = False
-    final = False
+    """A host whose key is not the one that is known."""
 
 
 class Changed(NotTrusted):
     """A host that shows another key than the one that is known."""
 
-    changed = True
-
 
 class Distrusted(NotTrusted):
-    """A host whose key is revoked, or whose certificate does not hold."""
-
-    final = True
+    """A host whose key is revoked, or whose certificate does not hold: no yes can make it trusted."""
 
 
 class Refused(HostUnfit):

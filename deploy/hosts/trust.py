@@ -5,23 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.console import say
 from deploy.errors import KitError
 from deploy.hosts.diagnosis import diagnosed, shown_key
-from deploy.hosts.ssh import Client, Hop, NotTrusted, quoted
+from deploy.hosts.ssh import Changed, Client, Distrusted, Hop, NotTrusted, quoted
 from deploy.inventory import Gpu, Inventory, Npu, local_path
 from stgcn.files import read_record
-
-
-@dataclass(frozen=True)
-class Shown:
-    """The key that a host proves to have."""
-
-    line: str  # of a known_hosts file, as OpenSSH writes it
-    fingerprint: str  # kind and fingerprint
 
 
 def run(inventory: Inventory, ask: Callable[[str], str] = input) -> None:
@@ -58,14 +49,14 @@ def _settle(client: Client, hop: Hop, ask: Callable[[str], str]) -> bool:
             raise error  # it did not come so far as to show a key
         say(f"✓ {client.name}: {known_as} shows {shown}, as pinned", "green")
         return True
-    if error.final:
+    if isinstance(error, Distrusted):
         raise error
-    key = _key(client, hop)
-    if error.changed:
+    line, fingerprint = _key(client, hop)
+    if isinstance(error, Changed):
         say(f"✗ {error}", "red")
-        question = f"The key has CHANGED. Pin {key.fingerprint} in its place? Type yes: "
+        question = f"The key has CHANGED. Pin {fingerprint} in its place? Type yes: "
     else:
-        say(f"? {client.name}: {known_as} shows {key.fingerprint}", "yellow")
+        say(f"? {client.name}: {known_as} shows {fingerprint}", "yellow")
         question = "Compare it with what the host's owner says. Pin it? Type yes: "
     try:
         answer = ask(question)
@@ -74,7 +65,7 @@ def _settle(client: Client, hop: Hop, ask: Callable[[str], str]) -> bool:
     if answer.strip().lower() != "yes":
         return False
     file = client.known_hosts(hop)
-    pin(file, known_as, key.line)
+    pin(file, known_as, line)
     say(f"  pinned in {file}")
     return True
 
@@ -99,8 +90,9 @@ def _probe(client: Client, hop: Hop, *options: str) -> str:
     return text
 
 
-def _key(client: Client, hop: Hop) -> Shown:
-    """The key of a hop whose own is not the one that is known."""
+def _key(client: Client, hop: Hop) -> tuple[str, str]:
+    """The key that a hop proves to have, and that is not the one that is known: its line of a known_hosts file, as
+    OpenSSH writes it; its kind and fingerprint."""
     found = client.folder / "shown_keys"
     found.unlink(missing_ok=True)
     log = _probe(
@@ -116,7 +108,7 @@ def _key(client: Client, hop: Hop) -> Shown:
         raise diagnosed(client, log)
     said = subprocess.run(["ssh-keygen", "-lf", str(found)], capture_output=True, text=True).stdout.split()
     line = found.read_text(encoding="utf-8").splitlines()[0]
-    return Shown(line, f"{line.split()[1]} {said[1]}")
+    return line, f"{line.split()[1]} {said[1]}"
 
 
 def pin(known_hosts: Path, known_as: str, line: str) -> None:

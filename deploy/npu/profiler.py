@@ -15,7 +15,7 @@ from deploy.hosts.job import Job
 from deploy.npu import ais_bench, op_summary, transcript
 from deploy.npu.device import Idle, IdleWatch, prefix_errors
 from deploy.npu.worker import RunAlone, Worker
-from stgcn.files import atomic_write
+from stgcn.files import write_whole
 
 LOOP = 6  # inferences: the first warms up
 LOG = "profile.log"
@@ -86,8 +86,7 @@ class Profiling(RunAlone):
                     "profiler's requirements of this CANN"
                 )
         text = _joined([_fetch(host, top / name, folder / TABLE) for name in tables])
-        with atomic_write(folder / TABLE) as stream:
-            stream.write(text.encode())
+        write_whole(folder / TABLE, text.encode())
         fusions = _fusions(_listing(host, top))
         (folder / FUSIONS).unlink(missing_ok=True)
         if fusions:

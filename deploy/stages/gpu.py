@@ -40,16 +40,8 @@ def run(connections: Connections) -> None:
     with activity(f"packages of {inventory.gpu.name}"):
         tools, sources = _tools(connections)
     workspace.artefact("gpu").mkdir(exist_ok=True)
-    arrays = ["--array_dir", str(connections.array_folder)]
-    options = [
-        "--data_path",
-        str(connections.data),
-        "--label_path",
-        str(connections.labels),
-        "--output_dir",
-        FOLDER,
-        *arrays,
-    ]
+    arrays = options_of(array_dir=connections.array_folder)
+    options = options_of(data_path=connections.data, label_path=connections.labels, output_dir=FOLDER) + arrays
     indices = sorted((FILES[persons] for persons in card.persons), reverse=True)
     inputs: dict[str, Any] = {"data": data, "labels": labels, "numpy": tools["numpy"]}
     lost = _lost_its_array(connections)
@@ -60,8 +52,8 @@ def run(connections: Connections) -> None:
     _export(connections, "export", inputs, inventory.variant, inventory.persons, outputs)
     for source in sources:
         _export_from_source(connections, inputs, source)
-    options = ["--ckpt", str(connections.checkpoint), "--data_path", str(connections.data), *arrays]
-    options += ["--output", f"{FOLDER}/reference.npy"]
+    options = options_of(ckpt=connections.checkpoint, data_path=connections.data) + arrays
+    options += options_of(output=f"{FOLDER}/reference.npy")
     run_command(connections, "reference", {**inputs, "data": data}, "reference", options, reference_names(card))
 
 
@@ -74,11 +66,13 @@ def export_variant(connections: Connections, variant: str, persons: str) -> tupl
     names = [f"{workspace.model.card.stem}.{form}.onnx", f"model.{form}.json"]
     inputs = {"checkpoint": checkpoint_of(connections), "tools": _tools(connections)[0]}
     _export(connections, f"export/{form}", inputs, variant, persons, names)
-    return (
-        workspace.artefact(f"gpu/{names[0]}"),
-        f"export/{form}",
-        workspace.artefact(f"gpu/{names[1]}"),
-    )
+    onnx, card = (workspace.artefact(f"gpu/{name}") for name in names)
+    return onnx, f"export/{form}", card
+
+
+def options_of(**values: object) -> list[str]:
+    """The words of a command's options, in their order."""
+    return [word for name, value in values.items() for word in (f"--{name}", str(value))]
 
 
 def checkpoint_of(connections: Connections) -> dict[str, str]:
@@ -93,7 +87,7 @@ def _export(
     variant: str,
     persons: str,
     names: Sequence[str],
-    source: Sequence[str] = (),
+    **source: str,
 ) -> None:
     card = connections.workspace.model.card
     for key, value, offered in (("variant", variant, card.variants), ("persons", persons, card.persons)):
@@ -101,9 +95,8 @@ def _export(
             raise KitError(
                 f"{key}: {card.name} has no {value!r}, only {', '.join(offered)}; correct it in the inventory"
             )
-    options = ["--ckpt", str(connections.checkpoint), "--onnx", f"{FOLDER}/{names[0]}"]
-    options += ["--variant", variant, "--persons", persons, *source]
-    options += ["--card", f"{FOLDER}/{names[1]}"] if names[1:] else []
+    options = options_of(ckpt=connections.checkpoint, onnx=f"{FOLDER}/{names[0]}", variant=variant, persons=persons)
+    options += options_of(**source, **({"card": f"{FOLDER}/{names[1]}"} if names[1:] else {}))
     run_command(connections, step, {**inputs, "variant": variant, "persons": persons}, "export", options, names)
 
 
@@ -112,15 +105,14 @@ def _export_from_source(connections: Connections, inputs: dict[str, Any], source
     workspace = connections.workspace
     model, persons = workspace.model, connections.inventory.persons
     name = f"{model.card.stem}.{source}.onnx"
-    _export(connections, f"export/{source}", inputs, model.card.variants[0], persons, [name], ["--source", source])
+    _export(connections, f"export/{source}", inputs, model.card.variants[0], persons, [name], source=source)
     exports = [workspace.manifest.steps.get(step, {}).get("outputs") for step in ("export", f"export/{source}")]
     ours, theirs, report, log = (
         workspace.artefact(f"gpu/{path}")
         for path in (f"{model.card.stem}.onnx", name, "agreement.json", "export/agreement.log")
     )
     control = Native(LocalHost("control", workspace.folder), shown={"PYTHONPATH": str(model.path)})
-    options = ["--onnx", str(ours), "--other", str(theirs), "--output", str(report)]
-    command = model.command(sys.executable, "agree", *options)
+    command = model.command(sys.executable, "agree", *options_of(onnx=ours, other=theirs, output=report))
 
     def action() -> Mapping[str, Any]:
         done = control.run(command, log=log, echo=True)
@@ -181,10 +173,8 @@ def _lost_its_array(connections: Connections) -> bool:
     """Whether rows that the GPU host had to make are no longer there, so that they are to be made again."""
     with suppress(KitError):
         files = {array.file for array in connections.workspace.index().inputs} - {None}
-        return (
-            bool(files)
-            and not files <= connections.gpu.host.call("listing", {"folder": str(connections.array_folder)}).keys()
-        )
+        there = connections.gpu.host.call("listing", {"folder": str(connections.array_folder)}) if files else {}
+        return not files <= there.keys()
     return False
 
 

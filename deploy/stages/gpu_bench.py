@@ -45,10 +45,13 @@ def run(connections: Connections) -> None:
         "tools": {**gpu.versions(connections), **connections.gpu.facts()},
         "device": f"{first.name}, driver {first.driver}" if first and runtime else "cpu",
     }
-    options = ["--ckpt", str(connections.checkpoint), "--output", f"{gpu.FOLDER}/{FILE}"]
-    options += ["--batch_sizes", ",".join(map(str, connections.inventory.batch_sizes))]
-    for name in ("loop", "warmup", "min_repeats", "max_repeats", "spread"):
-        options += [f"--{name}", str(getattr(settings, name))]
+    names = ("loop", "warmup", "min_repeats", "max_repeats", "spread")
+    options = gpu.options_of(
+        ckpt=connections.checkpoint,
+        output=f"{gpu.FOLDER}/{FILE}",
+        batch_sizes=",".join(map(str, connections.inventory.batch_sizes)),
+        **{name: getattr(settings, name) for name in names},
+    )
     marked = workspace.manifest.steps.get(STEP, {}).get("facts", {}).get("idle") is False
     fresh, guard = marked and not connections.options.force, _idle(connections, runtime is not None)
     gpu.run_command(connections, STEP, inputs, "bench", options, [FILE], fresh=fresh, guard=guard, runtime=runtime)

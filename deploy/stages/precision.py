@@ -28,7 +28,6 @@ from deploy.evidence.scores import holds, scores
 from deploy.inventory import ROOT, chosen, local_path
 from deploy.npu import atc
 from deploy.pipeline import graph
-from deploy.pipeline.artefacts import reference_names
 from deploy.pipeline.build import MODES_V2, Build
 from deploy.pipeline.index import Index
 from deploy.pipeline.manifest import Step, write_json
@@ -42,7 +41,7 @@ from deploy.stages import accuracy, convert, locate, throughput
 from deploy.workspace import Workspace
 from stgcn import npy, onnx_model
 from stgcn.errors import InputError
-from stgcn.files import atomic_write, sha256_file
+from stgcn.files import atomic_write, sha256_file, write_whole
 
 STAGE, STEP = "npu-precision", "precision"
 FORMAT = 2
@@ -159,9 +158,7 @@ class Doctor:
         if kept:
             files[way.flag] = folder / ways.FILES[way.flag]
             flags = way.flags(flags, files[way.flag].name)
-            folder.mkdir(parents=True, exist_ok=True)
-            with atomic_write(files[way.flag]) as stream:
-                stream.write(way.text(kept).encode())
+            write_whole(files[way.flag], way.text(kept).encode())
         return replace(base, name=f"precision/{name}", folder=folder, flags=flags, files=files)
 
     def passes(self, kept: Sequence[str]) -> bool:
@@ -220,20 +217,15 @@ class Doctor:
         index = self.workspace.samples(build.persons).head(self.index.samples)
         outputs = accuracy.outputs_over(self.connections, build, index)
         card, count = build.card, self.index.samples
-        manifest = self.workspace.manifest
-        reference = [
-            manifest.output("reference", self.workspace.artefact(f"gpu/{name}"), "make gpu-stage")
-            for name in reference_names(card)
-        ]
+        reference = self.workspace.reference(card)
         worst = {"worst": _farthest(outputs, [npy.load(path)[:count] for path in reference], RANKED)}
         if not all(np.isfinite(values).all() for values in outputs if values.dtype.kind == "f"):
             return {"passed": False, "finite": False, **worst}
-        labels = manifest.output("preprocess", self.workspace.artefact("gpu/labels.npy"), "make gpu-stage")
         device = [build.folder / name for name in output_names(card)]
         for file, values in zip(device, outputs, strict=True):
             with atomic_write(file) as stream:
                 np.save(stream, values)
-        expected, found = scores(self.workspace.model, labels, [reference, device], count)
+        expected, found = scores(self.workspace.model, self.workspace.labels(), [reference, device], count)
         for file in device:
             file.unlink()
         off = relative_errors(found.metrics, expected.metrics)
@@ -421,8 +413,7 @@ def _keep(doctor: Doctor, found: Mapping[str, Any], kept: Sequence[str]) -> dict
     def action() -> dict[str, Any]:
         write_json(files[0], result)
         for name, text in texts.items():
-            with atomic_write(folder / name) as stream:
-                stream.write(text.encode())
+            write_whole(folder / name, text.encode())
         return facts.record
 
     entries = doctor.workspace.manifest.steps

@@ -13,7 +13,7 @@ from deploy.console import console, say
 from deploy.errors import GateFailed, KitError, reject_malformed
 from deploy.evidence import chain, recompute, runs, signature
 from deploy.evidence.elsewhere import require_run
-from deploy.evidence.logits import DIGESTS, output_names, read_logits
+from deploy.evidence.logits import DIGESTS, first_not_finite, output_names, read_logits
 from deploy.evidence.recompute import ReadRow
 from deploy.evidence.scores import scores
 from deploy.inventory import ROOT, local_path
@@ -244,10 +244,10 @@ def _refuse_other_forms(index: Index, card: Card, labels: np.ndarray, reference:
     for (name, values), tensor in zip(reference.items(), card.outputs, strict=True):
         if values.dtype != np.float32 or values.shape != (index.samples, *tensor.shape):
             raise KitError(f"{name} ({values.dtype} {values.shape}) is not float32 of {index.samples} samples; {again}")
-        bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
-        if bad.size:
-            sample = f"sample {bad[0]} ({index.names[bad[0]]})"
-            raise KitError(f"{name}: {sample} has NaN or infinite logits; check the checkpoint")
+        if (bad := first_not_finite(values)) is not None:
+            raise KitError(
+                f"{name}: sample {bad} ({index.names[bad]}) has NaN or infinite logits; check the checkpoint"
+            )
 
 
 def persons(manifest: Manifest, batch_sizes: Sequence[int]) -> dict[str, Any] | None:
@@ -272,9 +272,8 @@ def device_outputs(manifest: Manifest, batch_size: int, names: Sequence[str], ca
     for name in (*output_names(card), DIGESTS):
         graph.output(manifest, f"accuracy/bs{batch_size}", f"npu/bs{batch_size}/{name}")
     for name, values in zip(output_names(card), outputs, strict=True):
-        bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
-        if bad.size:
-            sample = f"sample {bad[0]} ({names[bad[0]]})"
+        if (bad := first_not_finite(values)) is not None:
+            sample = f"sample {bad} ({names[bad]})"
             raise KitError(f"{folder / name}: {sample} has NaN or infinite logits; run `fab npu-bench` again")
     return outputs
 

@@ -17,7 +17,6 @@ from deploy.errors import KitError
 from deploy.evidence.logits import output_names
 from deploy.evidence.scores import Score, scores
 from deploy.evidence.sweep import FORMAT, Candidate, Outcome, copies_of, judge, lines, rank, verdict
-from deploy.pipeline.artefacts import reference_names
 from deploy.pipeline.build import MIXED, MIXLIST, Build, files_of, with_mode
 from deploy.pipeline.index import Index
 from deploy.pipeline.manifest import FAILED, Step, announce, write_json
@@ -26,7 +25,7 @@ from deploy.progress import progress
 from deploy.report.table import shown
 from deploy.stages import accuracy, convert, gpu, throughput
 from stgcn.errors import InputError
-from stgcn.files import atomic_write
+from stgcn.files import write_whole
 
 STAGE = "npu-tune"
 STEPS = 3  # of a candidate: converted, inferred, measured
@@ -174,12 +173,8 @@ def _measure(connections: Connections, outcome: Outcome, build: Build, copies_ms
 
 def _scores(connections: Connections, build: Build, samples: int) -> list[Score]:
     """The scores of the fp32 reference and of the device on the same samples."""
-    workspace = connections.workspace
-    manifest, names = workspace.manifest, reference_names(build.card)
-    labels = manifest.output("preprocess", workspace.artefact("gpu/labels.npy"), "make gpu-stage")
-    reference = [manifest.output("reference", workspace.artefact(f"gpu/{name}"), "make gpu-stage") for name in names]
-    device = [build.folder / name for name in output_names(build.card)]
-    return scores(workspace.model, labels, [reference, device], samples)
+    workspace, device = connections.workspace, [build.folder / name for name in output_names(build.card)]
+    return scores(workspace.model, workspace.labels(), [workspace.reference(build.card), device], samples)
 
 
 def _keep(connections: Connections, ranked: Sequence[Outcome]) -> None:
@@ -191,8 +186,7 @@ def _keep(connections: Connections, ranked: Sequence[Outcome]) -> None:
 
     def action() -> dict[str, Any]:
         write_json(outputs[0], {"format": FORMAT, **inputs})
-        with atomic_write(outputs[1]) as stream:
-            stream.write(lines(ranked, connections.inventory.atc, inputs, facts).encode())
+        write_whole(outputs[1], lines(ranked, connections.inventory.atc, inputs, facts).encode())
         return facts
 
     connections.run_step(Step("tune", "control", inputs, outputs, action))

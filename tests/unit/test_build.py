@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from deploy.pipeline.build import with_mode
-from deploy.precision.reasons import in_words
 
 
 @pytest.mark.parametrize(
@@ -36,10 +35,3 @@ def test_a_mode_has_its_own_flag_and_no_list_that_atc_refuses_beside_it(
     flags: dict[str, str], mode: str, found: dict[str, str]
 ) -> None:
     assert list(with_mode(flags, mode).items()) == list(found.items())
-
-
-def test_a_share_is_told_in_percent() -> None:
-    reasons = [{"cause": "weights_vanished", "figure": 0.123}, {"cause": "type", "figure": None}]
-    english, chinese = in_words(reasons)
-    assert "12.3% of its weights" in english
-    assert "12.3%" in chinese

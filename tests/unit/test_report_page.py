@@ -88,8 +88,8 @@ def test_what_the_precision_doctor_found_is_told_in_both_languages(scored: Works
         told = {**summary, "precision": of_precision(found)}
         return Read(page.render(told, entries, [], "run", Drawings())).words
 
-    assert "0.98 of its results vanish below 2^-25" in words(kept)["en"]
-    assert "结果有 0.98 低于 2^-25 而归零" in words(kept)["zh"]
+    assert "98% of its results vanish below 2^-25" in words(kept)["en"]
+    assert "结果有 98% 低于 2^-25 而归零" in words(kept)["zh"]
     assert "权重有 12% 超过 65504" not in words(kept)["en"]
     assert "首个超出容差的是" in words(not_precision)["zh"]
     assert "矩阵单元" in words(not_precision)["zh"]
