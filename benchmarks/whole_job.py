@@ -30,7 +30,8 @@ from tests.system.network import Network, two_hosts
 
 CLIPS = int(os.environ.get("WHOLE_JOB_CLIPS", data.WHOLE))
 FEW = 10  # clips, whose time is almost all of starting programs and connections
-PART = 1000  # clips of which the guide's way is measured, and what the kit needs is compared with
+PART = 1000  # clips of which the guide's way is measured
+EVERY_STREAM = 5120  # clips with which the kit has all streams and both hands under way: what it needs is no more then
 BATCH_SIZES = [1, 4, 8, 16, 32, 64]
 STAGES = soak.STAGES
 FLAT = [f"fab {stage}" for stage in STAGES]  # whose needs are not to grow with the clips
@@ -52,7 +53,7 @@ def compare(place: Scratch) -> dict[str, Spread]:
     few, checkpoint = data.sample(place)
     with place.fresh() as folder, two_hosts(folder) as network, network.gigabit() as port:
         pair = Pair(network, port)
-        part = data.repeated(few, min(PART, CLIPS), folder / "part")
+        part = data.repeated(few, min(EVERY_STREAM, CLIPS), folder / "part")
         _, needed = _kit(pair, part, checkpoint, folder / "kit-part")
         kit, needs = _kit(pair, data.repeated(few, CLIPS, folder / "everything"), checkpoint, folder / "kit")
         export = module("benchmarks.guide.network", "--ckpt", checkpoint, "--onnx", folder / "guide.onnx")
