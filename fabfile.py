@@ -10,13 +10,14 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from invoke import task
+
 from deploy.errors import KitError
-from deploy.tasks import Task
 
 if TYPE_CHECKING:
     from deploy.connections import Connections
@@ -31,11 +32,6 @@ HELP = {
     "json": "print one JSON document on standard output, all else on standard error (docs/ci.md)",
     "junit": "also write the checks to this file as JUnit XML",
 }
-
-
-TASKS: dict[str, Task] = {}  # by name
-
-Body = Callable[..., "Outcome | None"]
 
 
 def _inventory() -> Inventory:
@@ -68,54 +64,32 @@ def _whole_number(flag: str, text: str) -> int:
     return int(text)
 
 
-def _task(*reports: str, help: Mapping[str, str] = {}) -> Callable[[Body], Body]:  # noqa: A002
+def _task(*reports: str, **settings: Any) -> Callable[[Callable[..., Outcome | None]], Any]:
     """A task that ends with a sentence and a status, never a traceback; `reports` are those of --json and --junit that
     it takes, for what its body returns. The switches of HELP need no help of their own."""
 
-    def decorate(body: Body) -> Body:
+    def decorate(body: Callable[..., Outcome | None]) -> Any:
         name, signature = body.__name__.strip("_").replace("_", "-"), inspect.signature(body)
 
         @functools.wraps(body)
-        def wrapper(*, json: bool = False, junit: str = "", **values: Any) -> None:
+        def wrapper(*args: Any, json: bool = False, junit: str = "", **kwargs: Any) -> None:
             from deploy.command import carry_out
 
-            quiet, act = "--json" in sys.argv[1:], functools.partial(body, **values)
+            quiet, act = "--json" in sys.argv[1:], functools.partial(body, *args, **kwargs)
             carry_out(name, act, json=json, quiet=quiet, junit_file=junit, summarised="junit" in reports)
 
         defaults = {"json": False, "junit": ""}
         added = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name]) for name in reports]
-        wrapper.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *added])  # type: ignore[attr-defined]
-        TASKS[name] = Task(name, wrapper, {**HELP, **help})
-        return body
+        parameters = [*signature.parameters.values(), *added]
+        wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        common = {each.name: HELP[each.name] for each in parameters if each.name in HELP}
+        return task(name=name, **{**settings, "help": {**common, **settings.get("help", {})}})(wrapper)
 
     return decorate
 
 
-def __getattr__(name: str) -> Any:
-    """`namespace`, the tasks as Fabric's and Invoke's own programs look for them; the kit's needs neither, which take
-    half of the time that most commands do."""
-    if name != "namespace":
-        raise AttributeError(name)
-    from invoke import Collection, task
-
-    found = Collection()
-    for each in TASKS.values():
-        signature = inspect.signature(each.body)
-
-        def body(_c: Any, *, _run: Callable[..., None] = each.body, **values: Any) -> None:
-            _run(**values)
-
-        context = inspect.Parameter("_c", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        body.__signature__ = signature.replace(parameters=[context, *signature.parameters.values()])  # type: ignore[attr-defined]
-        body.__doc__ = each.summary
-        options = each.options.values()
-        repeated = [option.parameter for option in options if option.repeats]
-        help_ = {option.parameter: option.help for option in options}
-        found.add_task(task(name=each.name, iterable=repeated, help=help_)(body))
-    return found
-
-
 @_task(
+    iterable=["env_script"],
     help={
         "host": "the NPU host: an address, a name of ~/.ssh/config, or `local` for this machine; else it is asked for",
         "user": "the login there",
@@ -125,7 +99,7 @@ def __getattr__(name: str) -> Any:
         "name": "what the inventory is to call it",
         "runtime": "native: run CANN's tools that are on the host; docker: those in an image",
         "devices": "logical devices as 0 or 0,1, or all",
-        "env_script": "CANN's set_env.sh there, where it is not below /usr/local/Ascend; may be given again",
+        "env-script": "CANN's set_env.sh there, where it is not below /usr/local/Ascend; may be given again",
         "python": "the Python there that has ais_bench",
         "data": "val_data.npy, or another form of data (docs/data.md)",
         "labels": "val_label.pkl, or another form",
@@ -133,32 +107,33 @@ def __getattr__(name: str) -> Any:
         "force": "overwrite an inventory that was edited",
     },
 )
-def init(
-    host: str = "",
-    user: str = "",
-    port: str = "",
-    key: str = "",
-    jump: str = "",
-    name: str = "",
-    runtime: str = "",
-    devices: str = "",
-    env_script: tuple[str, ...] = (),
-    python: str = "",
-    data: str = "",
-    labels: str = "",
-    checkpoint: str = "",
-    force: bool = False,
-) -> None:
+def init(  # type: ignore[no-untyped-def]
+    _c,
+    host="",
+    user="",
+    port="",
+    key="",
+    jump="",
+    name="",
+    runtime="",
+    devices="",
+    env_script=None,
+    python="",
+    data="",
+    labels="",
+    checkpoint="",
+    force=False,
+):
     """Look at an NPU host and write a commented inventory that fits it (to INVENTORY, by default inventory.yaml)."""
     from deploy import init as inventories
 
     number = _whole_number("--port", port) if port else None
-    given = (host, user, number, key, jump, name, runtime, devices, env_script, python)
+    given = (host, user, number, key, jump, name, runtime, devices, tuple(env_script or ()), python)
     inventories.run(inventories.Answers(*given, data, labels, checkpoint), force, inventories.asker())
 
 
 @_task("json", "junit")
-def run(dry: bool = False, fresh: bool = False, force: bool = False) -> Outcome:
+def run(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
     """Do the whole job: check that nothing is missing on any host, then gpu-stage, npu-convert, npu-bench and score."""
     from deploy import run as whole_job
 
@@ -167,7 +142,7 @@ def run(dry: bool = False, fresh: bool = False, force: bool = False) -> Outcome:
 
 
 @_task()
-def gpu_stage(dry: bool = False, fresh: bool = False) -> None:
+def gpu_stage(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
     """Check and index the dataset, export the ONNX, compute the fp32 reference logits."""
     from deploy.stages import gpu
 
@@ -176,7 +151,7 @@ def gpu_stage(dry: bool = False, fresh: bool = False) -> None:
 
 
 @_task()
-def gpu_bench(dry: bool = False, fresh: bool = False, force: bool = False) -> None:
+def gpu_bench(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
     """Measure the fp32 model on the GPU host's device at the same batch sizes: what the NPU is compared with."""
     from deploy.stages import gpu_bench
 
@@ -185,7 +160,7 @@ def gpu_bench(dry: bool = False, fresh: bool = False, force: bool = False) -> No
 
 
 @_task()
-def npu_convert(dry: bool = False, fresh: bool = False) -> None:
+def npu_convert(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
     """Convert the ONNX to one OM per batch size with ATC."""
     from deploy.stages import convert
 
@@ -194,7 +169,7 @@ def npu_convert(dry: bool = False, fresh: bool = False) -> None:
 
 
 @_task()
-def npu_bench(dry: bool = False, fresh: bool = False, force: bool = False) -> None:
+def npu_bench(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
     """Run every sample through each OM, then measure each OM's throughput on an idle device."""
     from deploy.stages import bench
 
@@ -203,7 +178,7 @@ def npu_bench(dry: bool = False, fresh: bool = False, force: bool = False) -> No
 
 
 @_task()
-def npu_tune(dry: bool = False, fresh: bool = False, force: bool = False) -> None:
+def npu_tune(_c, dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
     """Measure every variant, precision mode and batch size that `tune` lists; which one wins, and by how much."""
     from deploy.stages import tune
 
@@ -218,14 +193,7 @@ def npu_tune(dry: bool = False, fresh: bool = False, force: bool = False) -> Non
         "table": "read an op_summary that was made elsewhere, or the profiler's folder with it, and run nothing",
     }
 )
-def npu_profile(
-    batch_size: str = "",
-    against: str = "",
-    table: str = "",
-    dry: bool = False,
-    fresh: bool = False,
-    force: bool = False,
-) -> None:
+def npu_profile(_c, batch_size="", against="", table="", dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
     """Run an OM once under the profiler: which blocks and nodes its time goes to, and what bounds them."""
     from deploy.stages import profile
 
@@ -238,7 +206,7 @@ def npu_profile(
 
 
 @_task("json", "junit")
-def score_(dry: bool = False, fresh: bool = False) -> Outcome:
+def score_(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
     """Score the results against the labels and the fp32 reference: table, summary.json, verdict."""
     from deploy.stages import score
 
@@ -247,7 +215,7 @@ def score_(dry: bool = False, fresh: bool = False) -> Outcome:
 
 
 @_task()
-def report_(dry: bool = False, fresh: bool = False) -> None:
+def report_(_c, dry=False, fresh=False):  # type: ignore[no-untyped-def]
     """Make the page of the verdict again: report/report.html."""
     from deploy.stages import report
 
@@ -256,7 +224,7 @@ def report_(dry: bool = False, fresh: bool = False) -> None:
 
 
 @_task(help={"samples": "how many samples each set of nodes is tried on (default 64); the set found is tried on all"})
-def npu_precision(samples: str = "64", dry: bool = False, fresh: bool = False, force: bool = False) -> None:
+def npu_precision(_c, samples="64", dry=False, fresh=False, force=False):  # type: ignore[no-untyped-def]
     """Find the nodes that must stay in float32 for the gate to hold, ATC's file for them, and what they cost."""
     from deploy.stages import precision
 
@@ -273,7 +241,7 @@ def npu_precision(samples: str = "64", dry: bool = False, fresh: bool = False, f
         "samples": "how many samples to compute the reference of again (default 4)",
     },
 )
-def audit(run: str = "", samples: str = "4") -> Outcome:
+def audit(_c, run="", samples="4"):  # type: ignore[no-untyped-def]
     """Recompute what a verdict rests on, from dataset to page, its seal and signature; name what does not hold."""
     from deploy import audit as audits
 
@@ -288,7 +256,7 @@ def audit(run: str = "", samples: str = "4") -> Outcome:
         "run": "the run that is judged; the workspace itself by default",
     },
 )
-def gate(baseline: str = "", run: str = "") -> Outcome:
+def gate(_c, baseline="", run=""):  # type: ignore[no-untyped-def]
     """Fail where accuracy or throughput is worse than the baseline's, beyond noise."""
     from deploy.evidence import gate as gates
 
@@ -297,8 +265,8 @@ def gate(baseline: str = "", run: str = "") -> Outcome:
     return gates.run(_workspace().folder, baseline, run)
 
 
-@_task("json")
-def compare_(run_a: str, run_b: str) -> Outcome:
+@_task("json", help={"run-a": "a kept run", "run-b": "the one compared with it"})
+def compare_(_c, run_a, run_b):  # type: ignore[no-untyped-def]
     """Show what two kept runs differ in, and what of the second is worse or better beyond noise."""
     from deploy.evidence import compare as comparison
     from deploy.evidence import runs
@@ -308,7 +276,7 @@ def compare_(run_a: str, run_b: str) -> Outcome:
 
 
 @_task("json")
-def runs_() -> Outcome:
+def runs_(_c):  # type: ignore[no-untyped-def]
     """List the kept runs, oldest first."""
     from deploy.evidence import runs
 
@@ -321,7 +289,7 @@ def runs_() -> Outcome:
         "dry": "print what would be removed",
     }
 )
-def prune(keep: str = "10", dry: bool = False) -> None:
+def prune(_c, keep="10", dry=False):  # type: ignore[no-untyped-def]
     """Remove all kept runs but the newest."""
     from deploy.evidence import runs
 
@@ -329,7 +297,7 @@ def prune(keep: str = "10", dry: bool = False) -> None:
 
 
 @_task("json")
-def status() -> Outcome:
+def status(_c):  # type: ignore[no-untyped-def]
     """Show the whole line of steps: what is done, what is stale and why, what to run next."""
     from deploy.evidence.status import print_status
 
@@ -337,7 +305,7 @@ def status() -> Outcome:
 
 
 @_task("json", "junit")
-def doctor() -> Outcome:
+def doctor(_c):  # type: ignore[no-untyped-def]
     """Check every host of the inventory, its tools and files; name the command that fixes each fault."""
     from deploy import doctor as doctor_of_hosts
 
@@ -346,7 +314,7 @@ def doctor() -> Outcome:
 
 
 @_task()
-def trust() -> None:
+def trust(_c):  # type: ignore[no-untyped-def]
     """Show the SSH host keys by their fingerprints and pin them after a yes."""
     from deploy.hosts import trust as trust_hosts
 
@@ -354,7 +322,7 @@ def trust() -> None:
 
 
 @_task()
-def clean() -> None:
+def clean(_c):  # type: ignore[no-untyped-def]
     """Remove the kit's helper, clips and models from every host; artefacts here stay."""
     from deploy import clean as clean_hosts
 
@@ -363,7 +331,7 @@ def clean() -> None:
 
 
 @_task()
-def gpu_image() -> None:
+def gpu_image(_c):  # type: ignore[no-untyped-def]
     """Build stgcn-gpu; BASE_IMAGE, RUN_IMAGE, MMSKELETON_SRC and others in the environment (docs/images.md)."""
     from deploy.containers import images
 
@@ -371,7 +339,7 @@ def gpu_image() -> None:
 
 
 @_task()
-def npu_image() -> None:
+def npu_image(_c):  # type: ignore[no-untyped-def]
     """Build stgcn-npu (TARGET=cann) or stgcn-npu:simulator (TARGET=simulator)."""
     from deploy.containers import images
 
@@ -379,7 +347,7 @@ def npu_image() -> None:
 
 
 @_task()
-def cann_image() -> None:
+def cann_image(_c):  # type: ignore[no-untyped-def]
     """Build stgcn-cann, a base with the CANN of the .run files in CANN_RUN."""
     from deploy.containers import images
 
@@ -387,7 +355,7 @@ def cann_image() -> None:
 
 
 @_task()
-def push_image() -> None:
+def push_image(_c):  # type: ignore[no-untyped-def]
     """Build the NPU image here for each host's machine, and bring it to the hosts (settings: docs/images.md)."""
     from deploy import push
     from deploy.containers.images import Settings
@@ -396,16 +364,16 @@ def push_image() -> None:
         push.run(connections, Settings(os.environ))
 
 
-@_task()
-def compare_images(first: str, second: str) -> None:
+@_task(positional=["first", "second"], help={"first": "an image's name", "second": "another's"})
+def compare_images(_c, first, second):  # type: ignore[no-untyped-def]
     """Compare the files of two images; any difference without a known reason is an error."""
     from deploy.containers import rootfs
 
     rootfs.compare(first, second)
 
 
-@_task(help={"image": "an image's name; may be given again"})
-def sbom(image: tuple[str, ...] = ()) -> None:
+@_task(iterable=["image"], help={"image": "an image's name; may be given again"})
+def sbom(_c, image=None):  # type: ignore[no-untyped-def]
     """Write a CycloneDX list of each image's packages to work/sbom/ (default: stgcn-gpu, stgcn-npu:simulator)."""
     from deploy import inventory
     from deploy.containers import images, rootfs

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 
+from invoke import Exit
+
 from deploy import interrupt
 from deploy.console import let_go_of_output, say
 from deploy.errors import ERROR, INTERRUPTED, KitError, status_of
@@ -37,7 +39,7 @@ def carry_out(
     summary, where there is one.
 
     Raises:
-        SystemExit: it failed, and its sentence is on standard error.
+        Exit: it failed; with the sentence and the status.
     """
     interrupt.install()
     with _documents_alone(json or quiet) as write:
@@ -55,10 +57,9 @@ def carry_out(
             ending = _also(ending, lambda: write(document(ending)))
         if ending.status == INTERRUPTED:
             say(str(ending.error), "yellow")
-            sys.exit(INTERRUPTED)
+            raise Exit(code=INTERRUPTED)
     if ending.status:
-        print(f"error: {ending.error}", file=sys.stderr)
-        sys.exit(ending.status)
+        raise Exit(f"error: {ending.error}", code=ending.status)
 
 
 def _also(ending: Ending, publish: Callable[[], None]) -> Ending:

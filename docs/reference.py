@@ -5,11 +5,13 @@ python -m docs.reference
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from invoke import Argument, Collection
+
 import fabfile
-from deploy.tasks import Task
 from stgcn.files import atomic_write
 
 DOCUMENT = Path(__file__).with_name("commands.md")
@@ -26,18 +28,26 @@ sentence that begins `error: ` ([ci.md](ci.md)).
 
 def commands() -> str:
     """The document."""
-    tasks = [fabfile.TASKS[name] for name in sorted(fabfile.TASKS)]
-    return HEAD + "".join("\n" + "\n".join(_section(task)) + "\n" for task in tasks)
+    tasks = Collection.from_module(importlib.reload(fabfile))  # Invoke hands out each option's help once
+    return HEAD + "".join("\n" + "\n".join(_section(tasks, name)) + "\n" for name in sorted(tasks.task_names))
 
 
-def _section(task: Task) -> Iterator[str]:
-    yield f"## fab {task.usage}"
-    yield task.summary
-    if task.options:
+def _section(tasks: Collection, name: str) -> Iterator[str]:
+    task = tasks[name]
+    arguments = task.get_arguments()
+    words = [argument.name.upper() for argument in arguments if argument.positional]
+    yield f"## fab {' '.join([name, *words])}"
+    yield " ".join((task.__doc__ or "").split())
+    if options := [argument for argument in arguments if not argument.positional]:
         yield ""
         yield "| option | meaning |"
         yield "|---|---|"
-        yield from (f"| `{option.usage}` | {option.help} |" for option in task.options.values())
+        yield from (f"| `{_spelt(option)}` | {option.help or ''} |" for option in options)
+
+
+def _spelt(option: Argument) -> str:
+    flag = f"--{option.name.replace('_', '-')}"
+    return f"{flag} VALUE" if option.takes_value else flag
 
 
 def main() -> None:

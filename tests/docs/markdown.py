@@ -14,6 +14,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from invoke import Collection
+
 import fabfile
 from deploy.inventory import ROOT
 
@@ -74,12 +76,12 @@ def _faults_of_make(words: list[str]) -> Iterator[str]:
 
 
 def _faults_of_fab(words: list[str]) -> Iterator[str]:
-    tasks, task = fabfile.TASKS, ""
+    tasks, task = Collection.from_module(fabfile), ""
     for word in words:
         if word.startswith("--") and task:
-            if word not in tasks[task].options:
+            if word[2:] not in {name for argument in tasks[task].get_arguments() for name in argument.names}:
                 yield f"fab {task} has no {word}"
-        elif word in tasks:
+        elif word in tasks.task_names:
             task = word
         elif not task and not word.startswith("-"):
             yield f"fab has no {word}"

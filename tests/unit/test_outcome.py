@@ -11,6 +11,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from invoke import Exit
 
 from deploy.command import carry_out
 from deploy.errors import GateFailed, HostUnfit, KitError
@@ -108,7 +109,7 @@ def failing(error: BaseException) -> Callable[[], Outcome]:
     ids=lambda value: type(value).__name__,
 )
 def test_each_end_has_its_status_and_one_document(error: BaseException, status: int, capfd: Any) -> None:
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(Exit) as ended:
         carry_out("gate", failing(error), json=True)
     out, err = capfd.readouterr()
     found = json.loads(out)
@@ -128,14 +129,14 @@ def test_files_are_written_on_failure_and_appended_for_github(tmp_path: Path, mo
     summary, xml = tmp_path / "summary.md", tmp_path / "new/junit.xml"
     summary.write_text("earlier\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
-    with pytest.raises(SystemExit):
+    with pytest.raises(Exit):
         carry_out("gate", failing(GateFailed("missed", Outcome({}, CHECKS))), junit_file=str(xml), summarised=True)
     assert counts(ElementTree.parse(xml).getroot()) == (3, 1, 0, 1)
     assert summary.read_text().startswith("earlier\n### fab gate: failed (exit status 2)")
 
 
 def test_a_file_that_cannot_be_written_is_an_error_and_the_document_says_so(tmp_path: Path, capfd: Any) -> None:
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(Exit) as ended:
         carry_out("gate", Outcome, json=True, junit_file=str(tmp_path))
     found = json.loads(capfd.readouterr().out)
     assert (ended.value.code, found["status"]) == (1, 1)
