@@ -83,7 +83,8 @@ def _task(*reports: str, **settings: Any) -> Callable[[Callable[..., Outcome | N
         parameters = [*signature.parameters.values(), *added]
         wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         common = {each.name: HELP[each.name] for each in parameters if each.name in HELP}
-        return task(name=name, **{**settings, "help": {**common, **settings.get("help", {})}})(wrapper)
+        settings["help"] = {**common, **settings.get("help", {})}
+        return task(name=name, auto_shortflags=False, **settings)(wrapper)  # its -h would be `--host`, not the help
 
     return decorate
 
@@ -267,7 +268,7 @@ def gate(_c, baseline="", run=""):  # type: ignore[no-untyped-def]
 
 @_task("json", help={"run-a": "a kept run", "run-b": "the one compared with it"})
 def compare_(_c, run_a, run_b):  # type: ignore[no-untyped-def]
-    """Show what two kept runs differ in, and what of the second is worse or better beyond noise."""
+    """Show what two kept runs (of `fab runs`) differ in, and what of the second is worse or better beyond noise."""
     from deploy.evidence import compare as comparison
     from deploy.evidence import runs
 

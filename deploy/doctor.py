@@ -97,7 +97,7 @@ def _examine(connections: Connections, section: Gpu | Npu) -> Iterator[Check]:
         yield Check(section.name, what, False, str(error), shlex.join(["ssh", "-v", *_ssh_target(section), "true"]))
         return
     except KitError as error:
-        yield Check(section.name, "helper", False, str(error), "correct the inventory")
+        yield Check(section.name, "connection", False, str(error).removeprefix(f"{section.name}: "), AS_SAID)
         return
     yield Check(section.name, "reachable", True, "here" if section.connection == "local" else "over SSH, key trusted")
     before = time.time()

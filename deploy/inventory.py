@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -32,15 +33,25 @@ from stgcn.cards import DEFAULT
 from stgcn.errors import shown
 from stgcn.files import open_regular
 
+_COMPARE = "compare its indentation (by spaces), quotes and brackets with deploy/inventory.template.yaml"
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_FILE = "inventory.yaml"
 MAX_BYTES = 1 << 17  # an inventory is a page of text; PyYAML takes seconds for more
 MAX_S = 1e6  # eleven days; a clock cannot be asked to wait for any number
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
-Text = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]+$")]
-Value = Annotated[str, Field(pattern=r"^[^\x00]*$")]
-Word = Annotated[str, Field(pattern=r"^[^\s\x00-][^\s\x00]*$", max_length=1000)]  # that no program takes for a flag
+_WORDS = {  # what a text must be, by its pattern
+    (
+        NAME := r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+    ): "at most 63 letters (A to Z), digits, `.`, `_` and `-`, no sign first",
+    (TEXT := r"^[^\x00]+$"): "text without a NUL",
+    (VALUE := r"^[^\x00]*$"): "text without a NUL",
+    (WORD := r"^[^\s\x00-][^\s\x00]*$"): "one word that does not begin with `-`",
+    (VARIABLE := r"^[A-Za-z_][A-Za-z0-9_]*$"): "an environment variable's name",
+}
+Name = Annotated[str, Field(pattern=NAME)]
+Text = Annotated[str, Field(min_length=1, max_length=1000, pattern=TEXT)]
+Value = Annotated[str, Field(pattern=VALUE)]
+Word = Annotated[str, Field(pattern=WORD, max_length=1000)]  # that no program takes for a flag
 BatchSize = Annotated[int, Field(gt=0, le=1 << 16)]  # samples of 8 GB
 Port = Annotated[int, Field(ge=1, le=65535)]
 Device = Annotated[int, Field(ge=0)]
@@ -62,7 +73,7 @@ class Tools(_Section):
     """How the NPU tools are reached on a host (native) or in the image (docker); the defaults are CANN's."""
 
     env_scripts: list[Text] = ["/usr/local/Ascend/ascend-toolkit/set_env.sh"]
-    env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Value] = {}
+    env: dict[Annotated[str, Field(pattern=VARIABLE)], Value] = {}
     python: Text = "python3"
     atc: Text = "atc"
     aoe: Text = "aoe"  # the tuner; a host may lack it
@@ -77,6 +88,11 @@ class _Host(_Section):
     key: Text | None = None
     jump: Word | None = None
     runtime: Literal["docker", "native"] = "docker"
+
+    @property
+    def is_example(self) -> bool:
+        """Whether the host is that of the inventory as the kit brings it; RFC 2606 gives `.example` to no site."""
+        return bool(self.host and self.host.endswith(".example"))
 
     @model_validator(mode="after")
     def _address(self) -> _Host:
@@ -300,13 +316,14 @@ def load(path: Path) -> Inventory:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error) or "nested too deeply"
-        raise KitError(f"{path}{where}: not a plain YAML inventory: {problem}") from None
+        raise KitError(f"{path}{where}: not a plain YAML inventory: {problem}; {_COMPARE}") from None
     if not isinstance(data, dict):
-        raise KitError(f"{path}: an inventory is a mapping of keys, not {type(data).__name__}; see inventory.yaml")
+        what = "it is empty" if data is None else f"an inventory is a mapping of keys, not {type(data).__name__}"
+        raise KitError(f"{path}: {what}; {_COMPARE}")
     try:
         inventory = Inventory.model_validate(data)
     except ValidationError as error:
-        raise KitError(f"{path}: " + "; ".join(_sentence(dict(e)) for e in error.errors()[:5])) from None
+        raise KitError(f"{path}: " + _sentences(error.errors()[:5])) from None
     _refuse_places(path, inventory)
     return inventory
 
@@ -326,15 +343,30 @@ def _refuse_places(path: Path, inventory: Inventory) -> None:
             raise KitError(f"{path}: {key}: {error}") from None
 
 
-def _sentence(error: dict[str, Any]) -> str:
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).lstrip(".")
+def _sentences(errors: Iterable[Any]) -> str:
+    """What is wrong with which key; of a value that may be of several kinds, all that it is none of at once."""
+    found: dict[str, str] = {}
+    for error in errors:
+        what, must = _sentence(error)
+        found[what] = f"{found[what]} or {must.removeprefix('it must be ')}" if what in found else must
+    return "; ".join("; ".join(filter(None, said)) for said in found.items())
+
+
+def _sentence(error: Mapping[str, Any]) -> tuple[str, str]:
+    """What is wrong, and what it must be."""
     if error["type"] == "extra_forbidden":
-        return _unknown_key(error["loc"], where)
+        return _unknown_key(error["loc"], _place(error["loc"])), ""
+    where = _place([part for part in error["loc"] if "[" not in str(part)])  # list[...] names a kind of value
     if error["type"] == "missing":
-        return f"{where} is missing"
-    value = shown(error["input"])
-    reason = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return f"{where or 'inventory'}: {value} is not allowed; {reason}"
+        return f"{where} is missing", ""
+    must = error["msg"].removeprefix("Value error, ").replace("Input should be ", "it must be ")
+    if error["type"] == "string_pattern_mismatch":
+        must = f"it must be {_WORDS[error['ctx']['pattern']]}"
+    return f"{where or 'inventory'}: {shown(error['input'])} is not allowed", must.replace(" after validation", "")
+
+
+def _place(location: Sequence[str | int]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
 
 
 def _unknown_key(location: tuple[str | int, ...], where: str) -> str:

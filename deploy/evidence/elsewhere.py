@@ -16,7 +16,8 @@ def nothing_ran(workspace: Workspace, task: str) -> str:
     """The sentence: what to begin with here, and the command that shows what ran elsewhere."""
     others = [f"INVENTORY={path.relative_to(ROOT)} make {task}" for path in _with_runs(workspace.folder)]
     shown = f"; `{others[0]}` shows what ran with another inventory" if others else ", or try `make demo`"
-    return f"{workspace.folder}: nothing has run yet with {chosen()}; start with `{with_inventory('fab run')}`{shown}"
+    first = "fab init" if any(host.is_example for host in workspace.inventory.npu) else "fab run"
+    return f"{workspace.folder}: nothing has run yet with {chosen()}; start with `{with_inventory(first)}`{shown}"
 
 
 def require_run(workspace: Workspace, task: str) -> None:

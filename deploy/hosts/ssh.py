@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.errors import HostUnfit, KitError
-from deploy.inventory import Gpu, Npu, local_path
+from deploy.inventory import Gpu, Npu, local_path, with_inventory
 
 OPEN_TIMEOUT_S = 10.0  # a login takes some seconds where its home or its directory service is far away
 MAX_HOPS = 16  # of a way to a host; OpenSSH itself would follow a loop for ever
@@ -77,10 +77,15 @@ class Client:
     """OpenSSH's client, set up for one host of the inventory. Its files lie in a private folder until `close`.
 
     Raises:
-        KitError: the inventory's key is not there.
+        KitError: the inventory's key is not there, or the host is but the example's.
     """
 
     def __init__(self, section: Gpu | Npu, known_hosts: Path | None, timeout_s: float) -> None:
+        if section.is_example:
+            raise KitError(
+                f"{section.name}: {section.host} only shows where your host's address goes; "
+                f"`{with_inventory('fab init')}` looks at your host and writes the inventory"
+            )
         self.name, self.timeout_s = section.name, max(timeout_s, OPEN_TIMEOUT_S)
         self._known_hosts = known_hosts
         self._key = local_path(section.key) if section.key else None

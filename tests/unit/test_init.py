@@ -11,6 +11,7 @@ from deploy import init
 from deploy.connections import Connections
 from deploy.doctor import examine
 from deploy.errors import KitError
+from deploy.evidence import elsewhere
 from deploy.init import Answers, filled
 from deploy.inventory import ROOT, Inventory, load
 from deploy.options import Options
@@ -96,6 +97,21 @@ def test_one_that_the_kit_brought_is_nobody_s_work(path: Path) -> None:
     path.write_bytes(init.TEMPLATE.read_bytes())
     init.run(SIMULATED, False)
     assert load(path).npu[0].connection == "local"
+
+
+def test_whoever_has_the_inventory_as_the_kit_brings_it_is_sent_here(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_bytes(init.TEMPLATE.read_bytes())
+    inventory = load(path).model_copy(update={"workspace": str(tmp_path / "work")})
+    (check,) = [
+        check
+        for check in examine(Connections(Workspace(inventory), Options(dry=True)))
+        if check.subject == inventory.npu[0].name
+    ]
+    assert (check.passed, "fab init" in check.detail) == (False, True)
+    monkeypatch.setattr("deploy.evidence.elsewhere.ROOT", tmp_path)
+    assert "fab init" in elsewhere.nothing_ran(Workspace(inventory), "status")
 
 
 def test_it_never_asks_where_nobody_sits(path: Path) -> None:

@@ -118,8 +118,11 @@ def make_folders(path: str) -> None:
     """Make folder `path` and what leads to it, so that no other login may write there, whatever the umask is."""
     for place in _leading_to(path):
         if not os.path.isdir(place):
-            with contextlib.suppress(FileExistsError):
+            try:
                 os.mkdir(place, 0o755)
+            except FileExistsError:  # by another command, meanwhile
+                if not os.path.isdir(place):
+                    raise
 
 
 def refuse_shared(path: str) -> None:
