@@ -68,7 +68,7 @@ def drain(
             done[str(worker)] += 1
             queue.finish()
 
-    hands = [worker for worker in workers for _ in range(at_once)][: max(len(items), len(workers))]
+    hands = [worker for _ in range(at_once) for worker in workers][: max(len(items), len(workers))]
     if len(hands) == 1:
         work(hands[0])  # in the caller's thread, where an interrupt arrives
     else:

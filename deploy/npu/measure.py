@@ -89,7 +89,7 @@ class Measurement(RunAlone):
             runs, readings = self._repeat(worker, folder)
         warm = watch.check()
         # What is busy after our own run has left the device was so during it, for all that can be known.
-        after = watch.wait(0 if before.busy else SETTLE_S)
+        after = watch.wait(0 if before.busy else SETTLE_S) if warm.busy else warm
         if after.busy and not self.force:
             return Measured(watch.known, refusal=_became_busy(watch, after.busy))
         repeats = range(1, len(runs) + 1)

@@ -49,6 +49,17 @@ def test_a_worker_with_two_hands_does_two_at_once_and_retires_whole() -> None:
     assert tried == ["bad", "bad"]
 
 
+def test_few_items_have_a_worker_each_before_any_has_two() -> None:
+    together, used = threading.Barrier(2, timeout=5), set[str]()
+
+    def do(worker: str, _: int) -> None:
+        used.add(worker)
+        together.wait()
+
+    drain(range(2), ["a", "b"], do, at_once=2)
+    assert used == {"a", "b"}
+
+
 def test_after_a_failure_a_worker_has_no_other_turn() -> None:
     turn, laid_out, ran = Turn(), threading.Barrier(2, timeout=5), list[int]()
 
