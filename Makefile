@@ -124,7 +124,7 @@ lint: $(VENV)/dev ## ruff, mypy, shellcheck, hadolint
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@git ls-files -z '*.sh' .ci/run docker/npu/simulator/bin docker/build docker/gpu/build docker/npu/entry | xargs -0 $(BIN)/shellcheck
+	@git ls-files -z '*.sh' .ci/run docker/npu/simulator/bin docker/build docker/gpu/build docker/npu/entry docker/npu/usable | xargs -0 $(BIN)/shellcheck
 	@git ls-files -z '*Dockerfile' | xargs -0 $(BIN)/hadolint
 
 lock: $(VENV)/dev ## write the locks again from requirements/*.in

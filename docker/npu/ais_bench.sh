@@ -11,11 +11,12 @@ fail() {
 
 ! ldd --version 2>&1 | grep -q musl || fail "C library is musl, for which there is no CANN"
 command -v python3 >/dev/null || fail "PATH has no python3, which CANN's tools and ais_bench run on"
-python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))' || fail "python3 is $(python3 -V 2>&1), older than 3.9"
+version=$(python3 -V 2>&1) || fail "python3 does not start ($version)"
+python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))' || fail "python3 is $version, older than 3.9"
 has_pip() { python3 -m pip --version >/dev/null 2>&1; }
 has_pip || { python3 -m ensurepip >/dev/null 2>&1 && has_pip; } || fail "python3 has no pip"
-# A distribution's own Python would refuse; nothing else runs in this image.
-export PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore
+# A distribution's own Python would refuse, and one set up for users install into root's home; nothing else runs in this image.
+export PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore PIP_USER=0
 
 # CANN's script, at the place where an inventory's defaults look for it, wherever this CANN keeps its own.
 default=$ascend/ascend-toolkit/set_env.sh
@@ -39,6 +40,10 @@ done
 [ ${#homes[@]} -gt 0 ] || fail "CANN is not found (no set_env.sh under $ascend or /opt/conda/Ascend, no ASCEND_TOOLKIT_HOME)"
 
 pip=(python3 -m pip install --no-deps)
+# What the distribution's own packages brought has no record by which pip could take it out: it is laid over.
+python3 -c 'import importlib.metadata as m, re, sys; locked = re.findall(r"^[\w-]+", open(sys.argv[1]).read(), re.M); \
+sys.exit(any(d.files is None and str(d.metadata["Name"]).lower() in locked for d in m.distributions()))' "$lock" ||
+    pip+=(--ignore-installed)
 "${pip[@]}" --require-hashes --only-binary :all: -r "$lock"
 python3 /build/cann_view.py devlib $ascend/devlib "${homes[@]}"
 cd "$folder"
@@ -54,5 +59,10 @@ else
     CANN_PATH=$view ASCEND_TOOLKIT_HOME=$view "${pip[@]}" --no-build-isolation ./backend .
 fi
 hash -r
-command -v atc >/dev/null || echo "warning: this base has no atc on PATH: it runs OMs, and converts none" >&2
-python3 -c 'import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, ("aclruntime", "ais_bench"))))'
+command -v atc >/build/atc || { rm /build/atc; echo "warning: this base has no atc on PATH: it runs OMs, and converts none" >&2; }
+# What lies in a closed folder (a Python in root's home) is opened to be walked to; the folder is not to be listed.
+places=("$(command -v python3)" "$(python3 -c 'import sys; print(sys.executable)')" "${homes[@]}")
+mapfile -t real < <(readlink -f "${places[@]}")
+for place in "${places[@]}" "${real[@]}"; do
+    while place=$(dirname "$place") && [ "$place" != / ]; do chmod a+x "$place"; done
+done

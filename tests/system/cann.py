@@ -38,10 +38,13 @@ HIDDEN_COMPILER = """\
 RUN mkdir /opt/compiler && mv /usr/bin/gcc* /usr/bin/g++* /usr/bin/c++* /usr/bin/cpp* /opt/compiler/
 """
 NO_APT = "RUN rm -f /usr/bin/apt* /usr/bin/dpkg* /usr/bin/patch\n"
-# A user and an entry of the base's own, a variable that is empty, a Python that has not been given pip.
+# A user, an entry and settings of the base's own; a Python in root's closed home that has not been given pip, and in it
+# a package of the distribution's, which pip cannot take out.
 TAKEN = """\
-RUN useradd --uid 1000 another && rm -r /usr/local/python3.11/lib/python3*/site-packages/pip*
-ENV LD_LIBRARY_PATH=""
+RUN useradd --uid 1000 another && python3 -m venv --without-pip /root/python && chmod 700 /root; \\
+    printf 'Name: psutil\\nVersion: 5.9.0\\n' >"$(echo /root/python/lib/python3*/site-packages)/psutil-5.9.0.egg-info"
+ENV LD_LIBRARY_PATH="" PIP_USER=1 PATH=/root/python/bin:/usr/sbin:/usr/bin:/sbin:/bin
+USER another
 ENTRYPOINT ["/bin/false"]
 """
 
@@ -142,6 +145,11 @@ LAYOUTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "no python": (
         lambda root: from_8_5(root, "8.5.0", False),
         "RUN rm /usr/local/python3.11/bin/* /usr/bin/python3*\n",
+    ),
+    "closed cann": (lambda root: from_8_5(root, "8.5.0", False), "RUN chmod -R o= /usr/local/Ascend\n"),
+    "closed python": (
+        lambda root: from_8_5(root, "8.5.0", False),
+        "RUN chmod -R o= /usr/local/python3.11/lib\n",
     ),
     "no bash": (lambda root: from_8_5(root, "8.5.0", False), "RUN rm /bin/bash\n"),
 }

@@ -106,6 +106,8 @@ def test_builds_on_a_cann_of_the_users_own_packages(client: docker.DockerClient,
         ("no cann", "CANN is not found"),
         ("no python", "no python3"),
         ("no bash", "no bash"),
+        ("closed cann", "CANN is for root alone"),
+        ("closed python", "python3 is for root alone"),
     ],
 )
 def test_a_base_that_will_not_do_is_told_why(tools: str, tmp_path: Path, layout: str, lacks: str) -> None:
