@@ -34,7 +34,7 @@ from deploy.report.table import to_csv
 from deploy.stages import report, score
 from deploy.workspace import Workspace
 from stgcn import plain_json
-from stgcn.files import read_record, sha256_input
+from stgcn.files import read_record, sha256_file, sha256_input
 
 Json = Any
 
@@ -73,6 +73,21 @@ def print_audit(workspace: Workspace, name: str, samples: int = recompute.SAMPLE
     return Outcome({"passed": True, "run": facts}, held)
 
 
+def digest_once() -> Callable[[Path], str]:
+    """`sha256_file`, of a file that stays the same (by its inode, size and times) once: checks come to one by several
+    ways, and a kept run's may be a link to the workspace's."""
+    known: dict[tuple[int, ...], str] = {}
+
+    def digest(path: Path) -> str:
+        status = path.stat()
+        key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        if key not in known:
+            known[key] = sha256_file(path)
+        return known[key]
+
+    return digest
+
+
 @dataclass
 class Audit:
     """A run and what it is checked against."""
@@ -85,6 +100,9 @@ class Audit:
     scratch: Path
     notes: list[str] = field(default_factory=list)  # what could not be computed again here, and why
     vouched: str = "unsigned"
+
+    def __post_init__(self) -> None:
+        self._manifest.digest = digest_once()
 
     def links(self) -> Iterator[tuple[str, Callable[[], None]]]:
         """(link, what raises KitError where it does not hold), from the dataset on."""
@@ -299,7 +317,7 @@ class Audit:
 
     def _check_seal(self) -> None:
         kept = self.sealed
-        seal.check(kept.folder)
+        seal.check(kept.folder, self._manifest.digest)
         if foreign := runs.foreign(kept):
             raise KitError(f"{kept.folder / foreign}: foreign, it is none of what the verdict rests on")
         named = kept.folder.resolve().name
@@ -307,7 +325,7 @@ class Audit:
             raise KitError(f"{kept.folder}: its name is not the id of what it holds ({kept.id})")
         if kept is not self.run:
             sealed = {name: digest for name, digest in seal.read(kept.folder).items() if name != "manifest.json"}
-            seal.check_files(self.run.folder, sealed)
+            seal.check_files(self.run.folder, sealed, self._manifest.digest)
 
     def _check_signature(self) -> None:
         named = (self.inventory.sign, self.inventory.allowed_signers)

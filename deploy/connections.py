@@ -96,18 +96,9 @@ class Connections:
                 transfer.put_folder(host, files, sources / model.package.name / folder)
         return runtime.for_gpu(section, host, files, sources)
 
-    @property
-    def data(self) -> PurePosixPath:
-        """On the GPU host, like `labels` and `checkpoint`."""
-        return self.gpu.host.path(self.workspace.files.data)
-
-    @property
-    def labels(self) -> PurePosixPath:
-        return self.gpu.host.path(self.workspace.files.labels)
-
-    @property
-    def checkpoint(self) -> PurePosixPath:
-        return self.gpu.host.path(self.workspace.files.checkpoint)
+    def file(self, name: str) -> PurePosixPath:
+        """The data, the labels or the checkpoint, on the GPU host."""
+        return self.gpu.host.path(getattr(self.workspace.files, name))
 
     @property
     def array_folder(self) -> PurePosixPath:
@@ -124,9 +115,10 @@ class Connections:
         if array.file is not None:
             return self.array_folder / array.file
         indexed = self.workspace.manifest.steps.get("preprocess", {}).get("inputs", {}).get("data")
-        if self.input_sha256(self.data) != indexed:
-            raise KitError(f"{self.gpu.host.name}: {self.data} was changed since it was indexed; run `make gpu-stage`")
-        return self.data
+        data = self.file("data")
+        if self.input_sha256(data) != indexed:
+            raise KitError(f"{self.gpu.host.name}: {data} was changed since it was indexed; run `make gpu-stage`")
+        return data
 
     def read_row(self, array: Array, row: int) -> np.ndarray:
         """One row of an input. Raises KitError where the GPU host does not give it up."""

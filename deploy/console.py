@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stgcn.errors import in_encoding, tolerate_narrow_output
@@ -14,6 +15,7 @@ from stgcn.errors import printable as printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
 
     console: Console
@@ -57,6 +59,20 @@ def mark(simulated: bool, health: str | None = None) -> str:
     """What follows each figure of a simulated host, and of a device whose health is not OK."""
     words = [*(["simulated"] if simulated else []), *([f"device health {health}"] if health else [])]
     return f" ({', '.join(words)})" if words else ""
+
+
+def table(
+    headings: Sequence[str], rows: Iterable[Sequence[str | Text]], title: str | None = None, right: Collection[str] = ()
+) -> Table:
+    """A table, its too long words folded; what stands under the headings in `right` is flush right."""
+    from rich.table import Table
+
+    made = Table(title=title, title_justify="left")
+    for heading in headings:
+        made.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    return made
 
 
 def check_mark(passed: bool) -> Text:

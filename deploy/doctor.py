@@ -10,12 +10,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from rich.table import Table
-
 from deploy.connections import Connections
-from deploy.console import check_mark, console, say
+from deploy.console import check_mark, console, say, table
 from deploy.containers import runtime
 from deploy.containers.daemon import DockerDaemon
 from deploy.containers.endpoint import EngineError
@@ -69,13 +68,8 @@ def examine(connections: Connections) -> list[Check]:
 
 def show(checks: Sequence[Check]) -> None:
     """Print them as a table."""
-    grid = Table()
-    for heading in ("host", "", "check", "found", "fix it with"):
-        grid.add_column(heading, overflow="fold")
-    for check in checks:
-        fix = _URL.sub("(below)", check.fix)
-        grid.add_row(check.subject, check_mark(bool(check.passed)), check.name, check.detail, fix)
-    console.print(grid)
+    rows = ((c.subject, check_mark(bool(c.passed)), c.name, c.detail, _URL.sub("(below)", c.fix)) for c in checks)
+    console.print(table(("host", "", "check", "found", "fix it with"), rows))
     for url in dict.fromkeys(url for check in checks for url in _URL.findall(check.fix)):
         say(f"  {url}")  # whole, to be copied
 
@@ -191,10 +185,9 @@ def _inputs(connections: Connections, host: Host) -> Iterator[Check]:
     """Whether dataset and checkpoint are there, and whole as far as their sizes and a published name tell; else where
     they are to be had."""
     published = connections.workspace.model.card.published
-    paths = {"data": connections.data, "labels": connections.labels, "checkpoint": connections.checkpoint}
-    sizes = host.call("facts", {"workspace": str(host.workspace), "files": [str(path) for path in paths.values()]})[
-        "sizes"
-    ]
+    paths = {name: connections.file(name) for name in ("data", "labels", "checkpoint")}
+    request = {"workspace": str(host.workspace), "files": [str(path) for path in paths.values()]}
+    sizes = host.call("facts", request)["sizes"]
     for name, path in paths.items():
         url = published and (published.checkpoint_url if name == "checkpoint" else published.data_url)
         key = name if name == "checkpoint" else f"dataset.{name}"
@@ -255,27 +248,21 @@ def _device_nodes(
 ) -> Check:
     """Open a device's nodes where its runs will, as the user that they will have."""
     wanted = [f"/dev/davinci{device}", *runtime.NPU_NODES]
-    what = f"device {device}"
+    failed = partial(Check, host.name, f"device {device}", False)
     try:
         done = _say(tools, [section.tools.python, "-c", _OPEN, *wanted])
     except KitError as error:
-        return Check(host.name, what, False, str(error), AS_SAID)
+        return failed(str(error), AS_SAID)
     opened = [line.partition(" ")[2] for line in done.output.splitlines() if line.startswith("opened ")]
     refused = [found.groups() for found in re.finditer(r"^refused ([0-9]+) (\S+)", done.output, re.MULTILINE)]
     if not refused and opened:
-        return Check(host.name, what, True, f"{', '.join(opened)} can be opened")
+        return Check(host.name, f"device {device}", True, f"{', '.join(opened)} can be opened")
     if not refused:
-        return Check(
-            host.name,
-            what,
-            False,
-            f"none of {', '.join(wanted)} is there",
-            "load the Ascend driver, or mount the nodes",
-        )
+        return failed(f"none of {', '.join(wanted)} is there", "load the Ascend driver, or mount the nodes")
     number, path = int(refused[0][0]), refused[0][1]
     group = nodes.get(path, (0, 0, 0))[1]
     detail = f"{path} cannot be opened ({os.strerror(number)})"
     if number == errno.EBUSY:
-        return Check(host.name, what, False, detail, "stop the container or process that holds it (npu-smi info)")
+        return failed(detail, "stop the container or process that holds it (npu-smi info)")
     cure = f"sudo chmod g+rw {path}" if section.runtime == "docker" else f"sudo usermod -aG {group} $USER, log in again"
-    return Check(host.name, what, False, detail, cure)
+    return failed(detail, cure)

@@ -92,12 +92,8 @@ class Workspace:
     def batch_folder(self, batch_size: int) -> Path:
         return self.artefact(f"npu/bs{batch_size}")
 
-    def index(self) -> Index:
-        """The dataset's index, as the GPU stage left it."""
-        return dataset_index(self.manifest)
-
-    def samples(self, persons: str) -> Index:
-        """The index of what a device is given: the samples' own rows, or the single persons of `nonempty`."""
+    def samples(self, persons: str = "both") -> Index:
+        """The dataset's index, as the GPU stage left it: the samples' own rows, or the single persons of `nonempty`."""
         return dataset_index(self.manifest, persons)
 
     def index_sha256(self, index: Index) -> str:

@@ -15,7 +15,6 @@ from deploy.pipeline import graph
 from deploy.pipeline.artefacts import dataset_index, exported_card
 from deploy.pipeline.manifest import OK, Manifest
 from deploy.pipeline.model import Model
-from stgcn.files import sha256_file
 
 
 def check_step(manifest: Manifest, step: str, model: Model) -> None:
@@ -40,7 +39,7 @@ def check_output(manifest: Manifest, step: str, relative: str, recorded: str) ->
     path = manifest.workspace / relative
     if not path.is_file():
         raise KitError(f"{path}: missing, although {step} made it; run `{graph.command_of(step)}`")
-    found = sha256_file(path)
+    found = manifest.digest(path)
     if found == recorded:
         return
     if step.startswith("accuracy/") and (path.suffix == ".npy" or path.name == DIGESTS):
@@ -59,7 +58,7 @@ def check_others(manifest: Manifest, model: Model, resting_on: Collection[str]) 
             continue
         there = {path: manifest.workspace / path for path in entry["outputs"] if (manifest.workspace / path).is_file()}
         for relative, path in there.items():
-            if sha256_file(path) != entry["outputs"][relative]["sha256"]:
+            if manifest.digest(path) != entry["outputs"][relative]["sha256"]:
                 raise KitError(f"{path}: not the file that {name} made; run `{graph.command_of(name)} --fresh`")
         if len(there) == len(entry["outputs"]):
             links.check(manifest, name, model)

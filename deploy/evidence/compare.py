@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.table import Table
 from rich.text import Text
 
-from deploy.console import console, mark, say
+from deploy.console import console, mark, say, table
 from deploy.errors import KitError, reject_malformed
 from deploy.evidence import profile, regression
 from deploy.evidence.regression import Comparison
@@ -76,13 +75,11 @@ def print_profiles(before: Mapping[str, Any], now: Mapping[str, Any], name: str)
     blocks, of_nodes = profile.changes(before, now)
     for title, rows in (("block", blocks), ("nodes", of_nodes[:LISTED])):
         text = f"against {name}{of_size}: ms{a_sample} by {title}, what changed most first"
-        grid = Table(title=text, title_justify="left")
-        for heading in (title, "before", "now", "change"):
-            grid.add_column(heading, justify="left" if heading == title else "right", overflow="fold")
+        numbers, cells = ("before", "now", "change"), []
         for row in rows:
             was, is_now = ((us or 0) / size / 1000 for us, size in zip((row.before, row.after), scale, strict=True))
-            grid.add_row(Text(row.name), f"{was:.3f}", f"{is_now:.3f}", f"{is_now - was:+.3f}")
-        console.print(grid)
+            cells.append((Text(row.name), f"{was:.3f}", f"{is_now:.3f}", f"{is_now - was:+.3f}"))
+        console.print(table((title, *numbers), cells, text, numbers))
 
 
 def figures(a: Run, b: Run) -> list[Comparison]:
@@ -141,9 +138,4 @@ def _print(title: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]
     if not rows:
         say(f"{title}: the same")
         return
-    grid = Table(title=title, title_justify="left")
-    for heading in headings:
-        grid.add_column(heading, overflow="fold")
-    for row in rows:
-        grid.add_row(*row)
-    console.print(grid)
+    console.print(table(headings, rows, title))

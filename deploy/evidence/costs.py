@@ -9,7 +9,7 @@ the second operand of a sum of two activations is read.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -132,7 +132,3 @@ def value_shapes(model: Any) -> dict[str, tuple[int, ...]]:
     values = session.run(None, feeds)
     shapes = {output.name: np.shape(value) for output, value in zip(session.get_outputs(), values, strict=True)}
     return shapes | {name: value.shape for name, value in feeds.items()} | weights
-
-
-def total(costs: Sequence[Cost]) -> Cost:
-    return sum(costs, Cost())

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.table import Table
-
-from deploy.console import check_mark, console, mark, say
+from deploy.console import check_mark, console, mark, say, table
 from deploy.errors import GateFailed, KitError, reject_malformed
 from deploy.evidence import regression, runs
 from deploy.evidence.regression import Comparison
@@ -33,7 +31,9 @@ def run(workspace: Path, baseline: str, name: str = "") -> Outcome:
         ids = {"baseline": _named(before), "run": _named(now)}
     own = Check("run", "verdict", passed, f"{now_id}: {'within' if passed else 'missed'} its own gate")
     checks = [own, *(_check(comparison) for comparison in found)]
-    _print(f"{now_id} against {before.id}{mark(device['simulated'], device.get('health'))}", checks)
+    title = f"{now_id} against {before.id}{mark(device['simulated'], device.get('health'))}"
+    rows = ((c.subject, "?" if c.passed is None else check_mark(c.passed), c.name, c.detail) for c in checks)
+    console.print(table(("of", "", "figure", "found"), rows, title))
     failed = [check for check in checks if check.passed is False]
     facts = {"passed": not failed, **ids, "comparisons": [comparison.as_json() for comparison in found]}
     outcome = Outcome(facts, checks)
@@ -77,12 +77,3 @@ def _named(each: Run) -> dict[str, str]:
 def _check(comparison: Comparison) -> Check:
     passed = None if comparison.verdict is None else comparison.verdict != "worse"
     return Check(f"bs{comparison.batch_size}", comparison.figure, passed, comparison.detail)
-
-
-def _print(title: str, checks: list[Check]) -> None:
-    grid = Table(title=title, title_justify="left")
-    for heading in ("of", "", "figure", "found"):
-        grid.add_column(heading, overflow="fold")
-    for check in checks:
-        grid.add_row(check.subject, "?" if check.passed is None else check_mark(check.passed), check.name, check.detail)
-    console.print(grid)

@@ -18,11 +18,10 @@ from deploy.npu import atc, om, versions
 from deploy.npu.device import UNKNOWN, prefix_errors
 from deploy.pipeline import graph
 from deploy.pipeline.artefacts import dataset_index, exported_card, onnx_path, reference_names
-from deploy.pipeline.build import FILE_FLAGS, MODE_FLAGS
+from deploy.pipeline.build import FILE_FLAGS, FILES, MODE_FLAGS
 from deploy.pipeline.manifest import Manifest
 from deploy.pipeline.model import CARD, Model
 from deploy.pipeline.prelude import bare
-from deploy.precision import ways
 from deploy.precision.arithmetic import Network
 from deploy.report.summary import relative_errors
 from stgcn import onnx_model, plain_json
@@ -187,7 +186,7 @@ def _check_precision(link: Link) -> None:
             raise KitError(f"{path}: `inventory` has other flags than the step's; run `fab npu-precision --fresh`")
     texts = {"inventory.yaml": found["inventory"]}
     if found["file"]:
-        texts[ways.FILES[found["file"]["flag"]]] = found["file"]["text"]
+        texts[FILES[found["file"]["flag"]]] = found["file"]["text"]
     for name, text in texts.items():
         if read_record(folder / name) != text.encode():
             raise KitError(f"{folder / name}: not what precision.json says; run `fab npu-precision --fresh`")

@@ -13,7 +13,7 @@ from decimal import Decimal
 from itertools import groupby
 from typing import Any
 
-from deploy.evidence.costs import Cost, Limits, Node, total
+from deploy.evidence.costs import Cost, Limits, Node
 from deploy.npu.op_summary import MADE_BY_COMPILER, Members, Operator
 
 FORMAT = 1
@@ -223,7 +223,7 @@ def _blocks(
     found = []
     for block in dict.fromkeys(node.block or GRAPH for node in nodes):
         mine = [row for row in rows if row["block"] == block]
-        cost = total([node.cost for node in nodes if (node.block or GRAPH) == block]).of_batch(batch_size)
+        cost = sum((node.cost for node in nodes if (node.block or GRAPH) == block), Cost()).of_batch(batch_size)
         us = sum(row["us"] for row in mine)
         if mine or cost.flops:
             found.append(

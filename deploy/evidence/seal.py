@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from deploy.errors import KitError
@@ -55,7 +55,7 @@ def read(folder: Path) -> dict[str, str]:
     return dict(sealed)
 
 
-def check(folder: Path) -> None:
+def check(folder: Path, digest: Callable[[Path], str] = sha256_file) -> None:
     """Whether a folder holds the sealed files and no others.
 
     Raises:
@@ -65,10 +65,10 @@ def check(folder: Path) -> None:
     found = set(_files(folder))
     for name in sorted(found - sealed.keys()):
         raise KitError(f"{folder / name}: foreign, the run was sealed without it")
-    check_files(folder, sealed)
+    check_files(folder, sealed, digest)
 
 
-def check_files(folder: Path, sealed: Mapping[str, str]) -> None:
+def check_files(folder: Path, sealed: Mapping[str, str], digest: Callable[[Path], str]) -> None:
     """Whether the sealed files are there as they were sealed; others may be there too.
 
     Raises:
@@ -78,7 +78,7 @@ def check_files(folder: Path, sealed: Mapping[str, str]) -> None:
         path = folder / name
         if path.is_symlink() or not path.is_file():
             raise KitError(f"{path}: missing, or no file, although the run was sealed with it")
-        if sha256_file(path) != expected:
+        if digest(path) != expected:
             raise KitError(f"{path}: changed since the run was sealed (sha256 {expected[:12]} then)")
 
 

@@ -5,9 +5,10 @@ This machine does them in this process (local.py), any other in a process of its
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypedDict
@@ -19,6 +20,8 @@ from deploy.hosts.remote.folders import KIT
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+ABANDON_S = 5.0  # for other threads to see that the command ends
 
 
 class Writer(Protocol):
@@ -87,9 +90,26 @@ class Host(ABC):
             LinkLost: the host is not reached any more.
         """
 
-    @abstractmethod
     def close(self, interrupted: bool = False) -> None:
         """Let go of the host; after an interrupt, stop all that runs there and remove all that is half done."""
+        if self._held:
+            if interrupted:
+                with suppress(KitError):
+                    self._abandon()
+            self._held.release()
+            self._held = None
+
+    def _abandon(self) -> None:
+        """Again while other threads' operations are under way: one may just have been about to begin a job."""
+        deadline = time.monotonic() + ABANDON_S
+        while self.call("abandon", {"workspace": str(self.workspace)}):
+            if not self._is_busy() or time.monotonic() > deadline:
+                return
+            time.sleep(0.05)
+
+    @abstractmethod
+    def _is_busy(self) -> bool:
+        """Whether operations are under way that may begin something."""
 
     @abstractmethod
     def _try_to_hold(self, request: Mapping[str, Any]) -> WorkspaceLock | Mapping[str, Any]:

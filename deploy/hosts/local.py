@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
-import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,8 +14,6 @@ from deploy.hosts.remote import operations
 from deploy.hosts.remote.operations import sentence
 from deploy.inventory import local_path
 from stgcn.errors import InputError
-
-ABANDON_S = 5.0  # for other threads to see that the command ends
 
 
 class LocalHost(Host):
@@ -59,20 +55,10 @@ class LocalHost(Host):
 
     def close(self, interrupted: bool = False) -> None:
         self._ended.set()
-        if self._held and interrupted:
-            with suppress(KitError):
-                self._abandon()
-        if self._held:
-            self._held.release()
-            self._held = None
+        super().close(interrupted)
 
-    def _abandon(self) -> None:
-        """Again while other threads' operations are under way: one may just have been about to begin a job."""
-        deadline = time.monotonic() + ABANDON_S
-        while self.call("abandon", {"workspace": str(self.workspace)}):
-            if not self._under_way or time.monotonic() > deadline:
-                return
-            time.sleep(0.05)
+    def _is_busy(self) -> bool:
+        return self._under_way > 0
 
     def _try_to_hold(self, request: Mapping[str, Any]) -> WorkspaceLock | Mapping[str, Any]:
         frames = operations.operation("hold")(dict(request), _Alive())

@@ -92,9 +92,6 @@ class SSHHost(PipedHost):
             raise self._link_lost() from None
         return str(local)
 
-    def path(self, text: str) -> PurePosixPath:
-        return self.home / (text.replace("~", str(self.home), 1) if text.startswith("~/") else text)
-
     def broken(self, operation: str, complaint: str) -> KitError:
         if all(master.alive(FALL_S) for master in self._masters):
             return super().broken(operation, complaint)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from abc import abstractmethod
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +19,7 @@ from deploy.hosts.remote.launch import payload
 class PipedHost(Host):
     """Each operation is a Python there, whose source goes before its request."""
 
+    home: PurePosixPath  # of whom it runs as, which the inventory's paths are relative to
     operations: Sequence[str]  # the argument list of a Python there that takes launch.payload()
 
     def __init__(self, name: str) -> None:
@@ -27,6 +27,9 @@ class PipedHost(Host):
         self._open: set[Pipe] = set()
         self._beginning: set[object] = set()  # what is about to be in `_open`
         self._closed = False
+
+    def path(self, text: str) -> PurePosixPath:
+        return self.home / (text.replace("~", str(self.home), 1) if text.startswith("~/") else text)
 
     @abstractmethod
     def start(self, argv: Sequence[str]) -> Pipe:
@@ -59,21 +62,12 @@ class PipedHost(Host):
 
     def close(self, interrupted: bool = False) -> None:
         self._closed = True
-        if self._held:
-            if interrupted:
-                with suppress(KitError):
-                    self._abandon()
-            self._held.release()
-            self._held = None
+        super().close(interrupted)
         for pipe in list(self._open):
             pipe.abort()
 
-    def _abandon(self) -> None:
-        """Again while other threads' operations are under way: one may just have been about to begin a job."""
-        deadline = time.monotonic() + HEARTBEAT_S
-        while self.call("abandon", {"workspace": str(self.workspace)}):
-            if not (self._beginning or self._open) or time.monotonic() > deadline:
-                return
+    def _is_busy(self) -> bool:
+        return bool(self._beginning or self._open)
 
     def _try_to_hold(self, request: Mapping[str, Any]) -> WorkspaceLock | Mapping[str, Any]:
         pipe = self._begin("hold")

@@ -149,14 +149,9 @@ def _of_threads(text: str, batch_size: int, times: Mapping[str, Any]) -> Perform
     A batch's latency, of its own start and end, has the time in it that it waits for the device.
     """
     stream = "\n".join(transcript.lines(text))
-    throughputs = _THROUGHPUT.findall(stream)
     means = re.findall(rf"NPU_compute_time \(ms\): mean = ({_NUMBER})", stream)
     means += [values[2] for name, *values in _LATENCY.findall(stream) if name == "NPU_compute_time"]  # of 2026
-    if not throughputs or not means:
-        raise failure(text, 0)
-    if len(throughputs) > 1 or len(means) > 1:
-        raise KitError("ais_bench printed the figures of more than one run: benchmark one device at a time")
-    _check_throughput(*throughputs[0], compute_mean=means[0], batch_size=batch_size)
+    throughput = _throughput(text, stream, means, batch_size)
     told = times.get(_LIST)
     spans = sorted(told) if isinstance(told, list) and all(_batch_ms(each) for each in told) else []
     if not spans or not all(isinstance(each, list) for each in spans):
@@ -173,7 +168,7 @@ def _of_threads(text: str, batch_size: int, times: Mapping[str, Any]) -> Perform
     each = tuple(end - start for start, end in spans)
     middle, p99 = (drift.percentile(each, q) for q in (50, 99))
     latency = Latency(min(each), max(each), math.fsum(each) / len(each), middle, p99, len(each))
-    return Performance(batch_size, _number(throughputs[0][2]), latency, compute_list=each)
+    return Performance(batch_size, throughput, latency, compute_list=each)
 
 
 def with_times(printed: Performance, times: Mapping[str, Any]) -> Performance:
@@ -300,17 +295,14 @@ def parse_stdout(text: str, batch_size: int) -> Performance:
     """
     # C and Python share the stream, so that a line of one may begin behind the other's: nothing is tied to line starts.
     stream = "\n".join(transcript.lines(text))
-    throughputs = _THROUGHPUT.findall(stream)
     latencies = _LATENCY.findall(stream)
     by_name = {name: values for name, *values in latencies}
-    if not throughputs or "NPU_compute_time" not in by_name:
-        raise failure(text, 0)
-    if len(throughputs) > 1 or len(latencies) > len(by_name):
-        raise KitError("ais_bench printed the figures of more than one run: benchmark one device at a time")
-    _check_throughput(*throughputs[0], compute_mean=by_name["NPU_compute_time"][2], batch_size=batch_size)
+    if len(latencies) > len(by_name):
+        raise KitError(_SEVERAL)
+    means = [values[2] for name, values in by_name.items() if name == "NPU_compute_time"]
     return Performance(
         batch_size=batch_size,
-        throughput=_number(throughputs[0][2]),
+        throughput=_throughput(text, stream, means, batch_size),
         compute=_latency(by_name["NPU_compute_time"]),
         h2d=_latency(by_name["H2D_latency"]) if "H2D_latency" in by_name else None,
         d2h=_latency(by_name["D2H_latency"]) if "D2H_latency" in by_name else None,
@@ -345,6 +337,20 @@ def parse_batches(text: str) -> tuple[int, int] | None:
     makes of the files; None where it does not."""
     found = re.search(r"filesperbatch:([0-9]{1,9}) runcount:([0-9]{1,9})", text)
     return (int(found[1]), int(found[2])) if found else None
+
+
+_SEVERAL = "ais_bench printed the figures of more than one run: benchmark one device at a time"
+
+
+def _throughput(text: str, stream: str, means: Sequence[str], batch_size: int) -> float:
+    """The one throughput that was printed, checked against the one mean."""
+    throughputs = _THROUGHPUT.findall(stream)
+    if not throughputs or not means:
+        raise failure(text, 0)
+    if len(throughputs) > 1 or len(means) > 1:
+        raise KitError(_SEVERAL)
+    _check_throughput(*throughputs[0], compute_mean=means[0], batch_size=batch_size)
+    return _number(throughputs[0][2])
 
 
 def _check_throughput(batch: str, mean: str, throughput: str, *, compute_mean: str, batch_size: int) -> None:

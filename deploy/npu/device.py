@@ -287,6 +287,22 @@ class IdleWatch:
         return wait_until_idle(str(self), self.check, timeout_s)
 
 
+def was_busy(who: object, busy: str, patience_s: float, task: str) -> str:
+    """Why `task` takes no figure: the device was not idle in time."""
+    return (
+        f"{who}: the device was not idle within {patience_s:g} s ({busy}); free it, raise benchmark.idle_timeout_s, or "
+        f"take a marked figure with `fab {task} --force`"
+    )
+
+
+def became_busy(who: object, busy: str, task: str) -> str:
+    """Why `task` keeps no figure."""
+    return (
+        f"{who}: the device was put to other use while it was measured ({busy}), so the figure is thrown away; free it "
+        f"and run again, or take a marked figure with `fab {task} --force`"
+    )
+
+
 class Looked(Protocol):
     """A device at one moment."""
 

@@ -42,7 +42,7 @@ def within(values: Sequence[float]) -> Drift | None:
     blocks = [statistics.median(values[i : i + size]) for i in range(0, len(values), size)]
     if len(blocks) < LEAST:
         return None
-    score = sum(_sign(later - value) for i, value in enumerate(blocks) for later in blocks[i + 1 :])
+    score = sum((later > value) - (later < value) for i, value in enumerate(blocks) for later in blocks[i + 1 :])
     n = len(blocks)
     ties = sum(t * (t - 1) * (2 * t + 5) for t in Counter(blocks).values())
     variance = (n * (n - 1) * (2 * n + 5) - ties) / 18
@@ -84,7 +84,3 @@ def _two_sided(score: float, variance: float) -> float:
     if variance <= 0 or not score:
         return 1.0
     return math.erfc(max(abs(score) - 1, 0) / math.sqrt(2 * variance))
-
-
-def _sign(value: float) -> int:
-    return (value > 0) - (value < 0)

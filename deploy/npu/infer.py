@@ -14,7 +14,7 @@ from deploy.errors import KitError
 from deploy.hosts import transfer
 from deploy.hosts.host import Completed, Host
 from deploy.hosts.job import Job
-from deploy.npu import ais_bench, results, summary
+from deploy.npu import ais_bench, results
 from deploy.npu.device import prefix_errors
 from deploy.npu.worker import CachedFile, Rows, Worker
 from deploy.pipeline.build import Build
@@ -172,7 +172,7 @@ class Inference:
         """The unit's outputs, each row from the result file that the tool names for it; the times of its batches."""
         top = Job(host, self.job).folder / "output"
         found: dict[str, int] = host.call("listing", {"folder": str(top)})
-        told = summary.fetch(host, top, RESULTS, found)
+        told = results.fetch_summary(host, top, RESULTS, found)
         listing = {name[len(RESULTS) + 1 :]: size for name, size in found.items() if name.startswith(RESULTS + "/")}
         outputs = [self._output(host, i, listing, told) for i in range(len(self.build.card.outputs))]
         return outputs, ais_bench.times_of(told)

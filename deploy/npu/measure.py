@@ -12,8 +12,8 @@ from deploy.console import say
 from deploy.errors import KitError
 from deploy.hosts.job import Job
 from deploy.inventory import Benchmark
-from deploy.npu import ais_bench, drift, summary, transcript
-from deploy.npu.device import Idle, IdleWatch, prefix_errors
+from deploy.npu import ais_bench, drift, results, transcript
+from deploy.npu.device import Idle, IdleWatch, became_busy, prefix_errors, was_busy
 from deploy.npu.sensors import Sensors, sensed
 from deploy.npu.smi import Chip
 from deploy.npu.worker import RunAlone, Worker
@@ -84,14 +84,14 @@ class Measurement(RunAlone):
         watch = IdleWatch(npu.smi, device, 0 if self.force else self.settings.idle_timeout_s, self.idle)
         before = watch.before()
         if before.busy and not self.force:
-            return Measured(watch.known, refusal=_was_busy(watch, before.busy))
+            return Measured(watch.known, refusal=was_busy(watch, before.busy, watch.patience_s, "npu-bench"))
         with prefix_errors(str(worker)):
             runs, readings = self._repeat(worker, folder)
         warm = watch.check()
         # What is busy after our own run has left the device was so during it, for all that can be known.
         after = watch.wait(0 if before.busy else SETTLE_S) if warm.busy else warm
         if after.busy and not self.force:
-            return Measured(watch.known, refusal=_became_busy(watch, after.busy))
+            return Measured(watch.known, refusal=became_busy(watch, after.busy, "npu-bench"))
         repeats = range(1, len(runs) + 1)
         figure: dict[str, Any] = {
             **figures(self.build.batch_size, runs, self.persons_per_clip),
@@ -133,7 +133,7 @@ class Measurement(RunAlone):
                 done = worker.runtime.run(command, folder=job.folder, log=log, timeout_s=self.timeout_s, job=job.name)
                 if done.status != 0:
                     raise ais_bench.failure(done.output, done.status)
-                if told := ais_bench.times_of(summary.fetch(host, self.output(worker), RESULTS)):
+                if told := ais_bench.times_of(results.fetch_summary(host, self.output(worker), RESULTS)):
                     write_json(times, told)
             readings += sensors.readings
             runs.append(ais_bench.performance(done.output, self.build.batch_size, told, settings.threads))
@@ -143,20 +143,6 @@ class Measurement(RunAlone):
         # An earlier run may have had more repeats.
         transcript.forget_others(folder, (log_name, times_name), range(1, len(runs) + 1))
         return runs, readings
-
-
-def _was_busy(watch: IdleWatch, busy: str) -> str:
-    return (
-        f"{watch}: the device was not idle within {watch.patience_s:g} s ({busy}); free it, "
-        "raise benchmark.idle_timeout_s, or take a marked figure with `fab npu-bench --force`"
-    )
-
-
-def _became_busy(watch: IdleWatch, busy: str) -> str:
-    return (
-        f"{watch}: the device was put to other use while it was measured ({busy}), so the figure is thrown "
-        "away; free it and run again, or take a marked figure with `fab npu-bench --force`"
-    )
 
 
 def spread(rates: Sequence[float]) -> float:

@@ -13,7 +13,7 @@ from deploy.hosts import transfer
 from deploy.hosts.host import Host
 from deploy.hosts.job import Job
 from deploy.npu import ais_bench, op_summary, transcript
-from deploy.npu.device import Idle, IdleWatch, prefix_errors
+from deploy.npu.device import Idle, IdleWatch, prefix_errors, was_busy
 from deploy.npu.worker import RunAlone, Worker
 from stgcn.files import write_whole
 
@@ -53,10 +53,7 @@ class Profiling(RunAlone):
         watch = IdleWatch(npu.smi, device, 0 if self.force else self.idle_timeout_s, self.idle)
         check = watch.before()
         if check.busy and not self.force:
-            raise HostUnfit(
-                f"{watch}: the device was not idle within {watch.patience_s:g} s ({check.busy}), and a profile would "
-                "tell of both; free it, or profile it as it is with --force"
-            )
+            raise HostUnfit(was_busy(watch, check.busy, watch.patience_s, "npu-profile"))
         job = Job(npu.host, self.job)
         with prefix_errors(str(worker)), job.attached(self.fresh) as resumed:
             if not resumed:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import posixpath
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
+from pathlib import PurePosixPath
 from typing import Any
 
 from deploy.errors import KitError
+from deploy.hosts import transfer
+from deploy.hosts.host import Host
+from stgcn import plain_json
 
+SUMMARY_BYTES = 256 << 20  # it names every row of a unit
 _SUMMARY_NAMES = frozenset({"_summary.json", "sumary.json"})  # those that lie inside the results folder
 
 
@@ -17,6 +23,24 @@ def summary_places(dirname: str) -> list[str]:
     """Where the summary may lie, relative to --output: since 2022-11, with a trailing `/` on the name, and before."""
     name = dirname.rstrip("/")
     return [f"{name}_summary.json", f"{name}/_summary.json", f"{name}/sumary.json"]
+
+
+def fetch_summary(host: Host, output: PurePosixPath, dirname: str, listing: Mapping[str, int] | None = None) -> Any:
+    """The summary of a run that was told to write `<output>/<dirname>`; None where there is none, or a torn one.
+
+    `listing` is of `output`, asked for where it is not given.
+    """
+    if listing is None:
+        listing = host.call("listing", {"folder": str(output)})
+    place = next((place for place in summary_places(dirname) if place in listing), None)
+    if place is None:
+        return None
+    path, stream = output / place, io.BytesIO()
+    host.call("send", {"path": str(path)}, sink=transfer.Limited(stream, SUMMARY_BYTES, f"{host.name}: {path}"))
+    try:
+        return plain_json.loads(stream.getvalue())
+    except ValueError:
+        return None
 
 
 def match_results(

@@ -13,8 +13,12 @@ from deploy.pipeline.model import Card
 MODE_FLAGS = ("precision_mode", "precision_mode_v2")  # of ATC; one excludes the other
 MODES_V2 = ("fp16", "origin", "cube_fp16in_fp32out", "mixed_float16")  # of the second
 MIXED = ("allow_mix_precision", "allow_mix_precision_fp16", "mixed_float16")  # that heed lists of operator types
-MIXLIST = "modify_mixlist"
-FILE_FLAGS = ("keep_dtype", MIXLIST)  # of ATC, that name a file
+KEEP, MIXLIST = "keep_dtype", "modify_mixlist"
+FILES = {
+    KEEP: "keep_dtype.cfg",
+    MIXLIST: "modify_mixlist.json",
+}  # ATC's flags that name a file -> what the kit's is called
+FILE_FLAGS = tuple(FILES)
 
 
 @dataclass(frozen=True)

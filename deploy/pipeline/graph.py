@@ -16,6 +16,7 @@ from typing import Any
 from deploy.errors import KitError
 from deploy.inventory import Inventory
 from deploy.pipeline.build import FILE_FLAGS, MODE_FLAGS, Build
+from deploy.pipeline.build import FILES as ATC_FILES
 from deploy.pipeline.index import FILES
 from deploy.pipeline.manifest import OK, Manifest, key_of
 from deploy.pipeline.model import CARD
@@ -178,7 +179,7 @@ GRAPH = (
         "precision",
         "fab npu-precision",
         "precision",
-        ("precision.json", "inventory.yaml", "keep_dtype.cfg", "modify_mixlist.json"),
+        ("precision.json", "inventory.yaml", *ATC_FILES.values()),
         required=False,
         apart=True,
         reads=(_ONNX, _INDEX),

@@ -9,10 +9,9 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from deploy.pipeline.build import KEEP, MIXLIST
 from deploy.precision.units import Unit
 
-KEEP, MIXLIST = "keep_dtype", "modify_mixlist"
-FILES = {KEEP: "keep_dtype.cfg", MIXLIST: "modify_mixlist.json"}
 # The flag of the mode -> what lowers every node, and what lowers those that the lists of types allow.
 MODES = {"precision_mode": ("force_fp16", "allow_mix_precision"), "precision_mode_v2": ("fp16", "mixed_float16")}
 # ONNX types that become one type of Ascend IR, so that no list tells them apart.

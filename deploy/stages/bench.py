@@ -27,7 +27,7 @@ def run(connections: Connections) -> None:
     devices = ", ".join(map(str, connections.devices))
     eras = ", ".join(sorted({npu.era for npu in connections.npus}))
     say(f"{STAGE} on {devices} ({connections.npus[0].facts.target}, ais_bench of {eras} or later)", "bold")
-    index = workspace.index()
+    index = workspace.samples()
     builds = [workspace.build(batch_size) for batch_size in connections.inventory.batch_sizes]
     failures: dict[str, InputError] = {}
 

@@ -36,14 +36,15 @@ def run(connections: Connections) -> None:
     workspace = connections.workspace
     say(f"{STAGE} on {connections.inventory.gpu.name}", "bold")
     card, inventory = workspace.model.card, connections.inventory
-    data, labels = connections.input_sha256(connections.data), connections.input_sha256(connections.labels)
+    paths = {name: connections.file(name) for name in ("data", "labels")}
     with activity(f"packages of {inventory.gpu.name}"):
         tools, sources = _tools(connections)
     workspace.artefact("gpu").mkdir(exist_ok=True)
     arrays = options_of(array_dir=connections.array_folder)
-    options = options_of(data_path=connections.data, label_path=connections.labels, output_dir=FOLDER) + arrays
+    options = options_of(data_path=paths["data"], label_path=paths["labels"], output_dir=FOLDER) + arrays
     indices = sorted((FILES[persons] for persons in card.persons), reverse=True)
-    inputs: dict[str, Any] = {"data": data, "labels": labels, "numpy": tools["numpy"]}
+    read = {name: connections.input_sha256(path) for name, path in paths.items()}
+    inputs: dict[str, Any] = {**read, "numpy": tools["numpy"]}
     lost = _lost_its_array(connections)
     run_command(connections, "preprocess", inputs, "index", options, ["labels.npy", *indices], fresh=lost)
     _say_warnings(connections)
@@ -52,9 +53,9 @@ def run(connections: Connections) -> None:
     _export(connections, "export", inputs, inventory.variant, inventory.persons, outputs)
     for source in sources:
         _export_from_source(connections, inputs, source)
-    options = options_of(ckpt=connections.checkpoint, data_path=connections.data) + arrays
+    options = options_of(ckpt=connections.file("checkpoint"), data_path=paths["data"]) + arrays
     options += options_of(output=f"{FOLDER}/reference.npy")
-    run_command(connections, "reference", {**inputs, "data": data}, "reference", options, reference_names(card))
+    run_command(connections, "reference", {**inputs, "data": read["data"]}, "reference", options, reference_names(card))
 
 
 def export_variant(connections: Connections, variant: str, persons: str) -> tuple[Path, str, Path]:
@@ -77,7 +78,8 @@ def options_of(**values: object) -> list[str]:
 
 def checkpoint_of(connections: Connections) -> dict[str, str]:
     """The checkpoint as keys have it."""
-    return {"name": connections.checkpoint.name, "sha256": connections.input_sha256(connections.checkpoint)}
+    path = connections.file("checkpoint")
+    return {"name": path.name, "sha256": connections.input_sha256(path)}
 
 
 def _export(
@@ -95,7 +97,9 @@ def _export(
             raise KitError(
                 f"{key}: {card.name} has no {value!r}, only {', '.join(offered)}; correct it in the inventory"
             )
-    options = options_of(ckpt=connections.checkpoint, onnx=f"{FOLDER}/{names[0]}", variant=variant, persons=persons)
+    options = options_of(
+        ckpt=connections.file("checkpoint"), onnx=f"{FOLDER}/{names[0]}", variant=variant, persons=persons
+    )
     options += options_of(**source, **({"card": f"{FOLDER}/{names[1]}"} if names[1:] else {}))
     run_command(connections, step, {**inputs, "variant": variant, "persons": persons}, "export", options, names)
 
@@ -172,7 +176,7 @@ def run_command(
 def _lost_its_array(connections: Connections) -> bool:
     """Whether rows that the GPU host had to make are no longer there, so that they are to be made again."""
     with suppress(KitError):
-        files = {array.file for array in connections.workspace.index().inputs} - {None}
+        files = {array.file for array in connections.workspace.samples().inputs} - {None}
         there = connections.gpu.host.call("listing", {"folder": str(connections.array_folder)}) if files else {}
         return not files <= there.keys()
     return False

@@ -10,7 +10,7 @@ from deploy import nvidia
 from deploy.connections import Connections
 from deploy.console import say
 from deploy.errors import HostUnfit, KitError
-from deploy.npu.device import wait_until_idle
+from deploy.npu.device import became_busy, wait_until_idle, was_busy
 from deploy.npu.measure import SETTLE_S
 from deploy.pipeline import graph
 from deploy.pipeline.manifest import write_json
@@ -47,7 +47,7 @@ def run(connections: Connections) -> None:
     }
     names = ("loop", "warmup", "min_repeats", "max_repeats", "spread")
     options = gpu.options_of(
-        ckpt=connections.checkpoint,
+        ckpt=connections.file("checkpoint"),
         output=f"{gpu.FOLDER}/{FILE}",
         batch_sizes=",".join(map(str, connections.inventory.batch_sizes)),
         **{name: getattr(settings, name) for name in names},
@@ -66,10 +66,7 @@ def _idle(connections: Connections, has_gpu: bool) -> Iterator[dict[str, Any]]:
     patience = 0.0 if force else connections.inventory.benchmark.idle_timeout_s
     before, facts = _wait(connections, patience) if has_gpu else None, dict[str, Any]()
     if before and not force:
-        raise HostUnfit(
-            f"{name}: the GPU was not idle within {patience:g} s ({before}); free it, raise "
-            "benchmark.idle_timeout_s, or take a marked figure with `fab gpu-bench --force`"
-        )
+        raise HostUnfit(was_busy(f"{name}'s GPU", before, patience, STAGE))
     yield facts
     path = connections.workspace.artefact(f"gpu/{FILE}")
     figure = plain_json.load(path)
@@ -78,10 +75,7 @@ def _idle(connections: Connections, has_gpu: bool) -> Iterator[dict[str, Any]]:
         after = _wait(connections, 0.0 if before else SETTLE_S)
         if after and not force:
             path.unlink()
-            raise HostUnfit(
-                f"{name}: the GPU was put to other use while it was measured ({after}), so the "
-                "figure is thrown away; free it and run again, or take a marked figure with `fab gpu-bench --force`"
-            )
+            raise HostUnfit(became_busy(f"{name}'s GPU", after, STAGE))
         facts["idle"] = not (before or after)
     write_json(path, {**figure, "idle": facts["idle"], "host": name})
 

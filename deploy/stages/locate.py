@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from deploy.connections import Connections
-from deploy.console import console, mark, say
+from deploy.console import console, mark, say, table
 from deploy.errors import KitError, reject_malformed
-from deploy.evidence import blocks
 from deploy.pipeline import graph
 from deploy.pipeline.build import FILE_FLAGS, Build, with_mode
 from deploy.pipeline.manifest import Step, write_json
@@ -147,7 +145,21 @@ def _nearness(connections: Connections, build: Build, instrumented: Instrumented
     outputs = accuracy.outputs_of(connections, build, instrumented.inputs)
     device = dict(zip(fp32, outputs, strict=True))
     both = [{block: values[output] for block, output in instrumented.blocks.items()} for values in (device, fp32)]
-    return [asdict(near) for near in blocks.compare(list(instrumented.blocks), *both)]
+    return list(nearness(list(instrumented.blocks), *both))
+
+
+def nearness(
+    names: Sequence[str], device: Mapping[str, np.ndarray], fp32: Mapping[str, np.ndarray]
+) -> Iterator[dict[str, Any]]:
+    """How near a device's output of each block is to fp32's, of arrays (samples, values): |device - fp32| / |fp32|,
+    Euclidean, and the cosine, each of the worst sample; the largest absolute error."""
+    for name in names:
+        a, b = device[name].astype(np.float64), fp32[name].astype(np.float64)
+        length = np.maximum(np.linalg.norm(b, axis=1), 1e-30)
+        error = np.linalg.norm(a - b, axis=1) / length
+        cosine = (a * b).sum(1) / np.maximum(np.linalg.norm(a, axis=1) * length, 1e-30)
+        worst = {"relative_error": float(error.max()), "cosine_min": float(cosine.min())}
+        yield {"block": name, **worst, "max_abs_err": float(np.abs(a - b).max())}
 
 
 def located(
@@ -213,20 +225,16 @@ def _conclusion(found: Mapping[str, list[dict[str, Any]] | str], modes: Sequence
 def print_blocks(result: Mapping[str, Any]) -> None:
     blocks_of = f"blocks{mark(result['simulated'], result['health'])} against fp32"
     title = f"{blocks_of}, batch size {result['batch_size']}, samples {result['samples']}"
-    grid = Table(title=title, title_justify="left")
     modes = {mode: judged["blocks"] for mode, judged in result["modes"].items() if "blocks" in judged}
-    grid.add_column("block", justify="right")
-    for mode in modes:
-        for heading in (mode, "cosine min", ""):
-            grid.add_column(heading, justify="right", overflow="fold")
-    for row in zip(*modes.values(), strict=True):
-        cells = [
-            (_shown(n["relative_error"], ".2e"), _shown(n["cosine_min"], ".6f"), "✓✗"[not n["passed"]]) for n in row
-        ]
-        grid.add_row(row[0]["block"], *(cell for three in cells for cell in three))
-    console.print(grid)
+    headings = ("block", *(heading for mode in modes for heading in (mode, "cosine min", "")))
+    rows = (
+        (row[0]["block"], *(cell for near in row for cell in _cells(near))) for row in zip(*modes.values(), strict=True)
+    )
+    console.print(table(headings, rows, title, headings))
     say(result["conclusion"], "bold")
 
 
-def _shown(value: float | None, form: str) -> str:
-    return "NaN" if value is None else format(value, form)
+def _cells(near: Mapping[str, Any]) -> Iterator[str]:
+    for name, form in (("relative_error", ".2e"), ("cosine_min", ".6f")):
+        yield "NaN" if near[name] is None else format(near[name], form)
+    yield "✓" if near["passed"] else "✗"

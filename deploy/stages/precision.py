@@ -18,17 +18,16 @@ from typing import Any
 
 import numpy as np
 import yaml
-from rich.table import Table
 
 from deploy.connections import Connections
-from deploy.console import console, mark, say
+from deploy.console import console, mark, say, table
 from deploy.errors import KitError
 from deploy.evidence.logits import output_names
 from deploy.evidence.scores import holds, scores
 from deploy.inventory import ROOT, chosen, local_path
 from deploy.npu import atc
 from deploy.pipeline import graph
-from deploy.pipeline.build import MODES_V2, Build
+from deploy.pipeline.build import FILES, KEEP, MIXLIST, MODES_V2, Build
 from deploy.pipeline.index import Index
 from deploy.pipeline.manifest import Step, write_json
 from deploy.precision import ranking, ways
@@ -59,7 +58,7 @@ def run(connections: Connections, samples: int) -> None:
     workspace = connections.workspace
     if samples < 1:
         raise KitError(f"--samples {samples}: try each set on at least 1")
-    every = workspace.index()
+    every = workspace.samples()
     say(f"{STAGE} on {connections.devices[0]}, {min(samples, every.samples)} samples first", "bold")
     doctor = Doctor(connections, locate.worst_batch(workspace), every.head(min(samples, every.samples)))
     if connections.options.dry:
@@ -96,11 +95,11 @@ class Doctor:
 
     def __post_init__(self) -> None:
         inventory = self.connections.inventory
-        self.flags = {flag: value for flag, value in inventory.atc.items() if flag != ways.KEEP}
+        self.flags = {flag: value for flag, value in inventory.atc.items() if flag != KEEP}
         named = "precision_mode_v2" if "precision_mode_v2" in self.flags else "precision_mode"
-        own = self.workspace.artefact(f"precision/{ways.FILES[ways.MIXLIST]}")
-        if ways.MIXLIST in self.flags and local_path(self.flags[ways.MIXLIST]) == own:  # what was found before
-            del self.flags[ways.MIXLIST]
+        own = self.workspace.artefact(f"precision/{FILES[MIXLIST]}")
+        if MIXLIST in self.flags and local_path(self.flags[MIXLIST]) == own:  # what was found before
+            del self.flags[MIXLIST]
             self.flags[named] = ways.MODES[named][0]
         self.mode = self.flags.get(named, ways.MODES[named][0])
         if self.mode in WIDE[named]:
@@ -137,9 +136,9 @@ class Doctor:
                 return True
             say("  the gate does not hold with every node kept: operator types are tried", "yellow")
         except InputError as error:
-            if not atc.lacks_flag(str(error), ways.KEEP):
+            if not atc.lacks_flag(str(error), KEEP):
                 raise
-            say(f"  this ATC has no --{ways.KEEP}: operator types are kept, by --{ways.MIXLIST}", "yellow")
+            say(f"  this ATC has no --{KEEP}: operator types are kept, by --{MIXLIST}", "yellow")
         self.way = ways.by_type(self.network.choices)
         return self.passes(self.names)
 
@@ -152,11 +151,11 @@ class Doctor:
         base, way = replace(self.workspace.build(self.batch_size), aoe_job_type=None), self.way
         name = f"kept-{_digest(sorted(kept))}" if kept else "fp16"
         name = "fp32" if len(kept) == len(self.names) else name
-        name = f"types-{name}" if kept and way.flag == ways.MIXLIST else name
+        name = f"types-{name}" if kept and way.flag == MIXLIST else name
         folder = self.workspace.artefact(f"precision/{name}")
         flags, files = self.flags, {flag: path for flag, path in base.files.items() if flag in self.flags}
         if kept:
-            files[way.flag] = folder / ways.FILES[way.flag]
+            files[way.flag] = folder / FILES[way.flag]
             flags = way.flags(flags, files[way.flag].name)
             write_whole(files[way.flag], way.text(kept).encode())
         return replace(base, name=f"precision/{name}", folder=folder, flags=flags, files=files)
@@ -382,7 +381,7 @@ def _finish(doctor: Doctor, kept: Sequence[str]) -> None:
 
 def _reasons(doctor: Doctor, finding: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Why a unit is kept; one that nothing ails may be of a type that is."""
-    if _error(finding) > ranking.SUSPECT or doctor.way.flag == ways.KEEP:
+    if _error(finding) > ranking.SUSPECT or doctor.way.flag == KEEP:
         return list(finding["reasons"])
     return [{"cause": "type", "figure": None}]
 
@@ -407,7 +406,7 @@ def _keep(doctor: Doctor, found: Mapping[str, Any], kept: Sequence[str]) -> dict
     folder = doctor.workspace.artefact("precision")
     texts = {"inventory.yaml": result["inventory"]}
     if kept:
-        texts[ways.FILES[way.flag]] = result["file"]["text"]
+        texts[FILES[way.flag]] = result["file"]["text"]
     files = [folder / "precision.json", *(folder / name for name in texts)]
 
     def action() -> dict[str, Any]:
@@ -428,7 +427,7 @@ def _lines(doctor: Doctor, found: Mapping[str, Any], kept: Sequence[str]) -> str
         return "# Precision does not explain why the gate does not hold.\n"
     if not kept:
         return "# The gate holds in float16 throughout: nothing has to be kept.\n"
-    path = doctor.workspace.artefact(f"precision/{ways.FILES[doctor.way.flag]}")
+    path = doctor.workspace.artefact(f"precision/{FILES[doctor.way.flag]}")
     place = os.path.relpath(path, ROOT) if path.is_relative_to(ROOT) else str(path)
     lines = {"atc": doctor.way.flags(doctor.flags, place)}
     return yaml.safe_dump(lines, sort_keys=False, default_flow_style=None)
@@ -441,12 +440,8 @@ def _print(result: Mapping[str, Any]) -> None:
         return
     count = len(result["nodes"])
     title = f"{count} of {result['units']} nodes must stay in float32{marked}, {result['conversions']} conversions"
-    grid = Table(title=title, title_justify="left")
-    for heading in ("node", "block", "why"):
-        grid.add_column(heading, overflow="fold")
-    for node in result["nodes"]:
-        grid.add_row(f"{node['name']} ({node['kind']})", node["block"] or "", in_words(node["reasons"])[0])
-    console.print(grid)
+    rows = ((f"{n['name']} ({n['kind']})", n["block"] or "", in_words(n["reasons"])[0]) for n in result["nodes"])
+    console.print(table(("node", "block", "why"), rows, title))
     rates = {way: figure["median"] for way, figure in result["throughput"].items()}
     shown = ", ".join(f"{way} {rate:.2f}" for way, rate in rates.items())
     say(f"samples/s{marked} at batch size {result['batch_size']}: {shown}", "bold")

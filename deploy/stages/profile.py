@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
 from rich.text import Text
 
 from deploy.connections import Connections
-from deploy.console import console, mark, say
+from deploy.console import console, mark, say, table
 from deploy.errors import KitError, reject_malformed
 from deploy.evidence import compare, profile, runs, tables
 from deploy.evidence.tables import RESULT
@@ -132,11 +131,9 @@ def _print(result: Mapping[str, Any]) -> None:
     told = mark(result["simulated"], result["health"])
     ms = result["device_us"] / 1000
     title = f"{result['soc_version']}{told}, batch size {result['batch_size']}: {ms:.3f} ms of device time an inference"
-    grid = Table(title=title, title_justify="left")
     ratios = [name for name in profile.UNIT_RATIOS if any(name in block["ratios"] for block in result["blocks"])]
     headings = ("block", "ms", "share", "computing, ms", "moving, ms", "bound by", *ratios)
-    for heading in headings:
-        grid.add_column(heading, justify="left" if heading == "bound by" else "right")
+    grid = table(headings, (), title, {*headings} - {"bound by"})
     for block in result["blocks"]:
         limits = [_ms(block[name]) for name in ("compute_us", "bandwidth_us")]
         of_units = [f"{block['ratios'][name]:.2f}" if name in block["ratios"] else "" for name in ratios]
@@ -167,13 +164,11 @@ APART = {"compiler": "compiler's own", "communication": "communication", "unattr
 
 
 def _print_operators(operators: Sequence[Mapping[str, Any]]) -> None:
-    grid = Table(title="the longest operators", title_justify="left")
-    for heading in ("ms", "share", "type", "block", "nodes"):
-        grid.add_column(heading, justify="right" if heading in ("ms", "share") else "left", overflow="fold")
-    for row in sorted(operators, key=lambda row: -row["us"])[:LISTED]:
-        cells = (_ms(row["us"]), f"{row['share']:.1%}", row["kind"], row["block"])
-        grid.add_row(*cells, Text(" + ".join(row["nodes"])))
-    console.print(grid)
+    rows = (
+        (_ms(row["us"]), f"{row['share']:.1%}", row["kind"], row["block"], Text(" + ".join(row["nodes"])))
+        for row in sorted(operators, key=lambda row: -row["us"])[:LISTED]
+    )
+    console.print(table(("ms", "share", "type", "block", "nodes"), rows, "the longest operators", ("ms", "share")))
 
 
 def _ms(us: float | None) -> str:

@@ -61,7 +61,7 @@ def make(workspace: Workspace, options: Options, read_row: ReadRow) -> None:
 
     def action() -> dict[str, Any]:
         with reject_malformed(summary_path):
-            drawings = draw_samples(workspace.model, workspace.index(), noted, read_row)
+            drawings = draw_samples(workspace.model, workspace.samples(), noted, read_row)
             text = render(manifest, summary, drawings, previous)
         write_whole(path, text.encode())
         return {"drawn": sorted(drawings.samples or {})}

@@ -9,10 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
 from deploy.connections import Connections
-from deploy.console import console, say
+from deploy.console import console, say, table
 from deploy.errors import KitError
 from deploy.evidence.logits import output_names
 from deploy.evidence.scores import Score, scores
@@ -42,7 +41,7 @@ def run(connections: Connections) -> None:
     workspace = connections.workspace
     tune, card = connections.inventory.tune, connections.workspace.model.card
     throughput.check_threads(connections.npus[0], max((*tune.threads, connections.inventory.benchmark.threads)))
-    index = workspace.index().head(tune.samples)
+    index = workspace.samples().head(tune.samples)
     say(f"{STAGE} on {connections.devices[0]}, accuracy over {index.samples} samples", "bold")
     sizes = tune.batch_sizes or connections.inventory.batch_sizes
     variants, persons = tune.variants or card.variants, tune.persons or card.persons
@@ -207,32 +206,16 @@ def _mode(candidate: Candidate, atc: Mapping[str, str]) -> str:
 
 def _table(connections: Connections, ranked: Sequence[Outcome]) -> Table:
     facts, metric = connections.npus[0].facts, connections.workspace.model.card.metrics[0]
-    grid = Table(title=f"{facts.target}{facts.mark}", title_justify="left")
-    for heading in (
-        "variant",
-        "persons",
-        "precision",
-        "tuner",
-        "batch size",
-        "threads",
-        "samples/s",
-        "ms p99",
-        metric.title,
-        "gate",
-    ):
-        right = heading in ("batch size", "threads", "samples/s", "ms p99", metric.title)
-        grid.add_column(heading, justify="right" if right else "left")
+    numbers = ("batch size", "threads", "samples/s", "ms p99", metric.title)
+    headings = ("variant", "persons", "precision", "tuner", *numbers, "gate")
+    grid = table(headings, (), f"{facts.target}{facts.mark}", numbers)
     for outcome in ranked:
         candidate, figure = outcome.candidate, outcome.throughput
         busy = "" if figure is None or figure["idle"] else " (busy device)"
         off = "failed" if outcome.error else f"✗ {_off(outcome)}"
         grid.add_row(
-            candidate.variant,
-            candidate.persons,
-            Text(_mode(candidate, connections.inventory.atc), overflow="fold"),
-            f"AOE {candidate.aoe}" if candidate.aoe else "",
-            str(candidate.batch_size),
-            str(candidate.threads),
+            *(candidate.variant, candidate.persons, _mode(candidate, connections.inventory.atc)),
+            *(f"AOE {candidate.aoe}" if candidate.aoe else "", str(candidate.batch_size), str(candidate.threads)),
             f"{outcome.median:.2f}{busy}" if figure else "",
             "" if outcome.latency_ms is None else f"{outcome.latency_ms:.2f}",
             "" if outcome.score is None else shown(outcome.score.metrics[metric.key], metric.unit),

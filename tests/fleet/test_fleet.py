@@ -77,7 +77,7 @@ def test_single_persons_give_the_same_bytes_too(cluster: Cluster, tmp_path: Path
         job = job_of(tmp_path / kind, address, **changes)
         with job.connections() as connections:
             convert.run(connections)
-            accuracy.run(connections, connections.workspace.build(8), connections.workspace.index())
+            accuracy.run(connections, connections.workspace.build(8), connections.workspace.samples())
         made.append([job.entry("accuracy/bs8")["key"], job.path(8, "logits.npy").read_bytes()])
         assert np.abs(job.logits(8) - logits(job.clips)).max() < 2e-3
     assert made[0] == made[1]
@@ -128,7 +128,7 @@ def test_what_is_lost_in_mid_run_is_done_elsewhere(
     with job.connections() as connections:
         convert.run(connections)
         thread = once_inferring(job, "npu-b", lose[loss])
-        accuracy.run(connections, connections.workspace.build(8), connections.workspace.index())
+        accuracy.run(connections, connections.workspace.build(8), connections.workspace.samples())
         thread.join()
     assert job.path(8, "logits.npy").read_bytes() == over_ssh.path(8, "logits.npy").read_bytes()
     assert "goes to another: its" in capsys.readouterr().out
@@ -154,7 +154,7 @@ def test_an_interrupt_leaves_nothing_running_and_the_next_run_goes_on(cluster: C
         assert not list((job.folder / name / ".stgcn-kit").glob("[jr][ou]*/*"))
     assert subprocess.run(["pgrep", "-f", str(job.folder)], stdout=subprocess.DEVNULL).returncode == 1
     with job.connections() as connections:
-        accuracy.run(connections, connections.workspace.build(8), connections.workspace.index())
+        accuracy.run(connections, connections.workspace.build(8), connections.workspace.samples())
     assert np.abs(job.logits(8) - logits(job.clips)).max() < 2e-3
 
 
@@ -207,11 +207,11 @@ def test_work_that_no_device_can_do_is_named_and_the_next_run_goes_on(cluster: C
         with pytest.raises(
             KitError, match=r"accuracy/bs8, samples \d+ to \d+: .*npu-[abc].* goes on from what is done"
         ):
-            accuracy.run(connections, connections.workspace.build(8), connections.workspace.index())
+            accuracy.run(connections, connections.workspace.build(8), connections.workspace.samples())
     job.play(0, FAULT="")
     job.play(2, FAULT="")
     with job.connections() as connections:
-        accuracy.run(connections, connections.workspace.build(8), connections.workspace.index())
+        accuracy.run(connections, connections.workspace.build(8), connections.workspace.samples())
     assert job.entry("accuracy/bs8")["facts"]["units"]["npu-b:0"] == 0
     assert np.abs(job.logits(8) - logits(job.clips)).max() < 2e-3
 

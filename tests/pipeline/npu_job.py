@@ -115,7 +115,7 @@ class NpuJob:
         """The accuracy run of one batch size alone."""
         connections = self.connections(**switches)
         workspace = connections.workspace
-        accuracy.run(connections, workspace.build(batch_size), workspace.index())
+        accuracy.run(connections, workspace.build(batch_size), workspace.samples())
 
     def throughput(self, batch_size: int = 8, **switches: bool) -> None:
         """The figure of one batch size alone."""

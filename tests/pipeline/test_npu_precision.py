@@ -181,7 +181,7 @@ def test_a_file_that_is_not_there_is_named(job: NpuJob) -> None:
 def test_the_samples_are_not_held_in_memory(tmp_path: Path, persons: str) -> None:
     job = NpuJob(tmp_path, samples=240, persons=persons, empty=[slice(0, 0), slice(0, 200)])
     connections = job.connections(fresh=True)
-    every = connections.workspace.index()
+    every = connections.workspace.samples()
     doctor = precision.Doctor(connections, 8, every)
     doctor.passes(())
 

@@ -11,8 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from deploy.evidence import blocks
-from deploy.stages.locate import located
+from deploy.stages.locate import located, nearness
 from stgcn.blocks import add_block_outputs
 from stgcn.errors import InputError
 
@@ -62,9 +61,9 @@ def test_a_graph_of_another_network_is_refused() -> None:
 def test_nearness_is_that_of_the_worst_sample() -> None:
     fp32 = {"1": np.array([[3.0, 4.0], [0.0, 1.0]])}
     device = {"1": np.array([[3.0, 4.5], [0.0, 1.0]])}
-    (near,) = blocks.compare(["1"], device, fp32)
-    assert (near.relative_error, near.max_abs_err) == (pytest.approx(0.1), 0.5)
-    assert near.cosine_min == pytest.approx((9 + 18) / (5 * np.hypot(3, 4.5)))
+    (near,) = nearness(["1"], device, fp32)
+    assert (near["relative_error"], near["max_abs_err"]) == (pytest.approx(0.1), 0.5)
+    assert near["cosine_min"] == pytest.approx((9 + 18) / (5 * np.hypot(3, 4.5)))
 
 
 def errors(first_bad: int | None, bad: float = 0.5) -> list[dict[str, Any]]:

@@ -92,9 +92,6 @@ class RayHost(PipedHost):
     def start(self, argv: Sequence[str]) -> Pipe:
         return _RayPipe(self, self.ask("start", list(argv)))
 
-    def path(self, text: str) -> PurePosixPath:
-        return self.home / (text.replace("~", str(self.home), 1) if text.startswith("~/") else text)
-
     def broken(self, operation: str, complaint: str) -> KitError:
         self.ask("place")  # a node that is gone says so
         return super().broken(operation, complaint)
