@@ -18,7 +18,7 @@ import onnx
 
 from benchmarks.figures import with_table
 from benchmarks.harness import module
-from deploy.evidence.costs import PUBLISHED, Cost, cost, total, value_shapes
+from deploy.evidence.costs import PUBLISHED, Cost, cost, value_shapes
 from deploy.inventory import ROOT
 from stgcn.files import atomic_write
 from stgcn.sample import CHECKPOINT_NAME
@@ -51,7 +51,7 @@ def table(forms: Mapping[str, Mapping[str, Cost]]) -> str:
     """Markdown: a row a layer, `GFLOP / MB` of each form; then what the published figures allow."""
     names = list(dict.fromkeys(name for costs in forms.values() for name in costs))
     names.sort(key=lambda name: (name == HEAD, name != INPUT_LAYER, name.isdigit() and int(name)))
-    totals = {form: total(list(costs.values())) for form, costs in forms.items()}
+    totals = {form: sum(costs.values(), Cost()) for form, costs in forms.items()}
     least = {form: each.at_least_s(LIMITS) for form, each in totals.items()}
     rows = [["layer", *forms], ["---", *("---:" for _ in forms)]]
     rows += [[_label(name), *(_pair(costs.get(name, Cost())) for costs in forms.values())] for name in names]
