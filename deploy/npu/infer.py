@@ -96,9 +96,9 @@ class Inference:
                 with prefix_errors(str(worker)):
                     self._check_ending(done)
             with prefix_errors(str(worker)):
-                outputs, told = self._collect(worker.npu.host)
-        if told:
-            write_json(times, told)
+                outputs, of_batches = self._collect(worker.npu.host)
+        if of_batches:
+            write_json(times, of_batches)
         return Inferred(outputs, str(worker), seconds)
 
     def command(self, worker: Worker) -> list[str]:
@@ -161,10 +161,10 @@ class Inference:
     def _check_ending(self, done: Completed) -> None:
         if done.status != 0:
             raise ais_bench.failure(done.output, done.status)
-        told = ais_bench.parse_batches(done.output)
-        if told is not None and told[0] != self.build.batch_size:
+        batches = ais_bench.parse_batches(done.output)
+        if batches is not None and batches[0] != self.build.batch_size:
             raise KitError(
-                f"{self.build.om.name} takes batches of {told[0]}, not of {self.build.batch_size}; "
+                f"{self.build.om.name} takes batches of {batches[0]}, not of {self.build.batch_size}; "
                 "run `fab npu-convert --fresh`"
             )
 
@@ -172,18 +172,18 @@ class Inference:
         """The unit's outputs, each row from the result file that the tool names for it; the times of its batches."""
         top = Job(host, self.job).folder / "output"
         found: dict[str, int] = host.call("listing", {"folder": str(top)})
-        told = results.fetch_summary(host, top, RESULTS, found)
+        summary = results.fetch_summary(host, top, RESULTS, found)
         listing = {name[len(RESULTS) + 1 :]: size for name, size in found.items() if name.startswith(RESULTS + "/")}
-        outputs = [self._output(host, i, listing, told) for i in range(len(self.build.card.outputs))]
-        return outputs, ais_bench.times_of(told)
+        outputs = [self._output(host, i, listing, summary) for i in range(len(self.build.card.outputs))]
+        return outputs, ais_bench.times_of(summary)
 
-    def _output(self, host: Host, output: int, listing: Mapping[str, int], told: Any) -> np.ndarray:
+    def _output(self, host: Host, output: int, listing: Mapping[str, int], summary: Any) -> np.ndarray:
         """The unit's values (count, ...) of one output."""
         there, tensor = Job(host, self.job).folder / "output" / RESULTS, self.build.card.outputs[output]
         if len(self.build.card.outputs) > 1:
-            listing, told = results.only_output(listing, told, output)
+            listing, summary = results.only_output(listing, summary, output)
         stems, fillers = self._stems()
-        names = results.match_results(listing, told, stems, set(fillers), str(there), tensor.row_bytes)
+        names = results.match_results(listing, summary, stems, set(fillers), str(there), tensor.row_bytes)
         raw = transfer.gather(host, there, names, self.unit.count * tensor.row_bytes)
         values = np.frombuffer(raw, tensor.dtype).reshape(self.unit.count, *tensor.shape)
         if self.finite and values.dtype.kind == "f":

@@ -124,8 +124,8 @@ class Measurement(RunAlone):
             log, command = folder / log_name(len(runs) + 1), self.command(worker)
             times = folder / times_name(len(runs) + 1)
             times.unlink(missing_ok=True)
-            with job.attached(self.fresh) as begun, Sensors(worker.npu.smi, worker.device) as sensors:
-                if not begun:
+            with job.attached(self.fresh) as resumed, Sensors(worker.npu.smi, worker.device) as sensors:
+                if not resumed:
                     host.call("link", {"folder": str(self.output(worker)), "files": {}})
                     for argv in self._lay_out_zeros(worker):
                         if (made := host.run(argv, timeout_s=self.timeout_s)).status != 0:
@@ -133,10 +133,10 @@ class Measurement(RunAlone):
                 done = worker.runtime.run(command, folder=job.folder, log=log, timeout_s=self.timeout_s, job=job.name)
                 if done.status != 0:
                     raise ais_bench.failure(done.output, done.status)
-                if told := ais_bench.times_of(results.fetch_summary(host, self.output(worker), RESULTS)):
-                    write_json(times, told)
+                if of_batches := ais_bench.times_of(results.fetch_summary(host, self.output(worker), RESULTS)):
+                    write_json(times, of_batches)
             readings += sensors.readings
-            runs.append(ais_bench.performance(done.output, self.build.batch_size, told, settings.threads))
+            runs.append(ais_bench.performance(done.output, self.build.batch_size, of_batches, settings.threads))
             unit = "persons/s" if self.build.persons == "nonempty" else "samples/s"
             rate = f"{runs[-1].throughput:.2f} {unit}{worker.npu.facts.mark}"
             say(f"    {self.build.name} repeat {len(runs)}: {rate}", "dim")

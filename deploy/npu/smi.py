@@ -292,7 +292,7 @@ class _Table:
         self.chips: list[_Row] = []
         self.processes = _Processes()
         self._headings: dict[str, _Headings] = {}
-        begun: list[str] | None = None  # the first row of a chip
+        first_row: list[str] | None = None  # of a chip
         in_process_table = False
         for line in transcript.lines(text):
             if not line.startswith("|"):
@@ -306,15 +306,15 @@ class _Table:
                 self.processes.add(self._headings["pid"], cells)
             elif len(cells) == 1:
                 continue  # the banner, or a remark
-            elif begun is None:
-                begun = cells
+            elif first_row is None:
+                first_row = cells
             elif _HEALTH.fullmatch(cells[-2]):
-                raise _unknown_row(begun)  # another chip begins, and this one has no second row
+                raise _unknown_row(first_row)  # another chip begins, and this one has no second row
             else:
-                self.chips.append(self._row(begun, cells))
-                begun = None
-        if begun is not None:
-            raise _unknown_row(begun)
+                self.chips.append(self._row(first_row, cells))
+                first_row = None
+        if first_row is not None:
+            raise _unknown_row(first_row)
 
     def _row(self, first: list[str], second: list[str]) -> _Row:
         headings = self._headings.get("health") or (_FIRST if len(first) == 3 else _FIRST_SPLIT)

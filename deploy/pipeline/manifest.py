@@ -103,7 +103,7 @@ class Manifest:
         self.path = workspace / "manifest.json"
         self._lock = threading.Lock()
         self._memo_path = workspace / ".hashes.json"
-        self._begun_path = workspace / ".begun.json"
+        self._unfinished_path = workspace / ".begun.json"
         self.holds: list[Callable[[], None]] = []  # each raises where another command may work here, or on a host
         self.digest: Callable[[Path], str] = sha256_file  # of an output; `remembered` for those who only look
         self.steps: dict[str, dict[str, Json]] = self._load()
@@ -127,7 +127,7 @@ class Manifest:
         for verify in list(self.holds):
             verify()
         with self._lock:
-            self._set_begun(name, None)
+            self._set_unfinished(name, None)
             self.steps[name] = dict(entry)
             write_json(self.path, {"format": FORMAT, "steps": dict(sorted(self.steps.items()))})
 
@@ -195,32 +195,33 @@ class Manifest:
         now = {path: _identity(path) for path in step.outputs}
         with self._lock:
             try:
-                begun = self._read_begun()[step.name]
-                if not fresh and begun["key"] == key:
-                    before = {path: begun["outputs"][self._relative(path)] for path in step.outputs}
+                began = self._read_unfinished()[step.name]
+                if not fresh and began["key"] == key:
+                    before = {path: began["outputs"][self._relative(path)] for path in step.outputs}
                     return {path: None if was is None else tuple(was) for path, was in before.items()}
             except (KeyError, TypeError):
                 pass  # begun with other inputs, or never
-            self._set_begun(step.name, {"key": key, "outputs": {self._relative(path): now[path] for path in now}})
+            self._set_unfinished(step.name, {"key": key, "outputs": {self._relative(path): now[path] for path in now}})
         return now
 
-    def _set_begun(self, name: str, record: Json) -> None:
+    def _set_unfinished(self, name: str, record: Json) -> None:
         """Remember a step that is begun; forget it with None."""
-        begun = self._read_begun()
-        if record is None and name not in begun:
+        unfinished = self._read_unfinished()
+        if record is None and name not in unfinished:
             return
-        begun = {**{step: was for step, was in begun.items() if step != name}, **({name: record} if record else {})}
-        if begun:
-            write_json(self._begun_path, begun)
+        unfinished.pop(name, None)
+        unfinished |= {name: record} if record else {}
+        if unfinished:
+            write_json(self._unfinished_path, unfinished)
         else:
-            self._begun_path.unlink(missing_ok=True)
+            self._unfinished_path.unlink(missing_ok=True)
 
-    def _read_begun(self) -> dict[str, Json]:
+    def _read_unfinished(self) -> dict[str, Json]:
         try:
-            begun = plain_json.load(self._begun_path)
+            found = plain_json.load(self._unfinished_path)
         except (OSError, ValueError):
             return {}
-        return begun if isinstance(begun, dict) else {}
+        return found if isinstance(found, dict) else {}
 
     def run_step(self, step: Step, *, fresh: bool = False, dry: bool = False) -> dict[str, Json]:
         """Run a step, or find it CACHED; announce which, with the key, and return its entry.
