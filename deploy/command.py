@@ -50,7 +50,7 @@ def carry_out(
                 write(document(Ending(name, ERROR, f"a fault of the kit's own: {sentence(repr(error))}")))
             raise
         if junit_file:
-            ending = _also(ending, lambda: _write_junit(junit_file, ending))
+            ending = _also(ending, lambda: write_whole(junit_file, junit(ending)))
         if summarised and os.environ.get(SUMMARY):
             ending = _also(ending, lambda: _append(os.environ[SUMMARY], step_summary(ending)))
         if json:
@@ -73,10 +73,6 @@ def _also(ending: Ending, publish: Callable[[], None]) -> Ending:
     else:
         return ending
     return replace(ending, error="; ".join(filter(None, (ending.error, fault))), status=ending.status or ERROR)
-
-
-def _write_junit(path: str, ending: Ending) -> None:
-    write_whole(path, junit(ending))
 
 
 def _append(path: str, text: str) -> None:

@@ -308,7 +308,8 @@ def _docker(settings: Settings) -> str:
     folders = os.get_exec_path()
     candidates = [given] if given else [path for f in folders if (path := shutil.which("docker", path=f))]
     for program in candidates:
-        if _succeeds([program, "buildx", "version"]) or _major_version(program) < 23:
+        version = re.search(r"version (\d+)\.", _output(program, "--version") or "")
+        if _output(program, "buildx", "version") is not None or (version and int(version[1]) < 23):
             return program
     found = ", ".join(candidates) or "none"
     raise KitError(
@@ -316,17 +317,10 @@ def _docker(settings: Settings) -> str:
     )
 
 
-def _succeeds(argv: Sequence[str]) -> bool:
+def _output(*argv: str) -> str | None:
+    """What a program prints; None where it fails."""
     try:
-        return subprocess.run(list(argv), capture_output=True, check=False).returncode == 0
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
     except OSError:
-        return False
-
-
-def _major_version(program: str) -> int:
-    try:
-        done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
-    except OSError:
-        return 99
-    found = re.search(r"version (\d+)\.", done.stdout)
-    return int(found[1]) if found else 99
+        return None
+    return done.stdout if done.returncode == 0 else None

@@ -17,6 +17,7 @@ from deploy.pipeline.model import Metric
 from deploy.report.table import shown
 from stgcn import npy
 
+Verdict = Literal["worse", "better", "same"]
 REPEATS = 2  # a figure of fewer has no spread
 
 
@@ -28,7 +29,7 @@ class Comparison:
     figure: str  # `throughput`, or a metric's key
     before: float | None
     now: float | None
-    verdict: Literal["worse", "better", "same"] | None
+    verdict: Verdict | None
     detail: str  # the figures and what they say
     p_value: float | None = None  # of being worse by chance
 
@@ -100,7 +101,7 @@ def _rates(both: Both) -> Iterator[Comparison]:
     values = {size: (a["values"], b["values"]) for size, (a, b) in figures.items() if reasons[size] is None}
     slower = {size: significance.slower(*pair) for size, pair in values.items()}
     faster = {size: significance.slower(now, before) for size, (before, now) in values.items()}
-    worse, better = (significance.beyond_noise(p, significance.ALPHA_RATES) for p in (slower, faster))
+    kinds = _kinds(slower, faster, significance.ALPHA_RATES)
     for size, (a, b) in figures.items():
         medians = [figure["median"] if figure else None for figure in (a, b)]
         if reason := reasons[size]:
@@ -112,7 +113,7 @@ def _rates(both: Both) -> Iterator[Comparison]:
             yield Comparison(size, "throughput", medians[0], medians[1], "same", same, 1.0)
             continue
         change = significance.change(*values[size])
-        kind: Literal["worse", "better", "same"] = "worse" if size in worse else "better" if size in better else "same"
+        kind = kinds[size]
         words = {"worse": "slower, beyond noise", "better": "faster, beyond noise", "same": "within noise"}
         least = significance.detectable(*values[size], len(values))
         detail = (
@@ -120,6 +121,11 @@ def _rates(both: Both) -> Iterator[Comparison]:
             f" (p {slower[size]:.2g}; a slowdown of {least:.1%} would be found)"
         )
         yield Comparison(size, "throughput", medians[0], medians[1], kind, detail, slower[size])
+
+
+def _kinds(p_worse: Mapping[int, float], p_better: Mapping[int, float], alpha: float) -> dict[int, Verdict]:
+    worse, better = (significance.beyond_noise(p, alpha) for p in (p_worse, p_better))
+    return {size: "worse" if size in worse else "better" if size in better else "same" for size in p_worse}
 
 
 def _untold(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> str | None:
@@ -145,10 +151,10 @@ def _answers(before: Run, now: Run, both: Both, key: str) -> Iterator[Comparison
         counts[size] = (int((was & ~is_now).sum()), int((is_now & ~was).sum()))
     fewer = {size: significance.fewer_right(lost, gained) for size, (lost, gained) in counts.items()}
     more = {size: significance.fewer_right(gained, lost) for size, (lost, gained) in counts.items()}
-    worse, better = (significance.beyond_noise(p, significance.ALPHA_ANSWERS) for p in (fewer, more))
+    kinds = _kinds(fewer, more, significance.ALPHA_ANSWERS)
     for size, (a, b) in both.items():
         lost, gained = counts[size]
-        kind: Literal["worse", "better", "same"] = "worse" if size in worse else "better" if size in better else "same"
+        kind = kinds[size]
         words = {"worse": "worse, beyond noise", "better": "better, beyond noise", "same": "within noise"}
         detail = (
             f"{a[key]:.2%} → {b[key]:.2%}, {lost} samples turned wrong and {gained} right: {words[kind]}"

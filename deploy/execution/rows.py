@@ -22,7 +22,7 @@ from deploy.npu.transcript import forget_others
 from deploy.npu.worker import CachedFile, Place, Rows, Source, Worker
 from deploy.pipeline.build import Build
 from deploy.pipeline.index import Index
-from deploy.pipeline.manifest import key_of
+from deploy.pipeline.manifest import digest_of
 from deploy.progress import progress
 from stgcn import npy, plain_json
 from stgcn.files import read_record
@@ -187,7 +187,7 @@ class RowsThroughOm:
     @property
     def kept(self) -> Path:
         """Where units that are done wait for the others, kept through a cut."""
-        return self.build.folder / f".units-{key_of(self.inputs)[:12]}"
+        return self.build.folder / f".units-{digest_of(self.inputs)[:12]}"
 
     def forget(self) -> None:
         """Remove what was kept: this run's, or an earlier one's that was cut and never went on."""

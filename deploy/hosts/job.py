@@ -11,12 +11,12 @@ from typing import Any
 from deploy.console import say
 from deploy.errors import KitError, LinkLost
 from deploy.hosts.host import Host
-from deploy.pipeline.manifest import key_of
+from deploy.pipeline.manifest import digest_of
 
 
 def job_name(inputs: Mapping[str, Any], name: str) -> str:
     """Of the run that makes `name` of `inputs`."""
-    return f"{name.replace('/', '-')}-{key_of(inputs)[:12]}"
+    return f"{name.replace('/', '-')}-{digest_of(inputs)[:12]}"
 
 
 @dataclass(frozen=True)

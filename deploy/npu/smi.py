@@ -87,8 +87,8 @@ def parse_info(text: str, logical: Mapping[tuple[int, int], int] | None = None) 
     `logical` is `parse_mapping`'s answer, used where the table has no Device column. Raises KitError where npu-smi
     failed, shows no chip, or prints a row that cannot be understood: a chip is never silently lost.
     """
-    table = _Table(text)
-    chips = [_chip(index, row, table.processes, logical or {}) for index, row in enumerate(table.chips)]
+    rows, processes = _read_table(text)
+    chips = [_chip(index, *row, processes, logical or {}) for index, row in enumerate(rows)]
     if not chips:
         raise _failure(text)
     if len({chip.device for chip in chips}) != len(chips):
@@ -277,53 +277,47 @@ _FIRST: _Headings = [["npu", "name"], ["health"], ["power", "temperature", "huge
 _FIRST_SPLIT: _Headings = [["npu"], ["name"], *_FIRST[1:]]
 
 
-@dataclass(frozen=True)
-class _Row:
-    """A chip's two rows: what stands in them by column, and the cells as printed."""
-
-    fields: Mapping[str, str]
-    cells: list[str]
+_Row = tuple[Mapping[str, str], list[str]]  # a chip's two rows: what stands in them by column, the cells as printed
 
 
-class _Table:
+def _read_table(text: str) -> tuple[list[_Row], _Processes]:
     """The `|`-framed rows of `npu-smi info`, read by their headings: the chips' and the processes'."""
+    chips, processes = list[_Row](), _Processes()
+    headings: dict[str, _Headings] = {}
+    first_row: list[str] | None = None  # of a chip
+    in_process_table = False
+    for line in transcript.lines(text):
+        if not line.startswith("|"):
+            continue
+        cells = [cell.strip() for cell in line[1:].removesuffix("|").split("|")]
+        kind = _heading_kind(cells)
+        if kind is not None:
+            in_process_table = kind == "pid"
+            headings[kind] = [[str(m.lastgroup) for m in _HEADING.finditer(cell)] for cell in cells]
+        elif in_process_table:
+            processes.add(headings["pid"], cells)
+        elif len(cells) == 1:
+            continue  # the banner, or a remark
+        elif first_row is None:
+            first_row = cells
+        elif _HEALTH.fullmatch(cells[-2]):
+            raise _unknown_row(first_row)  # another chip begins, and this one has no second row
+        else:
+            chips.append(_row(headings, first_row, cells))
+            first_row = None
+    if first_row is not None:
+        raise _unknown_row(first_row)
+    return chips, processes
 
-    def __init__(self, text: str) -> None:
-        self.chips: list[_Row] = []
-        self.processes = _Processes()
-        self._headings: dict[str, _Headings] = {}
-        first_row: list[str] | None = None  # of a chip
-        in_process_table = False
-        for line in transcript.lines(text):
-            if not line.startswith("|"):
-                continue
-            cells = [cell.strip() for cell in line[1:].removesuffix("|").split("|")]
-            kind = _heading_kind(cells)
-            if kind is not None:
-                in_process_table = kind == "pid"
-                self._headings[kind] = [[str(m.lastgroup) for m in _HEADING.finditer(cell)] for cell in cells]
-            elif in_process_table:
-                self.processes.add(self._headings["pid"], cells)
-            elif len(cells) == 1:
-                continue  # the banner, or a remark
-            elif first_row is None:
-                first_row = cells
-            elif _HEALTH.fullmatch(cells[-2]):
-                raise _unknown_row(first_row)  # another chip begins, and this one has no second row
-            else:
-                self.chips.append(self._row(first_row, cells))
-                first_row = None
-        if first_row is not None:
-            raise _unknown_row(first_row)
 
-    def _row(self, first: list[str], second: list[str]) -> _Row:
-        headings = self._headings.get("health") or (_FIRST if len(first) == 3 else _FIRST_SPLIT)
-        below = self._headings.get("bus") or _second_headings(second)
-        found = _fields(headings, first), _fields(below, second)
-        if None in found or not {"npu", "name", "health"} <= (found[0] or {}).keys():
-            raise _unknown_row(first + second)
-        known = {column: "" for cell in below for column in cell}  # a column that is there, whatever stands in it
-        return _Row({**known, **(found[0] or {}), **(found[1] or {})}, first + second)
+def _row(headings: Mapping[str, _Headings], first: list[str], second: list[str]) -> _Row:
+    above = headings.get("health") or (_FIRST if len(first) == 3 else _FIRST_SPLIT)
+    below = headings.get("bus") or _second_headings(second)
+    found = _fields(above, first), _fields(below, second)
+    if None in found or not {"npu", "name", "health"} <= (found[0] or {}).keys():
+        raise _unknown_row(first + second)
+    known = {column: "" for cell in below for column in cell}  # a column that is there, whatever stands in it
+    return {**known, **(found[0] or {}), **(found[1] or {})}, first + second
 
 
 def _heading_kind(cells: list[str]) -> str | None:
@@ -401,8 +395,13 @@ class _Processes:
         return tuple(self._by_chip.get((npu_id, chip_id), ())) if npu_id in self._mentioned else None
 
 
-def _chip(index: int, row: _Row, processes: _Processes, logical: Mapping[tuple[int, int], int]) -> Chip:
-    fields = row.fields
+def _chip(
+    index: int,
+    fields: Mapping[str, str],
+    cells: list[str],
+    processes: _Processes,
+    logical: Mapping[tuple[int, int], int],
+) -> Chip:
     npu_id = _integer(fields["npu"])
     chip_id = _integer(fields["chip"]) if "chip" in fields else None
     util, memory, hbm = (fields.get(name, "") for name in ("util", "memory", "hbm"))
@@ -414,7 +413,7 @@ def _chip(index: int, row: _Row, processes: _Processes, logical: Mapping[tuple[i
         or (_integer(util) is None and util.upper() not in _NOT_TOLD)
         or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}", fields["name"])
     ):
-        raise _unknown_row(row.cells)
+        raise _unknown_row(cells)
     # A `Phy-ID` column is not the logical device: a container that sees only the last chip calls it 0.
     device: int | None
     if "device" in fields:

@@ -18,7 +18,7 @@ from deploy.inventory import Inventory
 from deploy.pipeline.build import FILE_FLAGS, MODE_FLAGS, Build
 from deploy.pipeline.build import FILES as ATC_FILES
 from deploy.pipeline.index import FILES
-from deploy.pipeline.manifest import OK, Manifest, key_of
+from deploy.pipeline.manifest import OK, Manifest, digest_of
 from deploy.pipeline.model import CARD
 from stgcn.files import sha256_file
 
@@ -366,7 +366,7 @@ def check(entries: Mapping[str, Entry], step: str) -> None:
         raise KitError(f"{step}: its last run failed{why}; run `{command}` again")
     if missing := [part for part in _PARTS if part not in entry]:
         raise KitError(f"{step}: its manifest entry lacks {', '.join(missing)}; run `{command} --fresh`")
-    if key_of(entry["inputs"]) != entry["key"]:
+    if digest_of(entry["inputs"]) != entry["key"]:
         raise KitError(f"{step}: the inputs in its manifest entry are not those that its key was made of")
     for path in entry["outputs"]:
         folder, _, name = path.rpartition("/")

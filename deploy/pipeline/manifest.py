@@ -44,11 +44,6 @@ def canonical(value: Json) -> bytes:
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
-def key_of(inputs: Mapping[str, Json]) -> str:
-    """sha256 (hex) of a step's inputs."""
-    return hashlib.sha256(canonical(dict(inputs))).hexdigest()
-
-
 def _input_identity(path: Path) -> list[int]:
     """What changes with a file; of a folder, with any of its files."""
     status = path.stat()
@@ -57,9 +52,9 @@ def _input_identity(path: Path) -> list[int]:
     return [sum(each.st_size for each in every), len(every) if path.is_dir() else status.st_ino, *newest]
 
 
-def digest_of(entry: Mapping[str, Json]) -> str:
-    """sha256 (hex) of a manifest entry: what a verdict names the steps by on which it rests."""
-    return hashlib.sha256(canonical(dict(entry))).hexdigest()
+def digest_of(value: Mapping[str, Json]) -> str:
+    """sha256 (hex) of a step's inputs, its key; of an entry, what a verdict names the steps by on which it rests."""
+    return hashlib.sha256(canonical(dict(value))).hexdigest()
 
 
 def json_text(value: Json) -> bytes:
@@ -229,7 +224,7 @@ class Manifest:
         Raises:
             KitError: from the action; the entry is then recorded as FAILED.
         """
-        key = key_of(step.inputs)
+        key = digest_of(step.inputs)
         entry = self.steps.get(step.name)
         if entry and not fresh and entry.get("key") == key and self.whole(entry):
             announce(step.name, CACHED, f"key {key[:12]}")

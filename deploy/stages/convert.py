@@ -15,7 +15,7 @@ from deploy.npu.convert import Conversion
 from deploy.npu.worker import CachedFile, Place
 from deploy.pipeline import graph
 from deploy.pipeline.build import Build
-from deploy.pipeline.manifest import FAILED, Manifest, Step, StepResult, announce, key_of
+from deploy.pipeline.manifest import FAILED, Manifest, Step, StepResult, announce, digest_of
 from stgcn.errors import InputError
 from stgcn.files import atomic_write
 
@@ -92,7 +92,7 @@ def _step(connections: Connections, place: Place, build: Build) -> Step:
 
 def _made_already(manifest: Manifest, step: str, inputs: Mapping[str, Any]) -> str | None:
     """Another conversion of the very same inputs, whose OM is there."""
-    key = key_of(inputs)
+    key = digest_of(inputs)
     return next(
         (
             name

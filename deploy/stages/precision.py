@@ -66,14 +66,14 @@ def run(connections: Connections, samples: int) -> None:
         say("  the ranking and the search, one conversion for each set tried, would follow")
         return
     if doctor.passes(()):
-        doctor.widen(every)
+        doctor.index = every
     if doctor.passes(()):
         _finish(doctor, ())
         return
     if not doctor.finds_a_way():
         _not_precision(doctor)
     kept = doctor.search(())
-    doctor.widen(every)
+    doctor.index = every
     if not doctor.passes(kept):  # the first samples did not show it all
         if not doctor.passes(doctor.names):
             _not_precision(doctor)
@@ -87,7 +87,7 @@ class Doctor:
 
     connections: Connections
     batch_size: int
-    index: Index
+    index: Index  # the first samples; all of them, once those are found to show too little
     tried: dict[str, dict[str, Any]] = field(default_factory=dict)  # by the build's name
     compared: bool = False  # block by block
     findings: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # the worst of each unit
@@ -141,10 +141,6 @@ class Doctor:
             say(f"  this ATC has no --{KEEP}: operator types are kept, by --{MIXLIST}", "yellow")
         self.way = ways.by_type(self.network.choices)
         return self.passes(self.names)
-
-    def widen(self, index: Index) -> None:
-        """Try on these samples from now on."""
-        self.index = index
 
     def build_of(self, kept: Sequence[str]) -> Build:
         """The OM with these in float32; ATC's file is made."""

@@ -15,7 +15,7 @@ from deploy import inventory
 from deploy.errors import KitError
 from deploy.evidence import chain, sweep
 from deploy.evidence.sweep import Candidate, Outcome, copies_of, rank, verdict
-from deploy.pipeline.manifest import Manifest, describe, key_of, write_json
+from deploy.pipeline.manifest import Manifest, describe, digest_of, write_json
 from deploy.report.summary import Judged
 from deploy.stages import tune
 from tests.pipeline.npu_job import NpuJob, network
@@ -61,7 +61,7 @@ def forge(job: NpuJob, change: Any) -> None:
     change(found)
     write_json(path, found)
     entry["inputs"] = {name: value for name, value in found.items() if name != "format"}
-    entry |= {"key": key_of(entry["inputs"])}
+    entry |= {"key": digest_of(entry["inputs"])}
     entry["outputs"]["tune/tune.json"] = describe(path)
     manifest.record("tune", entry)
 

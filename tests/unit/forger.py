@@ -15,7 +15,7 @@ from deploy.evidence import seal
 from deploy.evidence.logits import DIGESTS, LOGITS, write_logits
 from deploy.evidence.runs import Run
 from deploy.pipeline import graph, reproduce
-from deploy.pipeline.manifest import Manifest, describe, digest_of, key_of, write_json
+from deploy.pipeline.manifest import Manifest, describe, digest_of, write_json
 from deploy.pipeline.model import Model
 from deploy.report import page
 from deploy.report.summary import summary
@@ -118,7 +118,7 @@ class Forger:
         inputs = self.entry(step)["inputs"]
         for read in graph.reads_of(step, inputs.get("persons", "both")):
             inputs[read.name] = graph.made(self.steps, read)
-        self.entry(step)["key"] = key_of(inputs)
+        self.entry(step)["key"] = digest_of(inputs)
 
     def reach_verdict(self) -> None:
         """The verdict and the page, as the kit makes them of what is there now."""

@@ -16,7 +16,7 @@ from deploy.errors import KitError
 from deploy.evidence import records
 from deploy.evidence.differences import differences
 from deploy.evidence.runs import find
-from deploy.pipeline.manifest import key_of
+from deploy.pipeline.manifest import digest_of
 from deploy.workspace import Workspace
 from tests.unit import made_up
 
@@ -78,7 +78,7 @@ def forge_inputs(step: str, **changes: Any) -> Callable[[Path], None]:
     def change(data: Any) -> None:
         entry = data["steps"][step]
         entry["inputs"] |= changes
-        entry["key"] = key_of(entry["inputs"])
+        entry["key"] = digest_of(entry["inputs"])
 
     return lambda work: edit(work / "manifest.json", change)
 

@@ -13,7 +13,7 @@ import pytest
 from deploy.errors import KitError
 from deploy.evidence.logits import write_logits
 from deploy.evidence.runs import find
-from deploy.pipeline.manifest import describe, key_of
+from deploy.pipeline.manifest import describe, digest_of
 from deploy.workspace import Workspace
 from tests.unit import made_up
 
@@ -22,7 +22,7 @@ def change_entry(workspace: Workspace, step: str, change: Callable[[dict], None]
     path = workspace.folder / "manifest.json"
     data = json.loads(path.read_bytes())
     change(data["steps"][step])
-    data["steps"][step]["key"] = key_of(data["steps"][step]["inputs"])
+    data["steps"][step]["key"] = digest_of(data["steps"][step]["inputs"])
     path.write_text(json.dumps(data))
 
 
