@@ -27,6 +27,10 @@ SAMPLES = 4  # whose outputs are computed again, unless more are asked for
 TOLERANCE = 3e-5  # of the largest output of a sample, or of 1: three times what exporting allows
 
 
+class NoRowError(KitError):
+    """A row that its host does not give up: a verdict can do without."""
+
+
 class Dataset:
     """The dataset, at hand: its index made again in `folder`, with the arrays that the index command makes of it.
 
@@ -105,6 +109,7 @@ def check_reference(manifest: Manifest, model: Model, read_row: ReadRow, samples
     """Whether the ONNX gives the reference outputs of `samples`.
 
     Raises:
+        NoRowError: `read_row` did not give a row.
         KitError: naming the sample whose outputs differ.
     """
     card = artefacts.exported_card(manifest)
@@ -142,8 +147,8 @@ def _outputs(
         inputs = {array.name: np.stack([read_row(array, row) for row in rows]) for array in index.inputs}
         names = [output.name for output in card.outputs]
         ran = [session.run(names, {k: v[i : i + 1] for k, v in inputs.items()}) for i in range(len(rows))]
-    except KitError:
-        raise
+    except KitError as error:
+        raise NoRowError(str(error)) from None
     except Exception as error:  # ONNX Runtime's own have no common base
         raise KitError(f"{path}: cannot be run ({error}); run `make gpu-stage --fresh`") from None
     outputs = [np.concatenate(values) for values in zip(*ran, strict=True)]

@@ -21,7 +21,7 @@ from deploy.options import Options
 from deploy.outcome import Check, Outcome
 from deploy.pipeline import graph, reproduce
 from deploy.pipeline.artefacts import dataset_index, exported_card, reference_names
-from deploy.pipeline.index import FILES, Array, Index, read_index
+from deploy.pipeline.index import FILES, Index, read_index
 from deploy.pipeline.manifest import OK, Manifest, Step, digest_of, write_json
 from deploy.pipeline.model import CARD, Card, Model, published
 from deploy.pipeline.sources import sources_sha256
@@ -112,23 +112,9 @@ def _recompute(workspace: Workspace, read_row: ReadRow, seed: str) -> None:
                 recompute.check_index(manifest, dataset)
         samples = recompute.choose(seed, recompute.SAMPLES, dataset_index(manifest).samples)
         try:
-            recompute.check_reference(manifest, model, _or_not_here(read_row), samples, Path(scratch))
-        except _NotHereError as error:
+            recompute.check_reference(manifest, model, read_row, samples, Path(scratch))
+        except recompute.NoRowError as error:
             say(f"  not recomputed: the reference ({error})", "yellow")
-
-
-class _NotHereError(KitError):
-    """A row that its host does not give up: a verdict can do without."""
-
-
-def _or_not_here(read_row: ReadRow) -> ReadRow:
-    def read(array: Array, row: int) -> np.ndarray:
-        try:
-            return read_row(array, row)
-        except KitError as error:
-            raise _NotHereError(str(error)) from None
-
-    return read
 
 
 def sources() -> str:
