@@ -231,9 +231,8 @@ def _refuse_other_forms(index: Index, card: Card, labels: np.ndarray, reference:
         if values.dtype != np.float32 or values.shape != (index.samples, *tensor.shape):
             raise KitError(f"{name} ({values.dtype} {values.shape}) is not float32 of {index.samples} samples; {again}")
         if (bad := first_not_finite(values)) is not None:
-            raise KitError(
-                f"{name}: sample {bad} ({index.names[bad]}) has NaN or infinite logits; check the checkpoint"
-            )
+            sample = f"sample {bad} ({index.names[bad]})"
+            raise KitError(f"{name}: {sample} has NaN or infinite logits; check the checkpoint")
 
 
 def persons(manifest: Manifest, batch_sizes: Sequence[int]) -> dict[str, Any] | None:

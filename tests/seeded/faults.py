@@ -328,8 +328,8 @@ FAULTS = (
     Fault(
         "a step's key does not depend on all of its inputs",
         "deploy/pipeline/manifest.py",
-        "return hashlib.sha256(canonical(dict(inputs))).hexdigest()",
-        "return hashlib.sha256(canonical(sorted(inputs))).hexdigest()",
+        "return hashlib.sha256(canonical(dict(value))).hexdigest()",
+        "return hashlib.sha256(canonical(sorted(value))).hexdigest()",
         "tests/unit/test_manifest.py",
     ),
     Fault(
