@@ -96,7 +96,7 @@ test: $(VENV)/dev ## lint, then one case of everything: under five minutes on tw
 	@$(BIN)/python -m pytest tests -m "not full" $(WORKERS) $(ARGS)
 
 test-full: $(VENV)/dev $(VENV)/ray ## as root, all that `make test` leaves out: matrices, kills, soak, browser, test-fleet, test-system
-	@$(BIN)/python -m pytest tests -m full $(ARGS)
+	@$(BIN)/python -m pytest tests -m full --numprocesses 2 --dist loadfile $(ARGS)
 
 test-fleet: $(VENV)/dev $(VENV)/ray ## a Ray cluster on this machine, its nodes simulated NPU hosts
 	@$(BIN)/python -m pytest tests/fleet $(ARGS)

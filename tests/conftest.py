@@ -13,6 +13,7 @@ import pytest
 OF_MAKE = ("ARGS", "MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS")
 QUICK_EXAMPLES = 20  # attacks on each reader by tests/fuzz; `make fuzz` makes more
 FULL = {Path(__file__).with_name(name) for name in ("fleet", "system")}  # whose tests are all of the full tier
+SYSTEM = "tests/system/"
 QUICK_CPU_S = 10.0  # what a test without the marker may take
 
 
@@ -37,6 +38,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if FULL & set(item.path.parents):
             item.add_marker("full")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """For --dist loadfile: a worker takes a file of tests at a time, and one takes all of tests/system/, which has this
+    machine's network namespaces, logins and Docker engine to itself."""
+    if config.option.dist != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneSystem(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return SYSTEM if nodeid.startswith(SYSTEM) else str(super()._split_scope(nodeid))
+
+    return OneSystem(config, log)
 
 
 def pytest_runtest_setup() -> None:
