@@ -37,7 +37,7 @@ def _fixtures(item: pytest.Item) -> list[str]:
 @pytest.fixture(scope="package")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     if os.getuid() != 0:
-        pytest.skip("network namespaces need root")
+        pytest.skip("network namespaces take root: `make test-system` as root runs this")
     with two_hosts(tmp_path_factory.mktemp("network")) as made:
         yield made
 

@@ -44,7 +44,7 @@ class Stranger:
 def stranger() -> Iterator[Stranger]:
     """Another login, and a folder that everybody may reach, as /tmp is."""
     if os.getuid() != 0:
-        pytest.skip("another login needs root")
+        pytest.skip("another login takes root: `make test-system` as root runs this")
     subprocess.run(["useradd", "--no-create-home", LOGIN], check=True)
     folder = Path(tempfile.mkdtemp(prefix="stgcn-logins-", dir="/tmp"))
     folder.chmod(0o1777)

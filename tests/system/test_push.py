@@ -37,7 +37,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[docker.DockerClie
 def there(tmp_path: Path) -> Iterator[DockerDaemon]:
     """The engine of a host that has nothing yet."""
     if os.getuid() != 0:
-        pytest.skip("a second Docker engine takes root")
+        pytest.skip("a second Docker engine takes root: `make test-system` as root runs this")
     with another_engine() as client:
         engine = DockerDaemon(Npu(name="npu-a", connection="local"), LocalHost("npu-a", tmp_path / "work"))
         engine.__dict__["client"] = client  # where a cached property keeps what it found
