@@ -28,7 +28,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[docker.DockerClie
         (folder / "noise").write_bytes(os.urandom(3 << 20))
         (folder / "more").write_bytes(b"more")
         (folder / "Dockerfile").write_text("FROM scratch\nCOPY noise /\nCOPY more /\nLABEL of=push\n")
-        client.images.build(path=str(folder), tag=NAME)
+        client.images.build(path=str(folder), tag=NAME, rm=True)  # else its containers stay
         yield client
         client.images.remove(NAME, force=True)
 
