@@ -231,7 +231,7 @@ def _values(answers: Answers, section: Npu, found: Found | None, devices: list[i
     values["npu.devices"] = devices
     if found:
         chips = [chip for chip in found.chips if chip.ailment is None] or found.chips
-        values["npu.devices"] = values["npu.devices"] or [chip.device for chip in chips[:1]]
+        values["npu.devices"] = devices or [chip.device for chip in chips[:1]] or None
         tools = {"python": found.python, "npu_smi": found.npu_smi, "atc": found.atc}
         values |= {f"npu.tools.{key}": word for key, word in tools.items() if word}
     scripts = list(answers.env_scripts) or (found.env_scripts if found else [])

@@ -283,10 +283,8 @@ def _refuse_wrong_tools(done: Completed, program: str, where: str, env_scripts: 
         )
     # The loader ends with the same status, for a library: what its program says of that is read where it is known.
     if done.status == NOT_FOUND_STATUS and "shared libraries" not in done.output:
-        raise HostUnfit(
-            f"{where}: {program} is not found after sourcing {', '.join(env_scripts) or 'nothing'}"
-            "; correct `tools` in the inventory"
-        )
+        place = f"after sourcing {', '.join(env_scripts)}" if env_scripts else "on the PATH"
+        raise HostUnfit(f"{where}: {program} is not found {place}; correct `tools` in the inventory")
 
 
 def _logs(folder: PurePosixPath | None) -> dict[str, str]:

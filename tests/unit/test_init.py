@@ -114,6 +114,14 @@ def test_whoever_has_the_inventory_as_the_kit_brings_it_is_sent_here(
     assert "fab init" in elsewhere.nothing_ran(Workspace(inventory), "status")
 
 
+def test_a_host_that_has_nothing_yet_gets_its_inventory_too(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    init.run(Answers(host="local"), False)
+    assert load(path).npu[0].devices == [0]
+    said = capsys.readouterr().out
+    assert "missing:" in said
+    assert "fab doctor" in said
+
+
 def test_it_never_asks_where_nobody_sits(path: Path) -> None:
     with pytest.raises(KitError, match="--host"):
         init.run(Answers(), False, None)
