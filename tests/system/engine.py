@@ -18,13 +18,14 @@ import pytest
 from tests.sshd import Sshd
 
 START_TIMEOUT_S = 120.0
+ANSWER_TIMEOUT_S = 600  # a busy engine takes more than the usual minute over a large image
 
 
 @contextmanager
 def docker_engine(folder: Path) -> Iterator[docker.DockerClient]:
     """A client. An engine of the tests' own keeps all that it makes in `folder`, but for the usual socket."""
     try:
-        client = docker.from_env()
+        client = docker.from_env(timeout=ANSWER_TIMEOUT_S)
         client.ping()
         yield client
         return
@@ -91,7 +92,8 @@ def _answering(daemon: subprocess.Popen[bytes], log: Path, at: str | None = None
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and daemon.poll() is None:
         try:
-            client = docker.DockerClient(at) if at else docker.from_env()
+            environment = {**os.environ, "DOCKER_HOST": at} if at else None
+            client = docker.from_env(timeout=ANSWER_TIMEOUT_S, environment=environment)
             client.ping()
             return client
         except docker.errors.DockerException:
