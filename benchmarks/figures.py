@@ -89,7 +89,7 @@ LINES: dict[str, Line] = {
     "whole_job_vs_guide": Line("the whole job, the tools' time apart", GUIDE, 12),
     "whole_job": Line("its own seconds", ALONE, None, "s"),
     "whole_job_own_share": Line("the same", "the guide's device, 494 s", 0.1, "share", True),
-    "whole_job_memory": Line("its stages' peak memory, more than for 1000 clips", ALONE, 256, "MB", True),
+    "whole_job_memory": Line("its stages' peak memory, more than for 5120 clips", ALONE, 256, "MB", True),
     "whole_job_open_files": Line("and their open files", ALONE, 8, "files", True),
     "score_vs_guide": Line("score, 19796 results", GUIDE, 4),
     "score": Line("the same", ALONE, 0.6, "s", True),
