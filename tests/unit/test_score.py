@@ -77,6 +77,13 @@ REFUSED: dict[str, tuple[Callable[[Workspace], object], str]] = {
         lambda c: change_entry(c, "accuracy/bs4", lambda entry: entry["inputs"].update(cann="8.0")),
         r"accuracy/bs4: its cann is 8\.0",
     ),
+    "two kinds of device": (
+        lambda c: [
+            change_entry(c, f"{step}/bs4", lambda entry: entry["inputs"].update(driver="22.0.4"))
+            for step in ("accuracy", "throughput")
+        ],
+        r"accuracy/bs4 and accuracy/bs1 ran on different .* \(driver 22\.0\.4 and ",
+    ),
     "the checkpoint changed": (other_file("st_gcn.made-up.pth"), r"made-up\.pth: sha256 .* but export read"),
     "the labels changed": (other_file("val_label.pkl"), r"val_label\.pkl: sha256 .* but preprocess read"),
     "a checkpoint that is none": (
