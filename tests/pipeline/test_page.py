@@ -254,7 +254,7 @@ def known(value: Any) -> set[str]:
 
 
 def beside(found: dict[str, Any], ran: dict[str, Any]) -> list[str]:
-    """What the page works out itself: the durations of steps, and the change from the previous run."""
+    """What the page works out itself: durations of steps, the change from the previous run, shares in percent."""
     seconds = [step["seconds"] for step in ran.values()]
     (previous, rates), measured = PREVIOUS, [batch for batch in found["batches"] if batch["throughput"]]
     changes = [
@@ -263,7 +263,10 @@ def beside(found: dict[str, Any], ran: dict[str, Any]) -> list[str]:
         if (before := rates.get(batch["batch_size"]))
     ]
     times = [step["started"].replace("T", " ") for step in ran.values()]
-    return [f"{sum(seconds):.0f}", str(len(seconds)), RUN, previous, *changes, *times, *map("{:.1f}".format, seconds)]
+    nodes = (found.get("precision") or {}).get("nodes", ())
+    shares = [f"{100 * reason['figure']:.3g}" for node in nodes for reason in node["reasons"] if reason["figure"]]
+    own = [f"{sum(seconds):.0f}", str(len(seconds)), RUN, previous]
+    return [*own, *changes, *times, *map("{:.1f}".format, seconds), *shares]
 
 
 @pytest.mark.parametrize(("name", "view"), WHOLE)
