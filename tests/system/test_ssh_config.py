@@ -69,7 +69,7 @@ CASES = {
     "match": Case(f"Match originalhost bench exec true\n HostName {NPU}\n"),
     "all that an interactive login wants": Case(
         BENCH + " RequestTTY force\n RemoteCommand bash -l\n ForwardAgent yes\n ForwardX11 yes\n LocalForward 9 x:9\n"
-        " ControlMaster auto\n ControlPath @H@/%C\n ControlPersist yes\n"
+        " ControlMaster auto\n ControlPath @H@/%h\n ControlPersist yes\n"
         " PermitLocalCommand yes\n LocalCommand touch @H@/ran\n"
     ),
 }
