@@ -19,7 +19,7 @@ from deploy.hosts.local import LocalHost
 from deploy.hosts.over_ssh import SSHHost
 from deploy.inventory import Gpu, Npu, local_path
 from deploy.npu.device import Facts, Idle, Smi
-from deploy.npu.worker import NpuHost, Source, Worker, rows_of
+from deploy.npu.worker import NpuHost, Source, Worker, devices_of, rows_of
 from deploy.options import Options
 from deploy.pipeline.index import Array, Index
 from deploy.pipeline.manifest import Step
@@ -171,7 +171,7 @@ class Connections:
     @property
     def devices(self) -> list[Worker]:
         """Every device that the inventory lists, in its order."""
-        return [device for npu in self.npus for device in npu.devices]
+        return devices_of(self.npus)
 
     @cached_property
     def cluster(self) -> Cluster:

@@ -45,7 +45,6 @@ def drain(
     """
     queue = _Queue(items)
     done: Counter[str] = Counter({str(worker): 0 for worker in workers})
-
     retired = set[str]()
 
     def work(worker: Worker) -> None:

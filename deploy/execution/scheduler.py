@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from deploy.npu.worker import NpuHost, Place, Rows, Source, Worker
+from deploy.npu.worker import NpuHost, Place, Rows, Source, Worker, devices_of
 from deploy.workqueue import drain
 
 AT_ONCE = 2  # units of a device: while one runs, the last one's results are fetched and the next one is laid out
@@ -49,7 +49,7 @@ class Queue:
         drain(items, [Worker(npu) for npu in self._npus], one)
 
     def on_devices(self, items: Sequence[Item], one: Callable[[Place, Item], None]) -> None:
-        drain(items, [device for npu in self._npus for device in npu.devices], one, AT_ONCE)
+        drain(items, devices_of(self._npus), one, AT_ONCE)
 
     def alone(self) -> Place:
         return self._npus[0].devices[0]

@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 
 from deploy.errors import KitError, LinkLost
 from deploy.hosts.exchange import Pipe
-from deploy.hosts.local_pipe import Streams
 from deploy.hosts.mux import Control, Master, RefusedSessionError
 from deploy.hosts.piped import PipedHost
+from deploy.hosts.pipes import Streams
 from deploy.hosts.remote.launch import ARGUMENTS
 from deploy.hosts.ssh import Client, Refused
 from deploy.inventory import Gpu, Npu

@@ -56,6 +56,11 @@ class NpuHost:
         return read_era(self.section, self.runtime, self.facts)
 
 
+def devices_of(npus: Sequence[NpuHost]) -> list[Worker]:
+    """Every device that the inventory lists, in its order."""
+    return [device for npu in npus for device in npu.devices]
+
+
 @dataclass(frozen=True)
 class CachedFile:
     """A file that hosts keep a copy of, named by content: a stale one is never taken for it."""

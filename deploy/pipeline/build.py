@@ -11,7 +11,8 @@ from deploy.inventory import local_path
 from deploy.pipeline.model import Card
 
 MODE_FLAGS = ("precision_mode", "precision_mode_v2")  # of ATC; one excludes the other
-MODES_V2 = ("fp16", "origin", "cube_fp16in_fp32out", "mixed_float16")  # of the second
+SHARED_MODE = "cube_fp16in_fp32out"  # of both
+MODES_V2 = ("fp16", "origin", SHARED_MODE, "mixed_float16")  # of the second
 MIXED = ("allow_mix_precision", "allow_mix_precision_fp16", "mixed_float16")  # that heed lists of operator types
 KEEP, MIXLIST = "keep_dtype", "modify_mixlist"
 FILES = {
@@ -48,8 +49,8 @@ class Build:
 def with_mode(flags: Mapping[str, str], mode: str) -> dict[str, str]:
     """ATC's flags with another precision mode, in the flag that takes it, and without what ATC refuses beside it: the
     other flag, and in a mode that is not mixed a list of operator types."""
-    shared = mode in MODES_V2[2:3] and MODE_FLAGS[0] in flags  # both take it
-    own = MODE_FLAGS[mode in MODES_V2 and not shared]
+    first, second = MODE_FLAGS
+    own = second if mode in MODES_V2 and not (mode == SHARED_MODE and first in flags) else first
     kept = {flag: value for flag, value in flags.items() if flag != MIXLIST or mode in MIXED}
     return {**{own if flag in MODE_FLAGS else flag: value for flag, value in kept.items()}, own: mode}
 

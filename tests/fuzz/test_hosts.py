@@ -22,9 +22,9 @@ from deploy.errors import KitError
 from deploy.hosts import transfer
 from deploy.hosts.capture import HEAD_BYTES, LOG_BYTES, TAIL_BYTES, Capture
 from deploy.hosts.local import LocalHost
-from deploy.hosts.local_pipe import LocalPipe
 from deploy.hosts.owner import Owner
 from deploy.hosts.piped import PipedHost
+from deploy.hosts.pipes import LocalPipe
 from deploy.hosts.remote.folders import KIT, MARKER, MARKER_TEXT
 from deploy.hosts.remote.launch import ARGUMENTS, payload
 from deploy.hosts.remote.operations import OPERATIONS

@@ -38,12 +38,12 @@ HIDDEN_COMPILER = """\
 RUN mkdir /opt/compiler && mv /usr/bin/gcc* /usr/bin/g++* /usr/bin/c++* /usr/bin/cpp* /opt/compiler/
 """
 NO_APT = "RUN rm -f /usr/bin/apt* /usr/bin/dpkg* /usr/bin/patch\n"
-# A user, an entry and settings of the base's own; a Python in root's closed home that has not been given pip, and in it
+# A user, an entry and settings of the base's own; a Python in a closed folder that has not been given pip, and in it
 # a package of the distribution's, which pip cannot take out.
 TAKEN = """\
-RUN useradd --uid 1000 another && python3 -m venv --without-pip /root/python && chmod 700 /root; \\
-    printf 'Name: psutil\\nVersion: 5.9.0\\n' >"$(echo /root/python/lib/python3*/site-packages)/psutil-5.9.0.egg-info"
-ENV LD_LIBRARY_PATH="" PIP_USER=1 PATH=/root/python/bin:/usr/sbin:/usr/bin:/sbin:/bin
+RUN useradd --uid 1000 another && mkdir -m 700 /closed && python3 -m venv --without-pip /closed/python; \\
+    printf 'Name: psutil\\nVersion: 5.9.0\\n' >"$(echo /closed/python/lib/python3*/site-packages)/psutil-5.9.0.egg-info"
+ENV LD_LIBRARY_PATH="" PIP_USER=1 PATH=/closed/python/bin:/usr/sbin:/usr/bin:/sbin:/bin
 USER another
 ENTRYPOINT ["/bin/false"]
 """

@@ -13,9 +13,9 @@ from sys import executable
 import pytest
 
 from deploy.errors import ERROR, HOST_UNFIT, KitError, LinkLost
-from deploy.hosts import exchange, local_pipe
-from deploy.hosts.local_pipe import LocalPipe
+from deploy.hosts import exchange, pipes
 from deploy.hosts.piped import PipedHost
+from deploy.hosts.pipes import LocalPipe
 from deploy.hosts.remote.launch import ARGUMENTS
 
 
@@ -41,7 +41,7 @@ class Piped(PipedHost):
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Piped]:
     monkeypatch.setattr(exchange, "SILENCE_S", 3.0)
     monkeypatch.setattr(exchange, "HEARTBEAT_S", 0.2)
-    monkeypatch.setattr(local_pipe, "SILENCE_S", 3.0)
+    monkeypatch.setattr(pipes, "SILENCE_S", 3.0)
     host = Piped(tmp_path / "workspace")
     yield host
     for pid in host.pids:

@@ -18,7 +18,7 @@ from deploy.containers import runtime
 from deploy.errors import KitError
 from deploy.hosts.exchange import Pipe
 from deploy.hosts.local import LocalHost
-from deploy.hosts.local_pipe import LocalPipe
+from deploy.hosts.pipes import LocalPipe
 from deploy.hosts.remote.launch import ARGUMENTS
 from deploy.inventory import Inventory, Npu
 from deploy.npu.device import Facts, Smi
