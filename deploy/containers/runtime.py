@@ -282,7 +282,7 @@ def _refuse_wrong_tools(done: Completed, program: str, where: str, env_scripts: 
             "name those that are there under tools.env_scripts in the inventory"
         )
     # The loader ends with the same status, for a library: what its program says of that is read where it is known.
-    if done.status == NOT_FOUND_STATUS and "shared libraries" not in done.output:
+    if done.status == NOT_FOUND_STATUS and not re.search("shared libraries|symbol lookup error", done.output):
         place = f"after sourcing {', '.join(env_scripts)}" if env_scripts else "on the PATH"
         raise HostUnfit(f"{where}: {program} is not found {place}; correct `tools` in the inventory")
 

@@ -15,6 +15,7 @@ _OWN_FLAGS = frozenset({"model", "framework", "output", "input_format", "input_s
 _ONNX = "5"  # --framework; 0 is Caffe, 1 MindSpore, 3 TensorFlow
 
 _PYTHON = frozenset({"E40000", "E40002", "E40020", "E20001", "EC0010"})  # what ATC's Python lacks; EC0010 was E40020
+_PYTHON3 = "the python3 that is first on PATH"
 _COMPILATION = frozenset({"E40021", "E40024", "EC0011"})
 _WRAPPING = _PYTHON | _COMPILATION  # what these report was caused by something else
 
@@ -92,6 +93,8 @@ def _refusal(tool: str, success: str, output: str, status: int) -> str:
     advised = ((error, advice) for error in errors if (advice := _advice(error)))
     if told := next(advised, next(((error, _last_advice(error)) for error in errors), None)):
         return f"{tool} failed with {told[0].code} ({transcript.quote(told[0].message)}): {told[1]}"
+    if unwhole := causes.find("python", lines):
+        return f"{tool} failed: {_PYTHON3} on the NPU host {unwhole[1]}"
     if known := causes.find("atc", lines):
         return f"{tool} failed ({transcript.quote(known[0])}): {known[1]}"
     last = transcript.last(output)
@@ -146,7 +149,9 @@ def _known(table: str, text: str) -> str:
 
 
 def _python_advice(text: str) -> str:
-    packages, first = causes.phrase("packages"), "the python3 that is first on PATH"
+    packages, first = causes.phrase("packages"), _PYTHON3
+    if "undefined symbol" in text:
+        return _known("atc", text)
     if re.search(r"No module named '?(?:distutils|imp)\b|FrameLocalsProxy", text):
         return (
             f"this CANN is for an older Python: put one that it supports first on PATH (3.7 to 3.11), with {packages}"

@@ -54,6 +54,9 @@ def test_an_npu_smi_without_a_library_is_not_taken_for_one_that_is_not_there(tmp
     lacking = "echo npu-smi: error while loading shared libraries: libc_sec.so: cannot open shared object; exit 127"
     found = checks(tmp_path, npu_smi=script(tmp_path / "npu-smi", lacking))
     assert "lacks the driver's library libc_sec.so" in found["NPU tools"].detail
+    foreign = "echo npu-smi: symbol lookup error: npu-smi: undefined symbol: dcmi_get_x; exit 127"
+    found = checks(tmp_path, npu_smi=script(tmp_path / "npu-smi", foreign))
+    assert "another driver, which lack dcmi_get_x" in found["NPU tools"].detail
     missing = checks(tmp_path, npu_smi=str(tmp_path / "none"))
     assert "is not found after sourcing" in missing["NPU tools"].detail
 

@@ -31,6 +31,17 @@ DENIED = "PermissionError: [Errno 13] Permission denied: '/home/ascend/atc_data'
         ("/usr/local/Ascend/bin/atc: fork: retry: Resource temporarily unavailable\n", "ulimit -u"),
         ("RuntimeError: can't start new thread\n" + FAILED + CODED.format("RuntimeError"), "ulimit -u"),
         (FAILED + CODED.format("ModuleNotFoundError: No module named 'distutils'"), "older Python"),
+        (FAILED + CODED.format("ImportError: /x/acl.so: undefined symbol: aclprofSetConfig"), "stub folders last"),
+        (FAILED + CODED.format("ImportError: libgomp.so.1: cannot allocate memory in static TLS block"), "LD_PRELOAD"),
+        (FAILED + CODED.format("UnicodeDecodeError: 'ascii' codec can't decode byte 0xe5"), "C.UTF-8"),
+        ("Fatal Python error: init_fs_encoding\nModuleNotFoundError: No module named 'encodings'\n", "PYTHONHOME"),
+        ("[libprotobuf FATAL x.cc:87] This program was compiled against 3.13\nAborted\n", "another protobuf"),
+        ("/opt/atc.bin: symbol lookup error: libge_compiler.so: undefined symbol: _ZN2ge\n", "another CANN"),
+        (
+            FAILED + "E40021: [PID: 7] 2025-05-01-10:00:00.000.000 Failed to compile Op [Conv2D_1]. (oppath: [Compile"
+            " conv2d.py failed with errormsg/stack: No such file or directory: 'bisheng'\n",
+            "compiler (bisheng) is not on PATH",
+        ),
         (FAILED + "E20001: [PID: 2] 2025-06-16-13:02:36.801.136 Failed to compile Op [/Slice].\n", "short of memory"),
     ],
 )
@@ -52,6 +63,13 @@ def test_a_code_that_names_its_own_cause_is_not_overruled() -> None:
         ("OSError: 129600 requested and 0 written\n", "df -h"),
         ("OSError: [Errno 24] Too many open files: 'clips/1021.bin'\n", "ulimit -n"),
         (DENIED + "\n", "owner or mode"),
+        ("ImportError: x/libgomp-d22c30c5.so.1.0.0: cannot allocate memory in static TLS block\n", "LD_PRELOAD"),
+        ("UnicodeEncodeError: 'ascii' codec can't encode characters\n", "C.UTF-8"),
+        (
+            "GetDeviceCount:Call drvGetDevNum, drvRetCode=87\nEL0005: [PID: 7] 2026-01-01-10:00:00.000.000 The "
+            "resources are busy.\n[ERROR] acl init failed\n",
+            "EL0005: The resources are busy): check that the driver fits this CANN",
+        ),
         ("[ERROR] check failed, /x/st_gcn_bs1.om is not exist\n", "no OM at /x/st_gcn_bs1.om"),
         (
             "Usage: ais_bench [OPTIONS]\n╭─ Error ──────╮\n│ No such option: --batchsize   │\n╰───────╯\n",

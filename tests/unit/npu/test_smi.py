@@ -171,7 +171,12 @@ class TestInfo:
                 "dcmi model initialized failed, because the device is used. ret is -8020\n",
                 "-8020, the device is in use",
             ),
+            ("dcmi model initialized failed, because the device is used. ret is -802\n", "-8020, the device is in use"),
             ("dcmi module initialize failed. ret is -8001\n", r"ret is -8001\)"),
+            ("npu-smi: symbol lookup error: npu-smi: undefined symbol: dcmi_get_x\n", "another driver.*dcmi_get_x"),
+            ("npu-smi: cannot execute binary file: Exec format error\n", "another architecture"),
+            ("sudo: a password is required\n", "without a password"),
+            ("[Worker PID:381] Initialize SchedulerClient...\n", r"vNPU.*libvnpu\.so"),
             ("dcmi module initialize failed. ret is -8002\n", "may not ask for that: join the group HwHiAiUser"),
             ("npu get board type failed. ret is -9005\n", "what board this is: in a container mount"),
             ("\n".join(GUIDE.splitlines()[:4]), "a table without a chip: check .*lspci"),
@@ -233,6 +238,12 @@ class TestInfo:
         for text in (GUIDE, TRAINING_ONE_CHIP):
             bare = "\n".join(line for line in text.splitlines() if "Name" not in line and "Bus-Id" not in line)
             assert smi.parse_info(bare) == smi.parse_info(text)
+
+    def test_a_slice_of_a_chip_behind_the_lines_of_its_limiter(self) -> None:
+        """A container whose vNPU is kept by a preloaded library: its NPU id is none of the host's."""
+        table = GUIDE.replace("| 0       310P3", "| 32768   310P3").replace("1074 / 21534", "0    / 8192 ")
+        chip = smi.parse_info("[INFO limiter::manager] [Manager] Registered (PID: 10). Memory limit: 8192\n" + table)[0]
+        assert (chip.npu_id, chip.device, chip.model_memory_mb, smi.busy_reason(chip)) == (32768, 0, (0, 8192), None)
 
     def test_memory_of_a_board_that_tells_no_use(self) -> None:
         chip = smi.parse_info(GUIDE.replace("0000:82:00.0", "NA          ").replace("1074 / 21534", "NA / 11577"))[0]
