@@ -1,15 +1,17 @@
-"""A program that runs on a host, and the exchange of one operation with it."""
+"""A program that runs on a host and does operations, and the exchange with it."""
 
 from __future__ import annotations
 
+import json
 import re
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
 from deploy.errors import KitError, LinkLost
-from deploy.hosts.remote.protocol import BLOCK, MAGIC
+from deploy.hosts.remote.launch import payload
+from deploy.hosts.remote.protocol import BLOCK, LEASE_S, MAGIC
 from deploy.hosts.replies import checked
 from stgcn import plain_json
 
@@ -47,14 +49,36 @@ class Pipe(Protocol):
 
 
 class Exchange:
-    """The reply of one operation of host `name`, as its bytes come. `broken` makes the error for what is no reply."""
+    """With a process of host `name` (see remote/), one operation after another. `broken` makes the error for what is no
+    reply."""
 
-    def __init__(
-        self, name: str, pipe: Pipe, operation: str, live: bool, broken: Callable[[str, str], KitError]
-    ) -> None:
-        self._name, self._pipe, self._operation, self._live, self._broken = name, pipe, operation, live, broken
+    def __init__(self, name: str, pipe: Pipe, broken: Callable[[str, str], KitError]) -> None:
+        self._name, self.pipe, self._broken = name, pipe, broken
         self._buffer, self._begun, self._noise = bytearray(), False, b""
-        self._told = self._heard = self._moved = time.monotonic()  # when each end last spoke, and last said something
+        self._unsent = payload()
+        self._operation, self._live = "", False
+        self._goes_on = self._is_free = False  # whether it takes another operation; whether it waits for one
+        self._told = self._heard = self._moved = 0.0  # when each end last spoke, and last said something
+
+    def ask(
+        self, operation: str, request: Mapping[str, Any], body: Iterable[bytes] | None = None, live: bool = False
+    ) -> None:
+        """Ask for an operation, whose reply `frames` reads."""
+        self._operation, self._live = operation, live
+        self._goes_on, self._is_free = body is None, False
+        self._told = self._heard = self._moved = time.monotonic()
+        asked = {"operation": operation, "request": dict(request), "body": body is not None}
+        with suppress(OSError):  # it refused the request, and its reply says why; or the link is gone
+            self.pipe.write(self._unsent + json.dumps(asked).encode() + b"\n")
+            self._unsent = b""
+            if body is not None:
+                for block in body:
+                    self.pipe.write(block)
+                self.pipe.end_input()
+
+    def is_free(self) -> bool:
+        """Whether its process waits for another operation, and goes on doing so for a while."""
+        return self._is_free and time.monotonic() - self._heard < LEASE_S / 2 and self.pipe.read(0) is None
 
     def frames(self) -> Generator[bytes, None, Any]:
         noise = 0
@@ -78,11 +102,13 @@ class Exchange:
                 case {"bytes": int(size)} if 0 < size <= FRAME_BYTES:
                     yield self._exactly(size)
                 case {"ok": value}:
+                    self._is_free = self._goes_on and not self._buffer
                     try:
                         return checked(self._operation, value)
                     except ValueError as error:
                         raise self._broken(self._operation, str(error)) from None
                 case {"error": str(sentence)}:
+                    self._is_free = self._goes_on and not self._buffer
                     raise KitError(f"{self._name}: {self._operation}: {sentence}")
                 case _:
                     said = line[:LINE_SHOWN].decode("utf-8", "replace").strip()
@@ -111,12 +137,12 @@ class Exchange:
         while True:
             if self._live and time.monotonic() - self._told >= HEARTBEAT_S:
                 with suppress(OSError):
-                    self._pipe.write(b"\n")
+                    self.pipe.write(b"\n")
                 self._told = time.monotonic()
-            block = self._pipe.read(HEARTBEAT_S)
+            block = self.pipe.read(HEARTBEAT_S)
             now = time.monotonic()
             if block is not None and not block:
-                said = self._pipe.complaint()
+                said = self.pipe.complaint()
                 raise self._broken(self._operation, said if self._begun else not_run(self._printed(), said))
             if now - (now if block else self._heard) >= SILENCE_S:
                 raise self._silent(SILENCE_S)

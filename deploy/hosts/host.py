@@ -79,7 +79,7 @@ class Host(ABC):
 
     @abstractmethod
     def stream(
-        self, operation: str, request: Mapping[str, Any], body: Iterable[bytes] = (), live: bool = False
+        self, operation: str, request: Mapping[str, Any], body: Iterable[bytes] | None = None, live: bool = False
     ) -> Generator[bytes, None, Any]:
         """Do one operation of `remote/`, `body` following the request: its frames one by one, its reply as the value.
 
@@ -157,7 +157,7 @@ class Host(ABC):
         self,
         operation: str,
         request: Mapping[str, Any],
-        body: Iterable[bytes] = (),
+        body: Iterable[bytes] | None = None,
         sink: Writer | None = None,
         live: bool = False,
     ) -> Any:

@@ -30,13 +30,13 @@ class LocalHost(Host):
         return PurePosixPath(local_path(text))
 
     def stream(
-        self, operation: str, request: Mapping[str, Any], body: Iterable[bytes] = (), live: bool = False
+        self, operation: str, request: Mapping[str, Any], body: Iterable[bytes] | None = None, live: bool = False
     ) -> Generator[bytes, None, Any]:
         del live  # who waits is in this process
         with self._counting:
             self._under_way += 1
         try:
-            return (yield from self._do(operation, request, _Here(self, iter(body))))
+            return (yield from self._do(operation, request, _Here(self, iter(body or ()))))
         except (InputError, MemoryError):
             raise
         except Exception as error:  # a compression package has some of its own

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import PurePosixPath
@@ -13,19 +13,20 @@ from typing import Any
 from deploy.errors import KitError, LinkLost
 from deploy.hosts.exchange import HEARTBEAT_S, Exchange, Pipe
 from deploy.hosts.host import Host, WorkspaceLock, hold_lost
-from deploy.hosts.remote.launch import payload
 
 
 class PipedHost(Host):
-    """Each operation is a Python there, whose source goes before its request."""
+    """Operations are done by Pythons there, one after another by each: starting one takes several round trips, and the
+    login's start-up files."""
 
     home: PurePosixPath  # of whom it runs as, which the inventory's paths are relative to
     operations: Sequence[str]  # the argument list of a Python there that takes launch.payload()
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self._open: set[Pipe] = set()
+        self._open: set[Exchange] = set()
         self._beginning: set[object] = set()  # what is about to be in `_open`
+        self._waiting: deque[Exchange] = deque()  # for an operation; the last has waited shortest
         self._closed = False
 
     def path(self, text: str) -> PurePosixPath:
@@ -46,49 +47,43 @@ class PipedHost(Host):
         return KitError(f"{self.name}: {operation} broke off without an answer{detail}; run the command again")
 
     def stream(
-        self, operation: str, request: Mapping[str, Any], body: Iterable[bytes] = (), live: bool = False
+        self, operation: str, request: Mapping[str, Any], body: Iterable[bytes] | None = None, live: bool = False
     ) -> Generator[bytes, None, Any]:
-        pipe = self._begin(operation)
+        exchange = self._begin(operation)
         try:
-            with suppress(OSError):  # it refused the request, and its reply says why; or the link is gone
-                pipe.write(payload() + json.dumps(dict(request)).encode() + b"\n")
-                for block in body:
-                    pipe.write(block)
-                if not live:
-                    pipe.end_input()
-            return (yield from Exchange(self.name, pipe, operation, live, self.broken).frames())
+            exchange.ask(operation, request, body, live)
+            return (yield from exchange.frames())
         finally:
-            self._end(pipe)
+            self._end(exchange)
 
     def close(self, interrupted: bool = False) -> None:
         self._closed = True
         super().close(interrupted)
-        for pipe in list(self._open):
-            pipe.abort()
+        for exchange in list(self._open):
+            exchange.pipe.abort()
+        while self._waiting:
+            self._waiting.pop().pipe.close()
 
     def _is_busy(self) -> bool:
         return bool(self._beginning or self._open)
 
     def _try_to_hold(self, request: Mapping[str, Any]) -> WorkspaceLock | Mapping[str, Any]:
-        pipe = self._begin("hold")
-        self._open.discard(pipe)
-        frames = Exchange(self.name, pipe, "hold", False, self.broken).frames()
+        exchange = self._begin("hold")
         try:
-            pipe.write(payload() + json.dumps(dict(request)).encode() + b"\n")
+            exchange.ask("hold", request)
+            frames = exchange.frames()
             next(frames)
         except StopIteration as refusal:
-            pipe.close()
+            self._end(exchange)
             holder: Mapping[str, Any] = refusal.value
             return holder
-        except OSError:
-            pipe.close()
-            raise self.broken("hold", pipe.complaint()) from None
         except BaseException:
-            pipe.close()
+            self._end(exchange)
             raise
-        return _HeldThere(self.name, self.workspace, pipe, frames)
+        self._open.discard(exchange)  # or the end of the command would end it
+        return _HeldThere(self.name, self.workspace, exchange.pipe, frames)
 
-    def _begin(self, operation: str) -> Pipe:
+    def _begin(self, operation: str) -> Exchange:
         ticket = object()
         self._beginning.add(ticket)
         try:
@@ -96,15 +91,26 @@ class PipedHost(Host):
                 raise LinkLost(f"{self.name}: {operation} was not started: the command is ending")
             if isinstance(self._held, _HeldThere):
                 self._held.refuse_lost()
-            pipe = self.start([*self.operations, operation])
-            self._open.add(pipe)
-            return pipe
+            exchange = self._taken() or Exchange(self.name, self.start([*self.operations, "serve"]), self.broken)
+            self._open.add(exchange)
+            return exchange
         finally:
             self._beginning.discard(ticket)
 
-    def _end(self, pipe: Pipe) -> None:
-        self._open.discard(pipe)
-        pipe.close()
+    def _taken(self) -> Exchange | None:
+        """One that waits for an operation."""
+        with suppress(IndexError):
+            while not (exchange := self._waiting.pop()).is_free():
+                exchange.pipe.close()
+            return exchange
+        return None
+
+    def _end(self, exchange: Exchange) -> None:
+        self._open.discard(exchange)
+        if exchange.is_free() and not self._closed:
+            self._waiting.append(exchange)
+        else:
+            exchange.pipe.close()
 
 
 class _HeldThere:

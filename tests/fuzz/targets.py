@@ -92,7 +92,9 @@ def _broken(operation: str, complaint: str) -> KitError:
 
 
 def _reply(operation: str, content: bytes, _folder: Path) -> object:
-    frames = Exchange("npu-a", _Pipe(content), operation, False, _broken).frames()  # type: ignore[arg-type]
+    exchange = Exchange("npu-a", _Pipe(content), _broken)  # type: ignore[arg-type]
+    exchange.ask(operation, {})
+    frames = exchange.frames()
     with suppress(StopIteration):
         while True:
             next(frames)

@@ -255,8 +255,8 @@ def test_a_name_that_is_no_text_is_listed_as_text(tmp_path: Path) -> None:
 
 def test_no_host_is_needed_to_refuse_an_unknown_operation() -> None:
     done = subprocess.run(
-        [sys.executable, *ARGUMENTS, "nonsense"],
-        input=payload() + b"{}\n",
+        [sys.executable, *ARGUMENTS, "serve"],
+        input=payload() + b'{"operation": "nonsense", "request": {}, "body": false}\n',
         capture_output=True,
         timeout=60,
     )

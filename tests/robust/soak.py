@@ -108,7 +108,7 @@ def _note(pid: int, kind: str, needs: dict[str, Need]) -> None:
 
 
 def _kind(argv: Sequence[str]) -> str:
-    """What a process does: a module that Python runs, an operation on a host, a program's name."""
+    """What a process does: a module that Python runs, operations on a host or the care of a job, a program's name."""
     for option, module in itertools.pairwise(argv):
         if option == "-m":
             return f"python -m {module}"

@@ -234,9 +234,10 @@ def test_a_receiver_that_waits_on_a_dead_link_is_ended_by_the_next(
         "landed": 0,
     }
     stream = transfer.pack_shard(control, PurePosixPath(dataset.path), dataset.index, shard)
-    stuck = host.start([*host.operations, "unpack"])
+    stuck = host.start([*host.operations, "serve"])
     try:
-        stuck.write(payload() + json.dumps(request).encode() + b"\n" + stream[: len(stream) * 3 // 4])
+        asked = json.dumps({"operation": "unpack", "request": request, "body": True})
+        stuck.write(payload() + asked.encode() + b"\n" + stream[: len(stream) * 3 // 4])
         while not (Path(dataset.there) / "0.part" / "0.bin").exists():
             time.sleep(0.01)
         dataset.push(control, host)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import signal
 import time
@@ -65,6 +66,32 @@ def test_a_helper_that_is_stopped_is_not_waited_for(host: Piped, job: str | None
     with pytest.raises(LinkLost, match="3 s"):
         host.run(["sh", "-c", script, str(tmp_path / "pid")], job=job)
     assert time.monotonic() - started < 15
+
+
+def test_operations_share_a_process_while_it_is_fresh(host: Piped, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.hold()
+    for _ in range(3):
+        assert host.run(["true"]).status == 0
+        assert not host.has_job("none")
+        with pytest.raises(KitError, match="send"):
+            host.call("send", {"path": str(host.kit / "none")})
+    _, shared = host.pids  # the hold has one of its own
+    os.kill(shared, signal.SIGKILL)
+    os.waitid(os.P_PID, shared, os.WEXITED | os.WNOWAIT)
+    assert host.run(["true"]).status == 0
+    assert len(host.pids) == 3
+    monkeypatch.setattr(exchange, "LEASE_S", 0.0)
+    assert host.run(["true"]).status == 0
+    assert len(host.pids) == 4
+
+
+def test_what_has_a_body_is_the_last_of_its_process(host: Piped) -> None:
+    request = {"path": str(host.kit / "files/a"), "bytes": 3, "sha256": hashlib.sha256(b"new").hexdigest()}
+    for body in ([b"new"], [b"old"], [b"ne"], []):
+        with contextlib.nullcontext() if body == [b"new"] else pytest.raises(KitError, match="damaged"):
+            host.call("receive", request, body)
+    assert len(host.pids) == 4
+    assert Path(host.kit / "files/a").read_bytes() == b"new"
 
 
 def _noted(pipe: LocalPipe, path: Path) -> LocalPipe:

@@ -23,7 +23,7 @@ import pytest
 
 from deploy.errors import KitError
 from deploy.hosts.local import LocalHost
-from deploy.hosts.remote import compression, files, jobs, processes, shards
+from deploy.hosts.remote import compression, files, jobs, launch, processes, shards
 from deploy.hosts.remote.folders import KIT, MARKER, MARKER_TEXT
 from deploy.hosts.remote.launch import ARGUMENTS, payload
 from deploy.hosts.remote.operations import OPERATIONS
@@ -239,15 +239,53 @@ def test_nothing_is_ended_that_is_no_process(pid: Any, tmp_path: Path, monkeypat
     assert not processes.is_pid(pid)
 
 
-@pytest.mark.parametrize("request_line", [b"", b"not json\n", b"[]\n", b"{}\n", b'{"path": null}\n'])
-@pytest.mark.parametrize("operation", sorted(set(OPERATIONS) - {"hold", "job"}))
-def test_a_bad_request_gets_a_sentence(operation: str, request_line: bytes) -> None:
-    argv = [sys.executable, *ARGUMENTS, operation]
-    done = subprocess.run(argv, input=payload() + request_line, capture_output=True, timeout=60)
-    magic, reply = done.stdout.splitlines(keepends=True)
-    assert magic == MAGIC
-    assert "error" in json.loads(reply) or done.returncode == 0
+def served(*lines: bytes) -> list[bytes]:
+    """What a process of operations prints that is sent `lines`."""
+    argv = [sys.executable, *ARGUMENTS, "serve"]
+    done = subprocess.run(argv, input=payload() + b"".join(lines), capture_output=True, timeout=60)
     assert not done.stderr
+    return done.stdout.splitlines(keepends=True)
+
+
+def asked(operation: str, request: Any, body: bool = False) -> bytes:
+    return json.dumps({"operation": operation, "request": request, "body": body}).encode() + b"\n"
+
+
+def test_bad_requests_get_a_sentence_each_from_one_process() -> None:
+    operations = sorted(set(OPERATIONS) - {"hold", "job", "facts"})  # facts ask for nothing
+    requests = [asked(name, request) for name in operations for request in (None, [], {}, {"path": None})]
+    printed = served(*requests)
+    assert printed[::2] == [MAGIC] * len(requests)
+    replies = dict(zip(requests, map(json.loads, printed[1::2]), strict=True))
+    assert [request for request, reply in replies.items() if "error" not in reply] == []
+
+
+@pytest.mark.parametrize("line", [b"not json\n", b"[]\n", b"{}\n", b"null\n", b"[" * 100000 + b"\n", b"\xff\n"])
+def test_after_what_is_no_request_nothing_more_is_read(line: bytes, tmp_path: Path) -> None:
+    magic, reply = served(line, asked("listing", {"folder": str(tmp_path)}))
+    assert (magic, list(json.loads(reply))) == (MAGIC, ["error"])
+
+
+def test_a_body_that_is_refused_is_not_read_as_requests(tmp_path: Path) -> None:
+    (tmp_path / "kept").touch()
+    request = {"path": str(tmp_path / "elsewhere"), "bytes": 9, "sha256": "0" * 64}
+    remove = asked("remove", {"paths": [str(tmp_path / KIT / "kept")]})
+    printed = served(b"\n\n", asked("receive", request, body=True), remove)
+    assert "error" in json.loads(printed[1])
+    assert len(printed) == 2
+
+
+def test_a_process_that_nobody_asks_anything_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    source = launch._source
+    monkeypatch.setattr(launch, "_source", lambda name: source(name).replace("LEASE_S = 60", "LEASE_S = 1"))
+    process = subprocess.Popen([sys.executable, *ARGUMENTS, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin
+    assert process.stdout
+    with process:
+        process.stdin.write(launch.payload.__wrapped__() + asked("listing", {"folder": str(tmp_path)}))
+        process.stdin.flush()
+        assert process.stdout.read().endswith(b'{"ok": {}}\n')
+        assert process.wait(60) == 0
 
 
 def test_who_holds_a_workspace_first_removes_what_was_left_aside_but_no_job_to_collect(tmp_path: Path) -> None:

@@ -15,12 +15,13 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any, Dict, Iterator
+from typing import Any, Dict, Iterator, Optional
 
-from . import files, folders, launch, processes
+from . import files, folders, launch, processes, protocol
 from .protocol import BLOCK, Request
 
 POLL_S = 0.2
+FOLLOW_S = 0.03  # between looks at a job, each a hundredth of that: a device waits as long for its next work
 STOP_S = 5.0  # what a program gets between SIGTERM and SIGKILL
 
 
@@ -144,14 +145,23 @@ def supervise(folder: str, alive: int, request: Request) -> None:
             files.write_json(os.path.join(folder, "status.json"), {"refused": os.strerror(error.errno or 0)})
             return
     files.write_json(os.path.join(folder, "pid"), process.pid)
-    try:
-        outcome: Dict[str, Any] = {"status": process.wait(request.get("timeout_s"))}
-    except subprocess.TimeoutExpired:
-        _signal_group(process.pid, signal.SIGKILL)
-        process.wait()
-        outcome = {"timed_out": True}
-    _signal_group(process.pid, signal.SIGKILL)  # what it left behind
+    outcome: Dict[str, Any] = {"timed_out": True}
+    with contextlib.suppress(TimeoutError), _limited(request.get("timeout_s")):
+        outcome = {"status": process.wait()}  # with a limit of its own it would look only every 50 ms
+    _signal_group(process.pid, signal.SIGKILL)  # it, and what it left behind
+    process.wait()
     files.write_json(os.path.join(folder, "status.json"), outcome)
+
+
+@contextlib.contextmanager
+def _limited(seconds: Optional[float]) -> Iterator[None]:
+    """Raises TimeoutError in what lasts longer."""
+    signal.signal(signal.SIGALRM, protocol.late)
+    signal.setitimer(signal.ITIMER_REAL, seconds or 0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _follow(folder: str, operator: Any) -> Iterator[bytes]:
@@ -167,7 +177,7 @@ def _follow(folder: str, operator: Any) -> Iterator[bytes]:
                 return
             else:
                 operator.wait(pause)
-                pause = min(pause * 1.5, POLL_S)
+                pause = min(pause * 1.5, FOLLOW_S)
 
 
 def stop(request: Request, operator: Any) -> bool:

@@ -1,6 +1,6 @@
 """How this package gets into a Python of another process: over its standard input, run from memory, stored nowhere.
 
-    python3 -I -c "import sys; exec(sys.stdin.buffer.readline())" OPERATION < payload() + request
+    python3 -I -c "import sys; exec(sys.stdin.buffer.readline())" serve < payload() + requests
 
 The line that is read unpacks all else, so that the argument is one that every login shell passes on as it is.
 """
@@ -45,7 +45,7 @@ sys.exit(importlib.import_module(PACKAGE + ".operations").main(sys.argv[1:]))
 
 @functools.lru_cache(maxsize=None)
 def payload() -> bytes:
-    """What goes before a request on the standard input of a Python that was started with ARGUMENTS."""
+    """What goes before the requests on the standard input of a Python that was started with ARGUMENTS."""
     sources = {_PACKAGE: "", **{_PACKAGE + "." + name: _source(name) for name in MODULES}}
     too_old = {"error": "python3 there is %s; install Python 3.7 or newer"}
     values = {"SOURCES": sources, "PACKAGE": _PACKAGE, "TOO_OLD": MAGIC.decode() + json.dumps(too_old) + "\n"}

@@ -1,4 +1,4 @@
-"""The operations by name, and the process that does one.
+"""The operations by name, and the process that does them.
 
 An operation is a function of a request and of the operator, whose `read` gives the body and whose `wait` says that the
 operator is still there. It returns its reply; one that sends frames yields them first. Nothing in it knows whether it
@@ -45,22 +45,28 @@ def main(arguments: List[str]) -> int:
         jobs.supervise(arguments[1], int(arguments[2]), json.loads(sys.stdin.buffer.readline()))
         return 0
     protocol.end_when_late()
-    try:
-        output, operator = Output(), Operator()
-        reply, status = {"ok": _done(arguments[0], operator, output)}, 0
-    except BrokenPipeError:
-        return 1  # nobody is there to be told
-    except Exception as error:  # a compression package has some of its own
-        reply, status = {"error": sentence(error)}, 1
-    with contextlib.suppress(OSError):
-        output.end(json.dumps(reply).encode() + b"\n")
-    sys.stdout = None  # what a gone operator did not read is not flushed again
-    return status
+    sys.stdout = None  # replies go past it; what a gone operator did not read is not flushed again
+    operator, output = Operator(), Output()
+    with contextlib.suppress(OSError):  # nobody is there to be told
+        for line in operator.requests():
+            output.begin()
+            asked: Any = {}
+            try:
+                asked = json.loads(line)
+                reply = {"ok": _done(asked["operation"], asked["request"], operator, output)}
+            except BrokenPipeError:
+                break
+            except Exception as error:  # a compression package has some of its own
+                reply = {"error": sentence(error)}
+            output.end(json.dumps(reply).encode() + b"\n")
+            if not isinstance(asked, dict) or asked.get("body", True):
+                break
+    return 0
 
 
-def _done(name: str, operator: Operator, output: Output) -> Any:
+def _done(name: str, request: Request, operator: Operator, output: Output) -> Any:
     """Do an operation to its reply."""
-    reply: Any = operation(name)(json.loads(operator.request_line()), operator)
+    reply: Any = operation(name)(request, operator)
     if not isinstance(reply, types.GeneratorType):
         return reply
     frames: Any = reply

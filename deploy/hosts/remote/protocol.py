@@ -23,15 +23,26 @@ Request = Dict[str, Any]
 
 
 class Operator:
-    """Who asked for an operation, at the other end of this process's standard input and output."""
+    """Who asks for operations, at the other end of this process's standard input and output."""
 
     def __init__(self) -> None:
         self._heard = time.monotonic()
         self._input: Any = sys.stdin.buffer
 
-    def request_line(self) -> bytes:
-        line: bytes = self._input.readline()
-        return line
+    def requests(self) -> Iterator[bytes]:
+        """The lines that ask for something, as they come, until the input ends or none has come for LEASE_S."""
+        while True:
+            signal.alarm(LEASE_S)
+            try:
+                line: bytes = self._input.readline()
+            except TimeoutError:
+                return
+            signal.alarm(0)
+            self._heard = time.monotonic()
+            if not line:
+                return
+            if line != b"\n":  # a sign of life for an operation that has ended meanwhile
+                yield line
 
     def read(self, size: int = -1) -> bytes:
         """The body, in short reads as it comes; none is waited for longer than LEASE_S."""
@@ -54,13 +65,16 @@ class Operator:
 
 
 class Output:
-    """The reply as it is written; while it is not done, a sign of life every ALIVE_S, whatever the operation is at: a
-    process that is stopped gives none."""
+    """The replies as they are written; while one is not done, a sign of life every ALIVE_S, whatever the operation is
+    at: a process that is stopped gives none."""
 
     def __init__(self) -> None:
-        self._lock, self._done = threading.Lock(), threading.Event()
-        self.put(MAGIC)
+        self._lock, self._is_busy = threading.Lock(), False
         threading.Thread(target=self._live, daemon=True).start()
+
+    def begin(self) -> None:
+        self.put(MAGIC)
+        self._is_busy = True
 
     def frame(self, block: bytes) -> None:
         if block:
@@ -75,13 +89,15 @@ class Output:
         signal.alarm(0)
 
     def end(self, reply: bytes) -> None:
-        self._done.set()
+        with self._lock:
+            self._is_busy = False
         self.put(reply)
 
     def _live(self) -> None:
-        while not self._done.wait(ALIVE_S):
+        while True:
+            time.sleep(ALIVE_S)
             with self._lock, contextlib.suppress(OSError):
-                if not self._done.is_set():
+                if self._is_busy:
                     _write(ALIVE)
 
 
@@ -103,7 +119,7 @@ def upto(size: int, body: Any) -> Iterator[bytes]:
 
 def end_when_late() -> None:
     """A read or write of more than LEASE_S fails, in a sentence."""
-    signal.signal(signal.SIGALRM, _late)
+    signal.signal(signal.SIGALRM, late)
 
 
 def widen(descriptor: int) -> None:
@@ -112,5 +128,5 @@ def widen(descriptor: int) -> None:
         fcntl.fcntl(descriptor, _F_SETPIPE_SZ, BLOCK)
 
 
-def _late(_number: int, _frame: Any) -> None:
+def late(_number: int, _frame: Any) -> None:
     raise TimeoutError("nothing came or went for %d s" % LEASE_S)
