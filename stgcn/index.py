@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, Iterator, List, Optional, Tuple
+from typing import Any, BinaryIO, Callable, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 
@@ -111,15 +111,16 @@ class _Rows:
         self._first, self._digest = self.count, hashlib.sha256()
 
 
-def _looked_at(clips: Source, preflight: Preflight) -> Iterator[Tuple[int, np.ndarray]]:
-    """Blocks of clips, each with its first one's number; the preflight looks at one while it is hashed."""
-    with ThreadPoolExecutor(1) as beside:
+def _blocks(clips: Source, *looks: Callable[[np.ndarray], None]) -> Iterator[Tuple[int, np.ndarray]]:
+    """Blocks of clips, each with its first one's number; every one of `looks` is at a block beside who takes it."""
+    with ThreadPoolExecutor(len(looks)) as beside:
         for start in range(0, clips.samples, clips.block):
             block = clips.read(start, clips.block)
             check_finite(block, start, clips.path)
-            looking = beside.submit(preflight.add, block)
+            looking = [beside.submit(look, block) for look in looks]
             yield start, block
-            looking.result()
+            for look in looking:
+                look.result()
 
 
 def _indices(
@@ -137,26 +138,34 @@ def _indices(
     """
     persons = card.row_shape[-1] if "nonempty" in card.persons else 0
     whole, single = _Rows(), _Rows()
+
+    def add_clips(block: np.ndarray) -> None:
+        for values in block:
+            whole.add(values)
+            if whole.count % shard_clips == 0:
+                whole.cut()
+
     rows: List[List[int]] = []
     places: List[List[int]] = []
     empty: Optional[int] = None  # the row that stands for all empty persons
-    for start, block in _looked_at(clips, preflight):
+    for start, block in _blocks(clips, preflight.add, add_clips):
         if rows_file is not None:
             rows_file.write(block.data)
-        for clip, values in enumerate(block, start):
-            whole.add(values)
+        if not persons:
+            continue
+        alone = np.ascontiguousarray(block.reshape(len(block), -1, persons).transpose(0, 2, 1))
+        seen = alone.any(axis=2)
+        for i, clip in enumerate(range(start, start + len(block))):
             rows.append([])
             for person in range(persons):
-                alone = np.ascontiguousarray(values[..., person])
-                if empty is not None and not alone.any():
+                if empty is not None and not seen[i, person]:
                     rows[-1].append(empty)
                     continue
-                rows[-1].append(single.add(alone))
+                rows[-1].append(single.add(alone[i, person]))
                 places.append([clip, person])
-                if not alone.any():
+                if not seen[i, person]:
                     empty = rows[-1][-1]
             if (clip + 1) % shard_clips == 0:
-                whole.cut()
                 single.cut()
     whole.cut()
     single.cut()

@@ -39,6 +39,15 @@ def _any_joint(flags: np.ndarray, persons: int) -> np.ndarray:
     return counted
 
 
+def _differs(values: np.ndarray, distance: int) -> np.ndarray:
+    """Whether each value of an array differs from that which is so many places behind it, of the values' shape: in one
+    go over the whole array, since numpy is slow on pieces of its rows. The last ones of a row tell of the next row."""
+    flat = values.reshape(-1)
+    found = np.zeros(flat.shape, bool)
+    np.not_equal(flat[distance:], flat[:-distance], out=found[:-distance])
+    return found.reshape(values.shape)
+
+
 class Preflight:
     """Counts over the clips that it is given; then what they are, and what is wrong."""
 
@@ -55,7 +64,8 @@ class Preflight:
     def add(self, rows: np.ndarray) -> None:
         """Take in clips, float32 (n, *row_shape)."""
         clips = np.ascontiguousarray(rows.transpose(0, 4, 2, 3, 1)) if self._persons_first else rows
-        self._count_ranges(clips)
+        sizes = np.abs(clips)
+        self._count_ranges(clips, sizes)
         persons = clips.shape[4]
         values = clips.reshape(*clips.shape[:3], -1)  # (n, C, T, V * M): numpy is slow on axes as short as persons
         present = values != 0
@@ -71,23 +81,22 @@ class Preflight:
         self._used += np.where(frames.any(axis=1), last, 0).tolist()
         absent = np.count_nonzero(~bodies.any(axis=1), axis=0)
         self._absent = absent if not self._absent.size else self._absent + absent
-        places = values[:, : self._card.skeleton.dimensions]
-        moved = places[..., persons:] != places[..., :-persons]  # from one joint to the next
+        moved = _differs(values, persons)[:, : self._card.skeleton.dimensions, :, :-persons]  # to the next joint
         spread = _any_joint(_any_channel(moved), persons)
         self._points += int(np.count_nonzero(bodies & ~spread))
         if persons > 1:
-            same = [np.array_equal(clip[..., 0], clip[..., 1]) for clip in clips]
+            same = ~_differs(values, 1).reshape(len(clips), -1, persons)[..., 0].any(axis=1)
             self._twins += int(np.count_nonzero(same & frames.any(axis=1)))
         if self._card.skeleton.dimensions == 2:
             self._unscored += int(np.count_nonzero(placed & ~present[:, 2]))
             self._full_score += int(np.count_nonzero(values[:, 2] == 1))
-            self._far += int(np.count_nonzero(_any_channel(np.abs(places) > HALF_IMAGE)))
+            self._far += int(np.count_nonzero(_any_channel(sizes.reshape(values.shape)[:, :2] > HALF_IMAGE)))
 
-    def _count_ranges(self, clips: np.ndarray) -> None:
+    def _count_ranges(self, clips: np.ndarray, sizes: np.ndarray) -> None:
         axes = (0, 2, 3, 4)
         low, high = clips.min(axis=axes), clips.max(axis=axes)
         total = clips.sum(axis=axes, dtype=np.float64)
-        size = np.abs(clips).sum(axis=axes, dtype=np.float64)
+        size = sizes.sum(axis=axes, dtype=np.float64)
         if not self._low.size:
             self._low, self._high, self._sum, self._size = low, high, total, size
         else:
