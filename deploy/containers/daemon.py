@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import secrets
 import shlex
 import threading
@@ -242,7 +243,7 @@ def telling(host: str, doing: str) -> Iterator[None]:
     except ImageNotFound as error:
         raise HostUnfit(f"{host}: {_reason(error)}; build it there (make gpu-image, make npu-image)") from None
     except APIError as error:
-        raise KitError(f"{host}: the Docker engine refuses to {doing}: {_reason(error)}") from None
+        raise KitError(f"{host}: the Docker engine refuses to {doing}: {_with_way_out(_reason(error))}") from None
     except (DockerException, requests.RequestException) as error:
         raise HostUnfit(f"{host}: the Docker engine stopped answering ({_reason(error)}); see `fab doctor`") from None
 
@@ -295,7 +296,29 @@ def _remote_client(host: SSHHost, found: endpoint.Endpoint) -> docker.DockerClie
 
 def _reason(error: Exception) -> str:
     text = getattr(error, "explanation", None) or str(error)
-    return str(text).splitlines()[0]
+    return " ".join(str(text).split())[:500]
+
+
+# What an engine says, of which a vendor's hook is a part -> what to do.
+_WAYS_OUT = {
+    r"(unknown or invalid runtime|runtime .*not found).*\bascend\b": (
+        "install the Ascend Docker Runtime on that host and restart its engine, or leave out `vendor_runtime`"
+    ),
+    r"no NPU|ascend-docker|davinci|failed to mount|(prestart|createRuntime|createContainer)[- ]?hook": (
+        "see that `devices` in the inventory are there and that no other container holds them; the Ascend Docker "
+        "Runtime logs to /var/log/ascend-docker-runtime, and without `vendor_runtime` the kit passes the devices itself"
+    ),
+    r"could not select device driver|nvidia-container": (
+        "install the NVIDIA Container Toolkit on that host and restart its engine"
+    ),
+    r'exec: "?bash"?|exec format error': "give an image with bash, for that host's machine (uname -m)",
+    r"no space left|disk quota": "make room there (docker system df)",
+}
+
+
+def _with_way_out(reason: str) -> str:
+    way_out = next((text for known, text in _WAYS_OUT.items() if re.search(known, reason, re.IGNORECASE)), None)
+    return f"{reason}; {way_out}" if way_out else reason
 
 
 def owner() -> str:

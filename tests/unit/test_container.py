@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from deploy.containers.daemon import DockerDaemon
+import pytest
+from docker.errors import APIError
+
+from deploy.containers.daemon import DockerDaemon, telling
 from deploy.containers.runtime import DRIVER_FILES, NPU_NODES, VERSION_FILES, Container, Native, Npus
+from deploy.errors import KitError
 from deploy.hosts.host import Completed
 from deploy.hosts.local import LocalHost
 from deploy.inventory import Gpu
@@ -145,3 +149,26 @@ def test_the_users_variables_arrive_and_are_in_no_argument() -> None:
     given = flags(container(Played(), env={"TOKEN": "hunter2"}), "atc")
     assert "--env=TOKEN" in given
     assert "hunter2" not in str(given)
+
+
+@pytest.mark.parametrize(
+    ("said", "cure"),
+    [
+        ("unknown or invalid runtime name: ascend", "install the Ascend Docker Runtime"),
+        (
+            "OCI runtime create failed: runc create failed: error running prestart hook #0: exit status 255, "
+            "stderr: prestart-hook ...check the write permission!\nfailed to mount src: /usr/local/bin/npu-smi.",
+            "mount src: /usr/local/bin/npu-smi.*ascend-docker-runtime",
+        ),
+        (
+            'error gathering device information while adding custom device "/dev/davinci9": no such file or directory',
+            "`devices` in the inventory are there",
+        ),
+        ("davinci[davinci0] already in use", "no other container holds them"),
+        ('exec: "bash": executable file not found in $PATH: unknown', "an image with bash"),
+        ("conflict: something else", "refuses to run atc: conflict: something else$"),
+    ],
+)
+def test_what_an_engine_refuses_is_told_with_what_to_do(said: str, cure: str) -> None:
+    with pytest.raises(KitError, match=cure), telling("npu-a", "run atc"):
+        raise APIError("500 Server Error", explanation=said)
