@@ -47,9 +47,10 @@ def view(path: Path, homes: list[Path]) -> None:
     headers = next(folders_of(homes, "acl/acl.h"), None)
     libraries = sorted(folders_of(homes, "libascendcl.so"), key=lambda folder: "stub" not in folder.parts)
     if headers is None or not libraries:
+        looked = ", ".join(dict.fromkeys(map(str, homes)))
         sys.exit(
-            f"error: the base's CANN ({', '.join(map(str, homes))}) has no acl/acl.h or no libascendcl.so for {MACHINE}"
-            "; give one with a whole toolkit with BASE_IMAGE=..."
+            f"error: the base's CANN ({looked}) has no acl/acl.h or no libascendcl.so "
+            f"for {MACHINE}; give one with a whole toolkit with BASE_IMAGE=..., or wheels with AIS_BENCH_SRC=..."
         )
     for folder in libraries:
         for library in folder.glob("lib*.so"):

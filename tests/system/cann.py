@@ -38,15 +38,27 @@ HIDDEN_COMPILER = """\
 RUN mkdir /opt/compiler && mv /usr/bin/gcc* /usr/bin/g++* /usr/bin/c++* /usr/bin/cpp* /opt/compiler/
 """
 NO_APT = "RUN rm -f /usr/bin/apt* /usr/bin/dpkg* /usr/bin/patch\n"
-# A user, an entry and settings of the base's own; a Python in a closed folder that has not been given pip, and in it
-# a package of the distribution's, which pip cannot take out.
+# A user, a folder, an entry and settings of the base's own; a Python in a closed folder that has not been given pip,
+# and in it a package of the distribution's, which pip cannot take out.
 TAKEN = """\
 RUN useradd --uid 1000 another && mkdir -m 700 /closed && python3 -m venv --without-pip /closed/python; \\
     printf 'Name: psutil\\nVersion: 5.9.0\\n' >"$(echo /closed/python/lib/python3*/site-packages)/psutil-5.9.0.egg-info"
-ENV LD_LIBRARY_PATH="" PIP_USER=1 PATH=/closed/python/bin:/usr/sbin:/usr/bin:/sbin:/bin
+RUN printf '[global]\ntarget = /elsewhere\nno-index = true\nrequire-virtualenv = true\n' >/etc/pip.conf
+ENV LD_LIBRARY_PATH="" BASH_ENV=/etc/profile PATH=/closed/python/bin:/usr/sbin:/usr/bin:/sbin:/bin
+ENV PIP_USER=1 PIP_NO_BINARY=:all: PIP_CONSTRAINT=/none
 USER another
+WORKDIR /closed
 ENTRYPOINT ["/bin/false"]
+HEALTHCHECK CMD false
 """
+# A Python that only .bashrc puts on the PATH, whose pip is of its time; the link to the toolkit leads nowhere.
+OLD = """\
+RUN python3.7 -m venv /opt/python3.7 && rm -r /usr/local/python3.11 /usr/bin/python3* && \\
+    printf 'export PATH=/opt/python3.7/bin:$PATH\n' >/root/.bashrc && \\
+    ln -sfn 5.0.1 /usr/local/Ascend/ascend-toolkit/latest
+"""
+# An index of packages that is reached from another network alone.
+ELSEWHERE = "RUN printf '[global]\nindex-url = https://packages.invalid/simple\nretries = 0\n' >/etc/pip.conf\n"
 
 
 def tools_dockerfile(python_image: str) -> str:
@@ -104,6 +116,23 @@ def up_to_8_3(root: Path, version: str, per_machine: bool) -> None:
     (toolkit / "set_env.sh").write_text(SET_ENV.format(home="/usr/local/Ascend/ascend-toolkit/latest"))
 
 
+def up_to_5_0(root: Path, version: str) -> None:
+    """A toolkit whose set_env.sh names no home, with folders by component."""
+    toolkit = root / "usr/local/Ascend/ascend-toolkit"
+    stubs(toolkit / version / "acllib/lib64/stub")
+    headers(toolkit / version / "acllib/include")
+    library(toolkit / version / f"{MACHINE}-linux/devlib/libascend_hal.so")
+    atc(toolkit / version / "atc/bin/atc")
+    (toolkit / "set_env.sh").write_text("export PATH=/usr/local/Ascend/ascend-toolkit/latest/atc/bin:$PATH\n")
+
+
+def runtime(root: Path, version: str) -> None:
+    """nnrt alone, which runs OMs and converts none, without headers."""
+    stubs(root / f"usr/local/Ascend/nnrt/{version}/runtime/lib64/stub")
+    (root / "usr/local/Ascend/nnrt/latest").symlink_to(version)
+    (root / "usr/local/Ascend/nnrt/set_env.sh").write_text("export ASCEND_HOME_PATH=/usr/local/Ascend/nnrt/latest\n")
+
+
 def from_8_5(root: Path, version: str, per_machine: bool, linked: bool = True) -> None:
     """A toolkit as cann-<version>/, with its set_env.sh there alone; `per_machine`: stubs in a folder of their own."""
     ascend = root / "usr/local/Ascend"
@@ -140,6 +169,9 @@ LAYOUTS: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda root: from_8_5(root, "9.0.1", False, linked=False),
         NO_APT + HIDDEN_COMPILER + "COPY yum /usr/bin/microdnf\n" + TAKEN,
     ),
+    "5.0 ubuntu": (lambda root: up_to_5_0(root, "5.0.4"), OLD),
+    "nnrt": (lambda root: runtime(root, "7.0.0"), ""),
+    "index elsewhere": (lambda root: from_8_5(root, "8.5.0", False), ELSEWHERE),
     "no cann": (lambda root: root.mkdir(parents=True), ""),
     "no compiler": (lambda root: from_8_5(root, "8.5.0", False), NO_APT + HIDDEN_COMPILER),
     "no python": (

@@ -11,6 +11,7 @@ import pytest
 from deploy.inventory import ROOT
 
 LOCKS = [
+    ("docker/npu/cann.lock", "3.7"),
     ("docker/npu/cann.lock", "3.9"),
     ("docker/npu/cann.lock", "3.11"),
     ("docker/npu/cann.lock", "3.13"),

@@ -70,6 +70,7 @@ def assert_whole(client: docker.DockerClient, image: str) -> None:
 @pytest.mark.parametrize(
     ("layout", "era"),
     [
+        ("5.0 ubuntu", "2023-06"),
         ("8.3 ubuntu", "2023-06"),
         ("8.0 openeuler", "2025-12"),
         ("8.5 openeuler", "2023-06"),
@@ -106,6 +107,8 @@ def test_builds_on_a_cann_of_the_users_own_packages(client: docker.DockerClient,
         ("no cann", "CANN is not found"),
         ("no python", "no python3"),
         ("no bash", "no bash"),
+        ("nnrt", "no acl/acl.h"),
+        ("index elsewhere", "from https://packages.invalid/simple"),
         ("closed cann", "CANN is for root alone"),
         ("closed python", "python3 is for root alone"),
     ],
