@@ -17,6 +17,8 @@ _ERROR = re.compile(
 _HEADING = re.compile(
     r"(?:Inner|Internal) Error!?|Unknown error occurred.*", re.IGNORECASE
 )  # the cause is on the next line
+# The runtime failed to ask the device why it had failed, or says nothing at all: the cause is in the trace.
+_EMPTY = re.compile(r"\brtGetDevMsg\b|^The argument is invalid\.?$")
 _FRAME = re.compile(r"Trace ?Back|Possible Cause|Solution|\[?W[0-9]{5}", re.IGNORECASE)
 # `[ERROR] GE(69,atc.bin):2025-03-18-14:35:48.620.302 [graph_loader.cc:143]69 words`, from the words on.
 _FIRST_ERROR = re.compile(
@@ -62,6 +64,8 @@ def errors(lines: Sequence[str]) -> list[CannError]:
         code, message = found["code"], _message(found["text"])
         if not message or _HEADING.fullmatch(message):
             message = _below(code, lines[at + 1 : at + 1 + _CAUSE_LINES]) or logged or message
+        elif _EMPTY.search(message):
+            message = _traced(lines[at + 1 : at + 1 + _CAUSE_LINES]) or message
         found_errors.append(CannError(code, message, detail, found["title"] or ""))
         if len(found_errors) == _MOST:
             break
@@ -83,6 +87,13 @@ def _below(code: str, lines: Sequence[str]) -> str:
             return text
     below = _message(lines[0]) if lines and not _FRAME.match(lines[0]) and not _ERROR.search(lines[0]) else ""
     return "" if _HEADING.fullmatch(below) else below
+
+
+def _traced(lines: Sequence[str]) -> str | None:
+    """The first line of a trace that is about the failure itself."""
+    start = next((at for at, line in enumerate(lines) if _FRAME.match(line) and "race" in line), len(lines))
+    traced = (_message(line) for line in lines[start + 1 :] if not _EMPTY.search(line) and "ctx is NULL" not in line)
+    return next(traced, None)
 
 
 def _message(text: str) -> str:
