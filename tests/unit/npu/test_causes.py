@@ -67,7 +67,7 @@ def test_a_code_that_names_its_own_cause_is_not_overruled() -> None:
         ("UnicodeEncodeError: 'ascii' codec can't encode characters\n", "C.UTF-8"),
         (
             "[PID: 26] 2026-07-21-05:48:21.854.442 Invalid_Argument(EE1001): The argument is invalid.Reason: "
-            "rtGetDevMsg execution failed, the context is a null pointer.\n        Solution: 1.Check the input parameter range.\n"
+            "rtGetDevMsg execution failed, the context is a null pointer.\n        Solution: 1.Check the input.\n"
             "        TraceBack (most recent call last):\n        ctx is NULL![FUNC:x][FILE:y.cc][LINE:6]\n"
             "        [drv api] halDeviceOpen failed. device_id=1, drvRetCode=7.[FUNC:DeviceOpen][FILE:npu_driver.cc]\n"
             "[ERROR] acl open device 1 failed\n",
