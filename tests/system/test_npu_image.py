@@ -25,7 +25,7 @@ TOOLS, BASE, IMAGE, OWN = (f"stgcn-test-cann-{name}" for name in ("tools", "base
 WHAT_IS_THERE = """
 import os, subprocess
 from importlib.util import find_spec
-print([find_spec(name) is not None for name in ("aclruntime", "ais_bench")])
+print([find_spec(name) is not None for name in ("aclruntime", "ais_bench", "pkg_resources")])
 print(subprocess.run(["atc"], capture_output=True, text=True).stdout.split()[:2])
 print(os.path.exists("/usr/local/Ascend/devlib/libascend_hal.so"))
 """
@@ -59,7 +59,7 @@ def source(folder: Path, era: str) -> dict[str, Any]:
 def assert_whole(client: docker.DockerClient, image: str) -> None:
     """ais_bench and atc are found by whoever runs a container, and so are a driver's libraries, mounted or not."""
     output = run(client, image, "python3", "-c", WHAT_IS_THERE, user="12345:12345")
-    assert output.splitlines() == ["[True, True]", "['ATC', 'start']", "True"]
+    assert output.splitlines() == ["[True, True, True]", "['ATC', 'start']", "True"]
     default = ["bash", "-c", "source /usr/local/Ascend/ascend-toolkit/set_env.sh; echo $LD_LIBRARY_PATH"]
     places = run(client, image, *default).strip().split(":")
     assert "" not in places[:-1]

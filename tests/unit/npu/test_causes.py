@@ -64,6 +64,7 @@ def test_a_code_that_names_its_own_cause_is_not_overruled() -> None:
         ("OSError: [Errno 24] Too many open files: 'clips/1021.bin'\n", "ulimit -n"),
         (DENIED + "\n", "owner or mode"),
         ("ImportError: x/libgomp-d22c30c5.so.1.0.0: cannot allocate memory in static TLS block\n", "LD_PRELOAD"),
+        ("UnboundLocalError: local variable 'aclruntime_version' referenced before assignment\n", "setuptools<81"),
         ("UnicodeEncodeError: 'ascii' codec can't encode characters\n", "C.UTF-8"),
         (
             "[PID: 26] 2026-07-21-05:48:21.854.442 Invalid_Argument(EE1001): The argument is invalid.Reason: "
