@@ -138,9 +138,8 @@ def _check_accuracy(link: Link) -> None:
 def _check_throughput(link: Link) -> None:
     _check_run(link)
     graph.check_alone(link.manifest.steps, link.step)
-    alone = link.inputs.get("persons", "both") != "both"
-    persons = dataset_index(link.manifest, link.inputs["persons"]).rows_per_sample if alone else None
-    figure.check(link.folder, link.entry, persons)
+    index = dataset_index(link.manifest, link.inputs.get("persons", "both"))
+    figure.check(link.folder, link.entry, index.persons_per_clip)
 
 
 def _check_profile(link: Link) -> None:

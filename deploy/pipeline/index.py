@@ -76,6 +76,11 @@ class Index:
         """On average."""
         return self.row_count / self.samples
 
+    @property
+    def persons_per_clip(self) -> float | None:
+        """What a rate of rows is divided by for one of samples: single persons or a model's own clips of a sample."""
+        return None if self.rows is None else self.rows_per_sample
+
     @cached_property
     def _owners(self) -> Mapping[int, tuple[int, int]]:
         every = reversed(list(enumerate(self.rows or ())))

@@ -62,8 +62,7 @@ def _step(connections: Connections, build: Build, threads: int | None) -> Step:
         "device": worker.device,
         **npu.facts.tools,
     }
-    index = workspace.samples(build.persons)
-    persons_per_clip = index.rows_per_sample if index.rows is not None else None
+    persons_per_clip = workspace.samples(build.persons).persons_per_clip
     if persons_per_clip:
         inputs["persons_a_clip"] = persons_per_clip
     measurement = Measurement(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from deploy.inventory import ROOT
 from tests.pipeline.conftest import SAMPLES, Job
 
 STAGES = ("gpu-stage", "npu-convert", "npu-bench", "score")
@@ -125,3 +129,16 @@ def test_a_lost_copy_on_the_npu_host_is_brought_again(copy: Job) -> None:
     (copy.workspace / "npu/bs4/logits.npy").unlink()
     assert states(copy.fab("npu-bench"))["accuracy/bs4"] == "OK"
     assert (copy.workspace / "npu/bs4/logits.npy").read_bytes() == before
+
+
+@pytest.mark.full
+def test_a_model_of_several_clips_a_sample_runs_to_a_verdict_that_audit_holds(tmp_path: Path) -> None:
+    model, data = "mmaction.stgcnpp-2d", str(tmp_path / "ntu60_2d.pkl")
+    argv = [sys.executable, "-m", "stgcn.sample", "--model", model, "--output_dir", str(tmp_path), "--samples", "2"]
+    subprocess.run([*argv, "--classes", "2"], cwd=ROOT, check=True)
+    files = {"dataset": {"data": data, "labels": data}, "checkpoint": str(tmp_path / "mmaction.sample.pth")}
+    job = Job(tmp_path, tmp_path, model=model, **files)
+    job.fab("gpu-stage", "npu-convert", "npu-bench", "score")
+    figure = json.loads((job.workspace / "npu/bs4/benchmark.json").read_text())
+    assert figure["throughput"]["median"] == pytest.approx(figure["persons"]["throughput"]["median"] / 10)
+    assert "holds: 2 samples" in job.fab("audit")

@@ -34,12 +34,12 @@ def written(folder: Path, content: Any) -> Path:
 def test_inputs_of_other_types_have_their_own_rows(tmp_path: Path) -> None:
     index = read_index(written(tmp_path, WHOLE))
     assert [(array.row_bytes, array.rows) for array in index.inputs] == [(24, 3), (40, 3)]
-    assert (index.row_count, index.rows_per_sample, index.row_name(1)) == (3, 1.0, "y")
+    assert (index.row_count, index.persons_per_clip, index.row_name(1)) == (3, None, "y")
 
 
 def test_rows_belong_to_samples(tmp_path: Path) -> None:
     index = read_index(written(tmp_path, ROWS))
-    assert (index.row_count, index.rows_per_sample) == (3, 1.5)
+    assert (index.row_count, index.rows_per_sample, index.persons_per_clip) == (3, 1.5, 1.5)
     assert [index.row_name(row) for row in range(3)] == ["x, row 0", "x, row 1", "y, row 0"]
     head = index.head(1)
     assert (head.samples, head.row_count, [len(array.shards) for array in head.inputs]) == (1, 2, [1, 1])
