@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -61,11 +63,9 @@ def run(workspace: Workspace, options: Options, read_row: ReadRow) -> Outcome:
         "sources": sources(),
         **({"signer": signature.fingerprint(key)} if key else {}),
     }
-    with reject_malformed(
-        manifest.workspace
-    ):  # even when the verdict is cached: what it rests on is checked every time
-        if not options.dry:
-            _recompute(workspace, read_row, digest_of(inputs))
+    # Even when the verdict is cached: what it rests on is checked every time.
+    recomputed = nullcontext() if options.dry else _recomputed(workspace, read_row, digest_of(inputs))
+    with reject_malformed(manifest.workspace), recomputed:
         found = evidence(manifest, workspace.model, inputs)
     folder = workspace.artefact("report")
     outputs = [folder / "summary.json", folder / "summary.csv"]
@@ -99,22 +99,29 @@ def run(workspace: Workspace, options: Options, read_row: ReadRow) -> Outcome:
     return outcome
 
 
-def _recompute(workspace: Workspace, read_row: ReadRow, seed: str) -> None:
-    """What `fab audit` computes again: index and labels, where the dataset lies here, and some samples' reference."""
+@contextmanager
+def _recomputed(workspace: Workspace, read_row: ReadRow, seed: str) -> Iterator[None]:
+    """What `fab audit` computes again: index and labels, where the dataset lies here, and some samples' reference.
+
+    The index takes longest: it is made beside the reference and what is done inside, and checked at the end.
+    """
     manifest, model, files = workspace.manifest, workspace.model, workspace.local_files()
-    with TemporaryDirectory() as scratch:
+    with TemporaryDirectory() as scratch, ThreadPoolExecutor(1) as beside:
         if files:
-            try:
-                dataset = recompute.Dataset(model, files["data"], files["labels"], Path(scratch))
-            except KitError as error:
-                say(f"  not recomputed: the index, for the model's `index` does not run here ({error})", "yellow")
-            else:
-                recompute.check_index(manifest, dataset)
+            made = beside.submit(recompute.Dataset, model, files["data"], files["labels"], Path(scratch) / "index")
         samples = recompute.choose(seed, recompute.SAMPLES, dataset_index(manifest).samples)
         try:
             recompute.check_reference(manifest, model, read_row, samples, Path(scratch))
         except recompute.NoRowError as error:
             say(f"  not recomputed: the reference ({error})", "yellow")
+        yield
+        if files:
+            try:
+                dataset = made.result()
+            except KitError as error:
+                say(f"  not recomputed: the index, for the model's `index` does not run here ({error})", "yellow")
+            else:
+                recompute.check_index(manifest, dataset)
 
 
 def sources() -> str:
