@@ -20,7 +20,7 @@ os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)
 
 import ray
 
-from deploy.containers.runtime import Native
+from deploy.containers.native import Native
 from deploy.execution.fleet.cluster import RayHost
 from deploy.execution.fleet.scheduler import Fleet
 from deploy.hosts.remote.folders import KIT, opened

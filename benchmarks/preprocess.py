@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks import data
 from benchmarks.data import Dataset
-from benchmarks.harness import Scratch, Spread, module, module_peak_mb, run
+from benchmarks.harness import Scratch, Spread, Way, module, module_peak_mb, run
 from deploy.errors import KitError
 
 CLIPS = 3000
@@ -36,7 +36,8 @@ def _against_guide_and_cp(place: Scratch, dataset: Dataset) -> dict[str, Spread]
             return module("benchmarks.guide.preprocess", *dataset.flags, "--output_dir", folder)
 
     check_same_files(place, dataset)
-    ways = {"guide": guide, "cp": partial(_cp, place, dataset), "kit": partial(_kit, place, dataset, module)}
+    kit = partial(_kit, place, dataset, module)
+    ways: dict[str, Way] = {"guide": guide, "cp": partial(_cp, place, dataset), "kit": kit}
     took = place.in_turns(ways, REPEATS)
     return {
         "preprocess_vs_guide": Spread.of_ratios(took["guide"], took["kit"]),

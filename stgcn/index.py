@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, BinaryIO, Deque, Dict, List, Optional
 
 import numpy as np
 
@@ -31,6 +32,7 @@ from stgcn.sources import ROWS, Source, open_source
 
 FORMAT = 2
 SHARD_CLIPS = 1024  # 127 MiB
+AHEAD = 2  # blocks that are read before the slowest look is done with one
 DATASET, PERSONS_FILE = "dataset.json", "persons.json"
 
 
@@ -111,16 +113,46 @@ class _Rows:
         self._first, self._digest = self.count, hashlib.sha256()
 
 
-def _blocks(clips: Source, *looks: Callable[[np.ndarray], None]) -> Iterator[Tuple[int, np.ndarray]]:
-    """Blocks of clips, each with its first one's number; every one of `looks` is at a block beside who takes it."""
-    with ThreadPoolExecutor(len(looks)) as beside:
-        for start in range(0, clips.samples, clips.block):
-            block = clips.read(start, clips.block)
-            check_finite(block, start, clips.path)
-            looking = [beside.submit(look, block) for look in looks]
-            yield start, block
-            for look in looking:
-                look.result()
+class _Clips:
+    """Every clip a row."""
+
+    def __init__(self, shard_clips: int) -> None:
+        self.rows, self._shard_clips = _Rows(), shard_clips
+
+    def add(self, block: np.ndarray) -> None:
+        for values in block:
+            self.rows.add(values)
+            if self.rows.count % self._shard_clips == 0:
+                self.rows.cut()
+
+
+class _Persons:
+    """Every person a row, in the clips' order, without those who are all zeros but the first of these: its logits are
+    every such one's. A shard is of the same clips as a shard of clips."""
+
+    def __init__(self, persons: int, shard_clips: int) -> None:
+        self.rows, self._persons, self._shard_clips = _Rows(), persons, shard_clips
+        self.of_clip: List[List[int]] = []
+        self.places: List[List[int]] = []
+        self._empty: Optional[int] = None  # the row that stands for all empty persons
+
+    def add(self, block: np.ndarray) -> None:
+        alone = np.ascontiguousarray(block.reshape(len(block), -1, self._persons).transpose(0, 2, 1))
+        seen: Any = np.any(alone, axis=2)
+        for i in range(len(block)):
+            self.of_clip.append([self._row(*each) for each in zip(range(self._persons), alone[i], seen[i])])
+            if len(self.of_clip) % self._shard_clips == 0:
+                self.rows.cut()
+
+    def _row(self, person: int, values: np.ndarray, seen: bool) -> int:
+        """Of a person of the next clip."""
+        if self._empty is not None and not seen:
+            return self._empty
+        row = self.rows.add(values)
+        self.places.append([len(self.of_clip), person])
+        if not seen:
+            self._empty = row
+        return row
 
 
 def _indices(
@@ -131,51 +163,33 @@ def _indices(
     preflight: Preflight,
     rows_file: Optional[BinaryIO],
 ) -> Dict[str, Dict[str, Any]]:
-    """What dataset.json and, of a model that takes single persons, persons.json hold, in one pass.
-
-    A shard of persons is of the same clips as a shard of clips. Persons are in the clips' order, without those who are
-    all zeros but the first of these: its logits are every such one's.
-    """
+    """What dataset.json and, of a model that takes single persons, persons.json hold, in one pass."""
     persons = card.row_shape[-1] if "nonempty" in card.persons else 0
-    whole, single = _Rows(), _Rows()
-
-    def add_clips(block: np.ndarray) -> None:
-        for values in block:
-            whole.add(values)
-            if whole.count % shard_clips == 0:
-                whole.cut()
-
-    rows: List[List[int]] = []
-    places: List[List[int]] = []
-    empty: Optional[int] = None  # the row that stands for all empty persons
-    for start, block in _blocks(clips, preflight.add, add_clips):
-        if rows_file is not None:
-            rows_file.write(block.data)
-        if not persons:
-            continue
-        alone = np.ascontiguousarray(block.reshape(len(block), -1, persons).transpose(0, 2, 1))
-        seen = alone.any(axis=2)
-        for i, clip in enumerate(range(start, start + len(block))):
-            rows.append([])
-            for person in range(persons):
-                if empty is not None and not seen[i, person]:
-                    rows[-1].append(empty)
-                    continue
-                rows[-1].append(single.add(alone[i, person]))
-                places.append([clip, person])
-                if not seen[i, person]:
-                    empty = rows[-1][-1]
-            if (clip + 1) % shard_clips == 0:
-                single.cut()
-    whole.cut()
-    single.cut()
+    whole, single = _Clips(shard_clips), _Persons(persons, shard_clips)
+    looks = [preflight.add, whole.add, *([single.add] if persons else [])]
+    with ExitStack() as stack:
+        # Each look has a thread of its own, which takes the blocks in their order.
+        threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in looks]
+        under_way: Deque[Future[None]] = deque()
+        for start in range(0, clips.samples, clips.block):
+            block = clips.read(start, clips.block)
+            check_finite(block, start, clips.path)
+            under_way.extend(thread.submit(look, block) for thread, look in zip(threads, looks))
+            if rows_file is not None:
+                rows_file.write(block.data)
+            while len(under_way) > AHEAD * len(looks):
+                under_way.popleft().result()
+        for look in under_way:
+            look.result()
+    whole.rows.cut()
+    single.rows.cut()
     file = ROWS if clips.conversion else None
-    every = card.rows_per_sample
-    of_sample = [list(range(first, first + every)) for first in range(0, whole.count, every)] if every > 1 else None
-    contents = {DATASET: _content(card, "both", {"file": file, "shards": whole.as_json()}, names, of_sample)}
+    every, count = card.rows_per_sample, whole.rows.count
+    of_sample = [list(range(first, first + every)) for first in range(0, count, every)] if every > 1 else None
+    contents = {DATASET: _content(card, "both", {"file": file, "shards": whole.rows.as_json()}, names, of_sample)}
     if persons:
-        array = {"file": file, "step": persons, "places": places, "shards": single.as_json()}
-        contents[PERSONS_FILE] = _content(card, "nonempty", array, names, rows)
+        array = {"file": file, "step": persons, "places": single.places, "shards": single.rows.as_json()}
+        contents[PERSONS_FILE] = _content(card, "nonempty", array, names, single.of_clip)
     return contents
 
 
