@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deploy.containers import runtime
-from deploy.containers.daemon import ARRAYS
+from deploy.containers.native import ARRAYS, Runtime
 from deploy.errors import KitError
 from deploy.execution.scheduler import Queue, Scheduler
 from deploy.hosts import transfer
@@ -84,7 +84,7 @@ class Connections:
         )
 
     @cached_property
-    def gpu(self) -> runtime.Runtime:
+    def gpu(self) -> Runtime:
         section, model = self.inventory.gpu, self.workspace.model
         host, files = self.connect(section), list(self.workspace.files.model_dump().values())
         if model.package == BUNDLED and section.runtime == "docker":

@@ -16,8 +16,10 @@ from typing import Any
 from deploy.connections import Connections
 from deploy.console import check_mark, console, say, table
 from deploy.containers import runtime
+from deploy.containers.container import NPU_NODES
 from deploy.containers.daemon import DockerDaemon
 from deploy.containers.endpoint import EngineError
+from deploy.containers.native import Runtime
 from deploy.errors import HostUnfit, KitError
 from deploy.hosts.host import Completed, Host
 from deploy.hosts.ssh import Distrusted, KeyNotAccepted, NotTrusted, Refused, Unreachable
@@ -232,7 +234,7 @@ def _npu_tools(host: Host, section: Npu, nodes: Mapping[str, Sequence[int]]) -> 
             yield _device_nodes(host, section, tools.on_device(chip.device)[0], chip.device, nodes)
 
 
-def _say(tools: runtime.Runtime, argv: Sequence[str]) -> Completed:
+def _say(tools: Runtime, argv: Sequence[str]) -> Completed:
     return tools.run(argv, timeout_s=PROBE_TIMEOUT_S)
 
 
@@ -243,11 +245,9 @@ def _tried(host: Host, what: str, attempt: Callable[[], str]) -> Check:
         return Check(host.name, what, False, str(error).removeprefix(f"{host.name}: "), AS_SAID)
 
 
-def _device_nodes(
-    host: Host, section: Npu, tools: runtime.Runtime, device: int, nodes: Mapping[str, Sequence[int]]
-) -> Check:
+def _device_nodes(host: Host, section: Npu, tools: Runtime, device: int, nodes: Mapping[str, Sequence[int]]) -> Check:
     """Open a device's nodes where its runs will, as the user that they will have."""
-    wanted = [f"/dev/davinci{device}", *runtime.NPU_NODES]
+    wanted = [f"/dev/davinci{device}", *NPU_NODES]
     failed = partial(Check, host.name, f"device {device}", False)
     try:
         done = _say(tools, [section.tools.python, "-c", _OPEN, *wanted])

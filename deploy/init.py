@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from deploy.console import say
-from deploy.containers import runtime
 from deploy.containers.daemon import DockerDaemon
+from deploy.containers.native import Native
 from deploy.errors import KitError
 from deploy.hosts import trust
 from deploy.hosts.host import Host
@@ -168,12 +168,12 @@ def _look(host: Host, section: Npu) -> Found:
     """Ask a host what it has. Raises KitError where it cannot run a Python at all."""
     found = Found()
     found.free_bytes = host.call("facts", {"workspace": str(host.workspace)})["free_bytes"]
-    told = _survey(runtime.Native(host))
+    told = _survey(Native(host))
     scripts = list(section.tools.env_scripts) or told["env_scripts"][:1]
     found.env_scripts = scripts
     if not scripts:
         found.missing.append("no CANN (no set_env.sh below " + ", ".join(probe.ROOTS) + ")")
-    environment = runtime.Native(host, [str(host.path(script)) for script in scripts])
+    environment = Native(host, [str(host.path(script)) for script in scripts])
     told = _survey(environment)
     found.atc, found.npu_smi, found.python = told["atc"], told["npu_smi"], told["python"]
     if not found.python:
@@ -192,7 +192,7 @@ def _look(host: Host, section: Npu) -> Found:
     return found
 
 
-def _survey(environment: runtime.Native) -> dict[str, Any]:
+def _survey(environment: Native) -> dict[str, Any]:
     argv = ["python3", "-c", Path(survey.__file__).read_text(encoding="utf-8"), *probe.ROOTS]
     done = environment.run(argv, timeout_s=PROBE_TIMEOUT_S)
     try:

@@ -33,9 +33,8 @@ REMOVAL_TIMEOUT_S = 20.0
 OWNER_LABEL, WORKSPACE_LABEL = "stgcn-ascend-kit.owner", "stgcn-ascend-kit.workspace"
 CONTAINER_USER = (1000, 1000)  # of the images, and of HwHiAiUser, who owns the NPU's nodes
 PIDS = 4096  # of a container, threads too: ATC has some hundreds
-MEMORY_SHARE = 0.9  # of the host's memory: a container that wants more is killed, not the host's other programs
-ARRAYS = "arrays"  # in the kit's folder of the GPU host: clips that it had to convert, kept for later steps
 INPUT = "input"  # in a step's folder: what it may read and not write
+MEMORY_SHARE = 0.9  # of the host's memory: a container that wants more is killed, not the host's other programs
 # What every container gets, and does not get.
 SHIELD: Mapping[str, Any] = {
     "cap_drop": ["ALL"],

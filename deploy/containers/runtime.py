@@ -1,249 +1,16 @@
-"""How a command runs on a host: natively or in a container, its environment scripts sourced first."""
+"""Whether a section's commands run natively or in a container.
+
+Docker's client is loaded for a container alone: it takes as long to load as half of the kit.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
-import re
-import shlex
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Protocol
 
-import docker
-
-from deploy.containers.daemon import ARRAYS, INPUT, PIDS, DockerDaemon
-from deploy.errors import HostUnfit, KitError, OverrunError
-from deploy.hosts.capture import Capture
-from deploy.hosts.host import Completed, Host, RunOptions, open_log
+from deploy.containers.native import Native, Runtime
+from deploy.hosts.host import Host
 from deploy.inventory import Gpu, Npu
-from deploy.pipeline.prelude import CONFIGURATION_STATUS, sourced
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-NOT_FOUND_STATUS = 127
-
-
-class Runtime(Protocol):
-    @property
-    def host(self) -> Host: ...
-
-    def argv(self, command: Sequence[str], folder: PurePosixPath | None = None) -> list[str]:
-        """The whole argument list that runs `command` in `folder` of the host: what is shown, recorded and run."""
-
-    def run(
-        self, command: Sequence[str], *, folder: PurePosixPath | None = None, **options: Unpack[RunOptions]
-    ) -> Completed:
-        """Run `command`; see `Host.run`. No container outlives the command that started it: a `job` is none there."""
-
-    def facts(self) -> Mapping[str, Any]:
-        """What a result's record says of the runtime itself."""
-
-    def on_device(self, device: int) -> tuple[Runtime, int]:
-        """The runtime that reaches a logical device of the host, and the number that its tools know the device by."""
-
-    def with_gpu(self, index: int, /) -> Runtime | None:
-        """The runtime that reaches one GPU of the host; None where its engine cannot hand one in."""
-
-    def of_host(self) -> Runtime:
-        """Where the host's own npu-smi is asked: inside a container it sees that container's processes alone."""
-
-
-@dataclass(frozen=True)
-class Native:
-    """Straight on the host."""
-
-    host: Host
-    env_scripts: Sequence[str] = ()
-    env: Mapping[str, str] = field(default_factory=dict)  # the user's: its values are in no argument, record or script
-    shown: Mapping[str, str] = field(default_factory=dict)  # the kit's own
-
-    def argv(self, command: Sequence[str], folder: PurePosixPath | None = None) -> list[str]:
-        own = {**_logs(folder), **self.shown}
-        variables = [f"{name}={value}" for name, value in sorted(own.items()) if name not in self.env]
-        if not self.env_scripts and folder is None:
-            return ["env", *variables, *command]
-        return ["env", *variables, "bash", *sourced(str(folder or "."), self.env_scripts, command)]
-
-    def run(
-        self, command: Sequence[str], *, folder: PurePosixPath | None = None, **options: Unpack[RunOptions]
-    ) -> Completed:
-        try:
-            argv = self.argv(command, folder)
-            done = self.host.run(argv, env=self.env, **options)
-        except OverrunError:
-            raise _overrun(self.host, command, options.get("timeout_s")) from None
-        _refuse_wrong_tools(done, command[0], self.host.name, self.env_scripts)
-        return done
-
-    def facts(self) -> Mapping[str, Any]:
-        return {}
-
-    def on_device(self, device: int) -> tuple[Runtime, int]:
-        return self, device
-
-    def with_gpu(self, _index: int) -> Runtime | None:
-        return self
-
-    def of_host(self) -> Runtime:
-        return self
-
-
-NPU_NODES = ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc")
-VERSION_FILES = ("/usr/local/Ascend/driver/version.info", "/etc/ascend_install.info")
-DRIVER_FILES = (
-    "/usr/local/dcmi",
-    "/usr/local/bin/npu-smi",
-    "/usr/local/sbin/npu-smi",
-    "/usr/local/Ascend/driver/lib64",
-    *VERSION_FILES,
-)
-LOGS = "ascend-log"  # in a run's folder: what CANN's tools write beside what they print
-
-
-@dataclass(frozen=True)
-class Npus:
-    """How the containers of one host get at its devices."""
-
-    npu_smi: str
-    vendor_runtime: bool = False  # the vendor's container runtime hands the devices in, not the kit
-    first: int = 0  # the device that the vendor's runtime shows a command that uses none
-    device: int | None = None  # the one logical device that is handed in: a device serves one container at a time
-
-
-@dataclass(frozen=True)
-class Container:
-    """A container an invocation, with the least it needs, removed at its end whatever the end.
-
-    Its step's folder (and that of converted clips), and of the kit's copies and of `inputs` (both read-only) those that
-    a command names, are mounted at their own paths: no path is translated, and nothing else of the workspace is seen.
-    Files come out owned by the host's user: it is that user's uid that runs in the container, but for root, who lends
-    those folders to uid 1000 for the time.
-    """
-
-    daemon: DockerDaemon
-    image: str
-    inputs: Sequence[PurePosixPath] = ()
-    env_scripts: Sequence[str] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-    npus: Npus | None = None
-    gpu: int | None = None  # of the host's NVIDIA GPUs the one that is handed in
-
-    @property
-    def host(self) -> Host:
-        return self.daemon.host
-
-    def argv(self, command: Sequence[str], folder: PurePosixPath | None = None) -> list[str]:
-        options = self._options(command, folder)
-        uid, gid = self.daemon.user
-        flags = [
-            "--rm",
-            "--init",
-            f"--pids-limit={PIDS}",
-            "--read-only",
-            "--cap-drop=ALL",
-            "--security-opt=no-new-privileges",
-        ]
-        flags += ["--network=none", "--tmpfs=/tmp:exec", f"--user={uid}:{gid}"]
-        flags += ["--userns=host"] if self.daemon.uid_map == "userns" else []
-        flags += [f"--group-add={group}" for group in options["group_add"]]
-        flags += [f"--mount={_csv(mount)}" for mount in options["mounts"]]
-        flags += [f"--device={node}" for node in options["devices"]]
-        flags += [f"--runtime={options['runtime']}"] if options["runtime"] else []
-        flags += [] if self.gpu is None else [f"--gpus=device={self.gpu}"]
-        # The user's by name alone: docker takes their values from its own environment.
-        variables = sorted(options["environment"].items())
-        flags += [f"--env={name}" if name in self.env else f"--env={name}={value}" for name, value in variables]
-        return ["docker", "run", *flags, "--entrypoint=bash", self.image, *options["command"]]
-
-    def run(
-        self, command: Sequence[str], *, folder: PurePosixPath | None = None, **options: Unpack[RunOptions]
-    ) -> Completed:
-        asked, timeout_s = self._options(command, folder), options.get("timeout_s")
-        with ExitStack() as stack:
-            _ = self.daemon.written_passwd  # it is mounted
-            self.daemon.refuse_unreadable(self._named(command))
-            stack.enter_context(self.daemon.lent(self._write(command, folder), self._read(command, folder)))
-            capture = Capture(stack.enter_context(open_log(options.get("log"))), options.get("echo", False))
-            try:
-                status = self.daemon.run(asked, command[0], capture.write, timeout_s)
-            except OverrunError:
-                raise _overrun(self.host, command, timeout_s) from None
-        done = Completed(status, capture.text())
-        _refuse_wrong_tools(done, command[0], f"{self.host.name}, image {self.image}", self.env_scripts)
-        return done
-
-    def facts(self) -> Mapping[str, Any]:
-        return {"image": self.daemon.image(self.image)}
-
-    def on_device(self, device: int) -> tuple[Runtime, int]:
-        if self.npus is None or not (self.npus.vendor_runtime or self.daemon.present(NPU_NODES)):
-            return self, device  # a simulated one: nothing to hand in
-        # The driver numbers a container's devices from 0.
-        return replace(self, npus=replace(self.npus, device=device)), 0
-
-    def with_gpu(self, index: int) -> Runtime | None:
-        return replace(self, gpu=index) if self.daemon.hands_in_gpus else None
-
-    def of_host(self) -> Runtime:
-        if self.npus is None or self.host.run(["sh", "-c", 'command -v "$0"', self.npus.npu_smi]).status != 0:
-            return self
-        return Native(self.host)
-
-    def _options(self, command: Sequence[str], folder: PurePosixPath | None) -> dict[str, Any]:
-        """What is asked of the engine beyond what every container gets, under the Docker SDK's names."""
-        options: dict[str, Any] = {
-            "image": self.image,
-            "command": sourced(str(folder or "/"), self.env_scripts, command),
-            "environment": {"HOME": "/tmp", **_logs(folder), **self.env},  # noqa: S108 (a container's own)
-            "mounts": [
-                _bind(self.daemon.passwd, read_only=True, target="/etc/passwd"),
-                *map(_bind, self._write(command, folder)),
-                *(_bind(path, read_only=True) for path in (*self._read(command, folder), *self._named(command))),
-            ],
-            "devices": [],
-            "group_add": [],
-            "runtime": None,
-        }
-        if self.gpu is not None:
-            one = docker.types.DeviceRequest(device_ids=[str(self.gpu)], capabilities=[["gpu"]])
-            options["device_requests"] = [one]
-        return options if self.npus is None else self._with_npu(options, self.npus)
-
-    def _write(self, command: Sequence[str], folder: PurePosixPath | None) -> list[PurePosixPath]:
-        """A step's own folder, and the one for converted clips where the command names it."""
-        arrays = self.host.kit / ARRAYS
-        return [*([folder] if folder else []), *([arrays] if str(arrays) in command else [])]
-
-    def _read(self, command: Sequence[str], folder: PurePosixPath | None) -> list[PurePosixPath]:
-        """What of the kit's a command names to read: the host's copies of files, and its own folder's inputs."""
-        files = re.escape(str(self.host.kit / "files")) + "/[^/,]+"
-        copies = sorted({PurePosixPath(path) for word in command for path in re.findall(files, word)})
-        inputs = [] if folder is None else [folder / INPUT]
-        return [*copies, *(path for path in inputs if str(path) in command)]
-
-    def _named(self, words: Sequence[str]) -> list[PurePosixPath]:
-        return [path for path in self.inputs if any(str(path) in word for word in words)]
-
-    def _with_npu(self, options: dict[str, Any], npus: Npus) -> dict[str, Any]:
-        """`options`, the driver's files and one device added."""
-        device, vendor = npus.device, npus.vendor_runtime
-        if vendor and device is None:
-            device = npus.first  # used or not: the driver's libraries come in with a device alone
-        nodes = [] if device is None else [f"/dev/davinci{device}", *NPU_NODES]
-        files = self.daemon.present(VERSION_FILES if vendor else DRIVER_FILES)
-        visible = {"ASCEND_VISIBLE_DEVICES": str(device)} if vendor else {}
-        return {
-            **options,
-            "runtime": "ascend" if vendor else None,
-            "environment": {**visible, **options["environment"]},
-            "mounts": [*(_bind(PurePosixPath(path), read_only=True) for path in files), *options["mounts"]],
-            "devices": [] if vendor else [f"{node}:{node}:rw" for node in nodes],
-            "group_add": self.daemon.groups(nodes) if nodes else [],
-        }
 
 
 def for_gpu(section: Gpu, host: Host, files: Sequence[str], package: PurePosixPath | None = None) -> Runtime:
@@ -251,6 +18,9 @@ def for_gpu(section: Gpu, host: Host, files: Sequence[str], package: PurePosixPa
     env = {} if package is None else {"PYTHONPATH": str(package)}
     if section.runtime == "native":
         return Native(host, shown=env)
+    from deploy.containers.container import Container
+    from deploy.containers.daemon import DockerDaemon
+
     inputs = [host.path(file) for file in files] + ([] if package is None else [package])
     return Container(DockerDaemon(section, host), section.image, inputs, env=env)
 
@@ -259,6 +29,9 @@ def for_npu(section: Npu, host: Host) -> Runtime:
     tools = section.tools
     if section.runtime == "native":
         return Native(host, [str(host.path(script)) for script in tools.env_scripts], tools.env)
+    from deploy.containers.container import Container, Npus
+    from deploy.containers.daemon import DockerDaemon
+
     return Container(
         DockerDaemon(section, host),
         section.image,
@@ -266,39 +39,3 @@ def for_npu(section: Npu, host: Host) -> Runtime:
         env=tools.env,
         npus=Npus(tools.npu_smi, section.vendor_runtime, 0 if section.devices == "all" else min(section.devices)),
     )
-
-
-def _overrun(host: Host, command: Sequence[str], timeout_s: float | None) -> KitError:
-    return KitError(
-        f"{host.name}: {shlex.join(command[:3])} ... did not end within {timeout_s:g} s and was stopped; "
-        "see its log, and check the device with `npu-smi info`"
-    )
-
-
-def _refuse_wrong_tools(done: Completed, program: str, where: str, env_scripts: Sequence[str]) -> None:
-    if done.status == CONFIGURATION_STATUS and "environment script" in done.output:
-        raise HostUnfit(
-            f"{where}: {done.output.strip().splitlines()[-1]}; "
-            "name those that are there under tools.env_scripts in the inventory"
-        )
-    # The loader ends with the same status, for a library: what its program says of that is read where it is known.
-    if done.status == NOT_FOUND_STATUS and not re.search("shared libraries|symbol lookup error", done.output):
-        place = f"after sourcing {', '.join(env_scripts)}" if env_scripts else "on the PATH"
-        raise HostUnfit(f"{where}: {program} is not found {place}; correct `tools` in the inventory")
-
-
-def _logs(folder: PurePosixPath | None) -> dict[str, str]:
-    """Where CANN's tools write their detailed logs: not to $HOME, which is gone with a container."""
-    return {} if folder is None else {"ASCEND_PROCESS_LOG_PATH": str(folder / LOGS)}
-
-
-def _bind(path: PurePosixPath, read_only: bool = False, target: str | None = None) -> docker.types.Mount:
-    return docker.types.Mount(target or str(path), str(path), type="bind", read_only=read_only)
-
-
-def _csv(mount: docker.types.Mount) -> str:
-    """A mount as the value of `docker run --mount`, which is a line of CSV."""
-    fields = ["type=bind", f"source={mount['Source']}", f"target={mount['Target']}"]
-    line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow([*fields, *(["readonly"] if mount["ReadOnly"] else [])])
-    return line.getvalue()

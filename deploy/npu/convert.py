@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.containers.runtime import LOGS
+from deploy.containers.native import LOGS
 from deploy.errors import KitError
 from deploy.hosts import transfer
 from deploy.hosts.host import Host

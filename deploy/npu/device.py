@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from deploy.console import mark, say
-from deploy.containers.runtime import Runtime
+from deploy.containers.native import Runtime
 from deploy.errors import HostUnfit, KitError, host_is_unfit
 from deploy.inventory import Npu
 from deploy.npu import ais_bench, probe, smi, transcript, versions

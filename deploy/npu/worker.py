@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from deploy.containers.runtime import Runtime
+from deploy.containers.native import Runtime
 from deploy.hosts import transfer
 from deploy.hosts.host import Host
 from deploy.hosts.job import Job

@@ -11,7 +11,7 @@ from typing import Any
 from deploy.connections import Connections
 from deploy.console import say
 from deploy.containers.images import LABEL, SOURCES_LABEL
-from deploy.containers.runtime import Native, Runtime
+from deploy.containers.native import Native, Runtime
 from deploy.errors import KitError
 from deploy.hosts import transfer
 from deploy.hosts.job import Job, job_name

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from deploy.containers.daemon import ARRAYS
+from deploy.containers.native import ARRAYS
 from deploy.hosts.remote.folders import KIT
 from stgcn.dataset import load_labels
 from stgcn.sources import ROWS

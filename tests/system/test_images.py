@@ -23,9 +23,9 @@ import numpy as np
 import pytest
 
 from deploy.containers import images
+from deploy.containers.container import Container
 from deploy.containers.daemon import CONTAINER_USER, DockerDaemon
 from deploy.containers.images import LABEL
-from deploy.containers.runtime import Container
 from deploy.errors import KitError
 from deploy.hosts.local import LocalHost
 from deploy.hosts.over_ssh import SSHHost

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from docker.errors import APIError
 
+from deploy.containers.container import DRIVER_FILES, NPU_NODES, VERSION_FILES, Container, Npus
 from deploy.containers.daemon import DockerDaemon, telling
-from deploy.containers.runtime import DRIVER_FILES, NPU_NODES, VERSION_FILES, Container, Native, Npus
+from deploy.containers.native import Native
 from deploy.errors import KitError
 from deploy.hosts.host import Completed
 from deploy.hosts.local import LocalHost

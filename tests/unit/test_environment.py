@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deploy.containers.runtime import Native
+from deploy.containers.native import Native
 from deploy.evidence.status import why_stale
 from deploy.hosts.local import LocalHost
 from deploy.inventory import Inventory

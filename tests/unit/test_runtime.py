@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from deploy.containers.runtime import Native
+from deploy.containers.native import Native
 from deploy.errors import KitError
 from deploy.hosts.local import LocalHost
 from deploy.pipeline.prelude import bare, readable
