@@ -237,6 +237,7 @@ def _build(
     labels: Mapping[str, str],
 ) -> None:
     _one_mode(context)
+    _refuse_other_machine(settings)
     tag = settings.text("TAG") or tag
     arguments = {**arguments, "SOURCE_DATE_EPOCH": str(source_date_epoch(settings))}
     locks = sorted(context.glob(f"{Path(dockerfile).parent}/*.lock"))
@@ -263,6 +264,20 @@ def _build(
         done = subprocess.run([*argv, str(context)], env={**os.environ, "DOCKER_BUILDKIT": "1"}, check=False)
     if done.returncode:
         raise KitError(f"{tag} was not built; the reason is above (docs/images.md has the settings)")
+
+
+def _refuse_other_machine(settings: Settings) -> None:
+    """Raises KitError for a base that is here, and whose programs do not run on the engine's machine."""
+    base, docker = settings.text("BASE_IMAGE"), _docker(settings)
+    if base is None or settings.text("PLATFORM"):
+        return
+    questions = (["image", "inspect", "--format={{.Architecture}}", base], ["version", "--format={{.Server.Arch}}"])
+    its, engines = ((_output(docker, *words) or "").strip() for words in questions)
+    if its and engines and its != engines:
+        raise KitError(
+            f"BASE_IMAGE={base}: it is for {its}, and the Docker engine's machine is {engines}; give one for that, "
+            f"build on a host of its kind, or set PLATFORM=linux/{its} (docs/images.md)"
+        )
 
 
 def _one_mode(folder: Path) -> None:

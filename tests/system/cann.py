@@ -43,7 +43,7 @@ NO_APT = "RUN rm -f /usr/bin/apt* /usr/bin/dpkg* /usr/bin/patch\n"
 TAKEN = """\
 RUN useradd --uid 1000 another && mkdir -m 700 /closed && python3 -m venv --without-pip /closed/python; \\
     printf 'Name: psutil\\nVersion: 5.9.0\\n' >"$(echo /closed/python/lib/python3*/site-packages)/psutil-5.9.0.egg-info"
-RUN printf '[global]\ntarget = /elsewhere\nno-index = true\nrequire-virtualenv = true\n' >/etc/pip.conf
+RUN printf '[global]\\ntarget = /elsewhere\\nno-index = true\\nrequire-virtualenv = true\\n' >/etc/pip.conf
 ENV LD_LIBRARY_PATH="" BASH_ENV=/etc/profile PATH=/closed/python/bin:/usr/sbin:/usr/bin:/sbin:/bin
 ENV PIP_USER=1 PIP_NO_BINARY=:all: PIP_CONSTRAINT=/none
 USER another
@@ -51,14 +51,16 @@ WORKDIR /closed
 ENTRYPOINT ["/bin/false"]
 HEALTHCHECK CMD false
 """
-# A Python that only .bashrc puts on the PATH, whose pip is of its time; the link to the toolkit leads nowhere.
+# A Python that only .bashrc puts on the PATH, where another is too old; the link to the toolkit leads nowhere.
 OLD = """\
-RUN python3.7 -m venv /opt/python3.7 && rm -r /usr/local/python3.11 /usr/bin/python3* && \\
-    printf 'export PATH=/opt/python3.7/bin:$PATH\n' >/root/.bashrc && \\
+RUN mv /usr/local/python3.11 /opt/python && mkdir -p /usr/local/python3.11/bin && \\
+    printf '#!/bin/sh\\necho Python 3.6.9\\nexit 1\\n' >/usr/local/python3.11/bin/python3 && \\
+    chmod +x /usr/local/python3.11/bin/python3 && \\
+    printf 'export PATH=/opt/python/bin:$PATH\\n' >/root/.bashrc && \\
     ln -sfn 5.0.1 /usr/local/Ascend/ascend-toolkit/latest
 """
 # An index of packages that is reached from another network alone.
-ELSEWHERE = "RUN printf '[global]\nindex-url = https://packages.invalid/simple\nretries = 0\n' >/etc/pip.conf\n"
+ELSEWHERE = "RUN printf '[global]\\nindex-url = https://a:b@packages.invalid/simple\\nretries = 0\\n' >/etc/pip.conf\n"
 
 
 def tools_dockerfile(python_image: str) -> str:

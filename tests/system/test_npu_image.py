@@ -113,7 +113,11 @@ def test_builds_on_a_cann_of_the_users_own_packages(client: docker.DockerClient,
         ("closed python", "python3 is for root alone"),
     ],
 )
-def test_a_base_that_will_not_do_is_told_why(tools: str, tmp_path: Path, layout: str, lacks: str) -> None:
+def test_a_base_that_will_not_do_is_told_why(
+    tools: str, tmp_path: Path, layout: str, lacks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     build_base(tmp_path / "base", layout, tools)
+    if layout == "index elsewhere":
+        monkeypatch.delenv("PIP_INDEX_URL", raising=False)  # one that this host is given would be taken
     settings = source(tmp_path / "ais_bench", "2025-12")
     assert lacks in fab("npu-image", BASE_IMAGE=BASE, TAG=IMAGE, status=1, **settings)

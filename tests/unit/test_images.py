@@ -89,6 +89,15 @@ def test_a_wrong_setting_is_refused_by_name(docker: Path, variables: dict[str, s
         build(docker, **variables)
 
 
+def test_a_base_for_another_machine_is_refused_before_anything_is_built(docker: Path) -> None:
+    program = docker / "docker"
+    answers = "case $1 in image) echo arm64 ;; version) echo amd64 ;; esac\n[ $1 = build ] || exit 0\n"
+    program.write_text(program.read_text().replace("#!/bin/bash\n", f"#!/bin/bash\n{answers}"))
+    with pytest.raises(KitError, match=r"BASE_IMAGE=cann:arm: it is for arm64.*amd64.*PLATFORM=linux/arm64"):
+        build(docker, BASE_IMAGE="cann:arm")
+    assert "--platform=linux/arm64" in build(docker, BASE_IMAGE="cann:arm", PLATFORM="linux/arm64")
+
+
 def test_wheels_without_sums_are_refused(docker: Path) -> None:
     (docker / "aclruntime.whl").write_bytes(b"")
     with pytest.raises(KitError, match="SHA256SUMS"):
