@@ -236,7 +236,7 @@ def _build(
     arguments: Mapping[str, str],
     labels: Mapping[str, str],
 ) -> None:
-    _one_mode(context)
+    _even_out(context)
     _refuse_other_machine(settings)
     tag = settings.text("TAG") or tag
     arguments = {**arguments, "SOURCE_DATE_EPOCH": str(source_date_epoch(settings))}
@@ -280,10 +280,13 @@ def _refuse_other_machine(settings: Settings) -> None:
         )
 
 
-def _one_mode(folder: Path) -> None:
-    """Modes by kind: git keeps the executable bit alone, an operator's umask shall not reach the image."""
+def _even_out(folder: Path) -> None:
+    """Modes by kind, for git keeps the executable bit alone and an operator's umask shall not reach the image; the time
+    of now, for docker/build/settle passes over a file that has the time that it gives.
+    """
     for path in folder.rglob("*"):
         path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+        os.utime(path)
 
 
 @contextmanager

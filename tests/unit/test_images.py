@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -216,3 +217,17 @@ def test_every_package_of_the_legacy_image_is_pinned_with_hashes(name: str) -> N
     packages = re.findall(r"^([a-z0-9-]+)==\S+ \\\n    --hash=sha256:[0-9a-f]{64}", lock, re.M)
     wanted = re.findall(r"^[A-Za-z][\w.-]*", (ROOT / f"docker/gpu/{name}.in").read_text(), re.M)
     assert {re.sub(r"[-_.]+", "-", package).lower() for package in wanted} <= set(packages)
+
+
+def test_what_a_step_settled_no_later_step_touches(tmp_path: Path) -> None:
+    changed: list[dict[Path, int]] = []
+    for name in ("a.py", "b.py"):
+        (tmp_path / name).write_text("made = 1\n")
+        (tmp_path / name).chmod(0o600)
+        subprocess.run([ROOT / "docker/build/settle", "1000", sys.executable, tmp_path], check=True)
+        files = {path: path.stat() for path in tmp_path.rglob("*.py*")}
+        assert {(stat.st_mode & 0o777, stat.st_mtime) for stat in files.values()} == {(0o644, 1000)}
+        changed.append({path: stat.st_ctime_ns for path, stat in files.items()})
+    first, second = changed
+    assert (len(first), len(second)) == (2, 4)  # sources and byte code
+    assert first.items() < second.items()
