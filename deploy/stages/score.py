@@ -66,12 +66,11 @@ def run(workspace: Workspace, options: Options, read_row: ReadRow) -> Outcome:
     # Even when the verdict is cached: what it rests on is checked every time.
     recomputed = nullcontext() if options.dry else _recomputed(workspace, read_row, digest_of(inputs))
     with reject_malformed(manifest.workspace), recomputed:
-        found = evidence(manifest, workspace.model, inputs)
+        verdict = summary(evidence(manifest, workspace.model, inputs))
     folder = workspace.artefact("report")
     outputs = [folder / "summary.json", folder / "summary.csv"]
 
     def action() -> dict[str, Any]:
-        verdict = summary(found)
         write_json(outputs[0], verdict)
         write_whole(outputs[1], to_csv(verdict).encode())
         return {"simulated": verdict["device"]["simulated"], "passed": verdict["verdict"]["passed"]}
