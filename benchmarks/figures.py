@@ -94,6 +94,7 @@ LINES: dict[str, Line] = {
     "whole_job_open_files": Line("and their open files", ALONE, 8, "files", True),
     "score_vs_guide": Line("score, 19796 results", GUIDE, 4),
     "score": Line("the same", ALONE, 0.6, "s", True),
+    "score_vs_guide_legacy": Line("the same, both under the guide's Python and numpy", GUIDE, 4),
     "onnx_vs_guide_b1": Line("`winograd` ONNX on the CPU, batch 1", GUIDE, 1.25),
     "onnx_vs_guide_b8": Line("`winograd` ONNX on the CPU, batch 8", GUIDE, 1.25),
     "fused_vs_guide_b1": Line("`fused` ONNX on the CPU, batch 1", GUIDE, None),
