@@ -49,8 +49,8 @@ def _in(place: Scratch, python: str | Path, *flags: str | Path) -> dict[str, lis
 def _legacy_python(place: Scratch) -> Path | None:
     """A Python 3.7 with the numpy of the guide's environment; None where this machine has no Python 3.7."""
     python = place.folder / "legacy/bin/python"
-    named: list[str | Path | None] = [os.environ.get("PYTHON37"), shutil.which("python3.7")]
-    for candidate in filter(None, [*named, *Path.home().glob(".pyenv/versions/3.7.*/bin/python3.7")]):
+    named = [Path(name) for name in (os.environ.get("PYTHON37"), shutil.which("python3.7")) if name]
+    for candidate in [*named, *Path.home().glob(".pyenv/versions/3.7.*/bin/python3.7")]:
         with suppress(KitError):  # pyenv's own python3.7 is there without any Python 3.7
             run(candidate, "-m", "venv", "--clear", python.parent.parent)
             break
