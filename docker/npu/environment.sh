@@ -8,11 +8,16 @@ fail() {
     exit 1
 }
 
+users=() # homes of everybody who logs in here, root's first
+while IFS=: read -r _ _ uid _ _ home _; do
+    case $uid in 0 | [1-9][0-9][0-9][0-9]*) users+=("$home") ;; esac
+done </etc/passwd
+
 # start_up TEST NAMES: take over these variables (a pattern) of interactive shells (.bashrc), the first user's with whose
 # TEST succeeds.
 start_up() {
     local home variables=()
-    for home in /root /home/*; do
+    for home in "${users[@]}"; do
         HOME=$home bash -lic 'source ~/.bashrc; env >/build/start_up' </dev/null &>/dev/null || continue
         mapfile -t variables < <(grep -E "^($2)=" /build/start_up)
         (export "${variables[@]}" && "$1") >/dev/null || continue
@@ -42,7 +47,7 @@ wrong=$(python_fits) ||
 known() { [ -d "${ASCEND_TOOLKIT_HOME:-${ASCEND_HOME_PATH:-/none}}/" ]; }
 known || start_up known "ASCEND_(TOOLKIT_HOME|HOME_PATH)" || true
 homes=("${ASCEND_TOOLKIT_HOME:-}" "${ASCEND_HOME_PATH:-}")
-for root in $ascend /opt/conda/Ascend /opt/Ascend /root/Ascend /home/*/Ascend; do
+for root in $ascend /opt/conda/Ascend /opt/Ascend "${users[@]/%//Ascend}"; do
     for kept in "$root"/{ascend-toolkit,nnae,nnrt}; do # whose link to one of its versions may lead nowhere
         [ -d "$kept" ] && [ ! -d "$kept/latest/" ] || continue
         version=$(cd "$kept" && printf '%s\n' [0-9]* | sort -V | tail -n 1)
@@ -65,7 +70,7 @@ for home in "${ASCEND_TOOLKIT_HOME:-}" "${ASCEND_HOME_PATH:-}" "${homes[@]}"; do
     home=${home%%:*}
     [ -z "$home" ] || [ ! -d "$home/" ] || there+=("$home")
 done
-[ -n "${there:-}" ] || fail "CANN is not found (no home of one under $ascend, /opt, /root or /home, no ASCEND_TOOLKIT_HOME)"
+[ -n "${there:-}" ] || fail "CANN is not found (no home of one under $ascend, /opt or a user's home, no ASCEND_TOOLKIT_HOME)"
 mkdir -p "${default%/*}"
 # shellcheck disable=SC2016,SC2094 # the written script's own variables; it is compared, not read
 {

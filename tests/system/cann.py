@@ -56,7 +56,7 @@ OLD = """\
 RUN mv /usr/local/python3.11 /opt/python && mkdir -p /usr/local/python3.11/bin && \\
     printf '#!/bin/sh\\necho Python 3.6.9\\nexit 1\\n' >/usr/local/python3.11/bin/python3 && \\
     chmod +x /usr/local/python3.11/bin/python3 && \\
-    printf 'export PATH=/opt/python/bin:$PATH\\n' >/root/.bashrc && \\
+    printf 'export PATH=/opt/python/bin:$PATH\\n' >~root/.bashrc && \\
     ln -sfn 5.0.1 /usr/local/Ascend/ascend-toolkit/latest
 """
 # An index of packages that is reached from another network alone.
