@@ -60,9 +60,9 @@ def run(*command: str | Path) -> float:
     return time.perf_counter() - start
 
 
-def module(name: str, *arguments: str | Path) -> float:
+def module(name: str, *arguments: str | Path, python: str | Path = sys.executable) -> float:
     """`run` of `python -m name`."""
-    return run(sys.executable, "-m", name, *arguments)
+    return run(python, "-m", name, *arguments)
 
 
 # What a program took at most is never told as less than what its parent had, so its parent is a small one.

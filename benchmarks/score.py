@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import data
-from benchmarks.harness import Scratch, Spread, Way, run
+from benchmarks.harness import Scratch, Spread, Way, module, run
 from deploy.errors import KitError
 from deploy.inventory import ROOT
 
@@ -40,8 +40,8 @@ def compare(place: Scratch) -> dict[str, Spread]:
 def _in(place: Scratch, python: str | Path, *flags: str | Path) -> dict[str, list[float]]:
     """Seconds of both ways in one Python."""
     ways: dict[str, Way] = {
-        "guide": partial(run, python, "-m", "benchmarks.guide.score", *flags),
-        "kit": partial(run, python, "-m", "stgcn.score", *flags),
+        "guide": partial(module, "benchmarks.guide.score", *flags, python=python),
+        "kit": partial(module, "stgcn.score", *flags, python=python),
     }
     return place.in_turns(ways, REPEATS)
 

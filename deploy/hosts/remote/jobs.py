@@ -156,7 +156,7 @@ def supervise(folder: str, alive: int, request: Request) -> None:
 @contextlib.contextmanager
 def _limited(seconds: Optional[float]) -> Iterator[None]:
     """Raises TimeoutError in what lasts longer."""
-    signal.signal(signal.SIGALRM, protocol.late)
+    protocol.end_when_late()
     signal.setitimer(signal.ITIMER_REAL, seconds or 0)
     try:
         yield

@@ -119,7 +119,7 @@ def upto(size: int, body: Any) -> Iterator[bytes]:
 
 def end_when_late() -> None:
     """A read or write of more than LEASE_S fails, in a sentence."""
-    signal.signal(signal.SIGALRM, late)
+    signal.signal(signal.SIGALRM, _late)
 
 
 def widen(descriptor: int) -> None:
@@ -128,5 +128,5 @@ def widen(descriptor: int) -> None:
         fcntl.fcntl(descriptor, _F_SETPIPE_SZ, BLOCK)
 
 
-def late(_number: int, _frame: Any) -> None:
+def _late(_number: int, _frame: Any) -> None:
     raise TimeoutError("nothing came or went for %d s" % LEASE_S)
