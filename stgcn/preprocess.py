@@ -12,13 +12,13 @@ import fcntl
 import os
 import re
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import List, Optional
 
 import numpy as np
 
+from stgcn.beside import beside
 from stgcn.cards import KINETICS, Card, card_of, program
 from stgcn.dataset import check_finite
 from stgcn.errors import InputError, run_main, sentence
@@ -27,7 +27,6 @@ from stgcn.sources import Source, open_source
 
 DATA_FOLDER, LABEL_FOLDER = "val_data", "val_label"
 OWN_NAME = re.compile(r"\d+\.bin")
-WORKERS = 2  # one reads and checks while the other writes
 
 
 def preprocess(data: PathLike, labels: PathLike, output_dir: PathLike, card: Card = KINETICS) -> int:
@@ -75,21 +74,26 @@ def _check_own(folder: Path) -> None:
 
 
 def _write_samples(folder: Path, clips: Source, labels: np.ndarray) -> None:
-    def write(first: int) -> None:
-        block = clips.read(first, clips.block)
-        check_finite(block, first, clips.path)
-        for index, clip in enumerate(block, first):
-            _write(f"{folder}/{DATA_FOLDER}/{index}.bin", clip)
-            _write(f"{folder}/{LABEL_FOLDER}/{index}.bin", labels[index])
+    def write(blocks: range) -> bytes:
+        for first in blocks:
+            block = clips.read(first, clips.block)
+            check_finite(block, first, clips.path)
+            for index, clip in enumerate(block, first):
+                _write(f"{folder}/{DATA_FOLDER}/{index}.bin", clip)
+                _write(f"{folder}/{LABEL_FOLDER}/{index}.bin", labels[index])
+        return b"written"
 
-    with ThreadPoolExecutor(WORKERS) as pool:
-        for _ in pool.map(write, range(0, clips.samples, clips.block)):
-            pass  # an error of any block is raised here
+    blocks = range(0, clips.samples, clips.block)
+    half = len(blocks) // 2
+    with beside(lambda: write(blocks[half:])) as answer:  # threads would wait for each other at every file
+        write(blocks[:half])
+        if not answer():
+            write(blocks[half:])
 
 
 def _write(path: str, values: np.ndarray) -> None:
-    """A new file of `values` by three system calls, where Python's own file objects take twice as many."""
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    """A file of `values` by three system calls, where Python's own file objects take twice as many."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
     try:
         if os.write(file, values.data) != values.nbytes:  # a disk that is all but full takes a part, without an error
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

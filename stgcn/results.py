@@ -8,10 +8,10 @@ from __future__ import annotations
 import mmap
 import os
 import re
-import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Callable, Dict, Iterator, List, Sequence
 
+from stgcn.beside import beside
 from stgcn.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,34 +34,21 @@ def read(result_dir: PathLike, names: Sequence[str], classes: int) -> memoryview
 
 @contextmanager
 def read_ahead(result_dir: PathLike, classes: int) -> Iterator[Read]:
-    """`read` of a folder, which a second process begins at once, when the names may not be known yet.
-
-    Whatever that process doesn't like is left to `read`, which finds it again and says it.
-    """
+    """`read` of a folder, which a second process begins at once, when the names may not be known yet."""
     listed, size = _listed(result_dir), LOGIT_BYTES * classes
     shared = memoryview(mmap.mmap(-1, (len(listed) + 1) * size))  # one more: none would be no mapping
-    told, tell = os.pipe()
-    reader = os.fork()
-    if reader == 0:
-        try:
-            files = _by_sample(result_dir, listed)
-            _fill(shared, result_dir, files, range(len(files)), size)
-            os.write(tell, b"%d" % len(files))
-        finally:
-            os._exit(0)
-    os.close(tell)
 
-    def rows(names: Sequence[str]) -> memoryview:
-        if os.read(told, 20) == b"%d" % len(names):  # nothing, if it ended early
-            return shared[: len(names) * size]
-        return read(result_dir, names, classes)
+    def fill() -> bytes:
+        files = _by_sample(result_dir, listed)
+        _fill(shared, result_dir, files, range(len(files)), size)
+        return b"%d" % len(files)
 
-    try:
-        yield rows
-    finally:
-        os.close(told)
-        os.kill(reader, signal.SIGKILL)
-        os.waitpid(reader, 0)
+    with beside(fill) as answer:
+        yield (
+            lambda names: (
+                shared[: len(names) * size] if answer() == b"%d" % len(names) else read(result_dir, names, classes)
+            )
+        )
 
 
 def _listed(result_dir: PathLike) -> List[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, List
 
 import numpy as np
 import pytest
@@ -42,6 +42,17 @@ def test_more_clips_than_a_block(tmp_path: Path) -> None:
     labels = write_labels(tmp_path / "l.pkl", list(range(len(clips))))
     assert preprocess.preprocess(tmp_path / "d.npy", labels, tmp_path / "out") == len(clips)
     assert files(tmp_path / "out") == guides_files(clips, range(len(clips)))
+
+
+@pytest.mark.parametrize("bad", [[20, 33], [0, 40], [16], [40]])
+def test_of_many_bad_clips_the_first_is_named(tmp_path: Path, bad: List[int]) -> None:
+    clips = np.zeros((sources.FEW * 2 + 9, *CLIP_SHAPE), np.float32)
+    clips[bad, 2, 299, 17, 1] = np.inf
+    np.save(str(tmp_path / "d.npy"), clips)
+    labels = write_labels(tmp_path / "l.pkl", [0] * len(clips))
+    with pytest.raises(InputError, match=f"sample {bad[0]} of"):
+        preprocess.preprocess(tmp_path / "d.npy", labels, tmp_path / "out")
+    assert files(tmp_path / "out") == {}
 
 
 def test_other_forms_give_the_same_files(dataset: Dataset, tmp_path: Path) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any, Callable, List, Sequence
+from typing import Any, Callable, Sequence
 
 import numpy as np
 import pytest
@@ -80,13 +79,3 @@ def test_a_missing_folder_is_named(tmp_path: Path, read: results.Read) -> None:
 def test_a_folder_may_be_empty(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="sample 0"):
         ahead(tmp_path, NAMES)
-
-
-def test_a_read_that_nobody_wants_ends(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    forked: List[int] = []
-    fork = os.fork
-    monkeypatch.setattr(os, "fork", lambda: forked.append(fork()) or forked[-1])
-    with pytest.raises(ZeroDivisionError), results.read_ahead(folder, 400):
-        raise ZeroDivisionError
-    with pytest.raises(ProcessLookupError):
-        os.kill(forked[0], 0)
