@@ -7,20 +7,20 @@ What no node explains is told with its share, never spread over the others.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache
 from itertools import groupby
 from typing import Any
 
 from deploy.evidence.costs import Cost, Limits, Node
-from deploy.npu.op_summary import MADE_BY_COMPILER, Members, Operator
+from deploy.npu.op_summary import UNIT_RATIOS, Members, Operator, put_in_as
 
 FORMAT = 1
 BOUND = 0.5  # of a limit: what takes less than twice the time that the limit allows is bound by it
 COMPUTE, BANDWIDTH, NEITHER = "compute", "bandwidth", "neither"
 GRAPH = "graph"  # the one block of a model that tells none
-UNIT_RATIOS = ("mac_ratio", "vec_ratio", "mte2_ratio")
 LISTED = 20  # operators that no node explains
 
 # Operators that a converter puts in between two of the graph's, by the profiler's type -> ONNX's for the same.
@@ -34,7 +34,7 @@ _PUT_IN: Mapping[str, frozenset[str]] = {
     "atomicaddrclean": frozenset(),
     "memcpyasync": frozenset(),
 }
-_COMMUNICATION = frozenset({"COMMUNICATION", "HCCL"})
+_COMMUNICATION = ("COMMUNICATION", "HCCL")  # `HCCL_AI_CPU` too
 
 Json = dict[str, Any]
 
@@ -64,20 +64,27 @@ def profile(
     `operators` are one table's rows, `nodes` the graph's, `fusions` the original nodes of fused operators where the
     profiler wrote them; `limits` are the chip's, None where its maker publishes none that the kit knows.
     """
-    iterations, timed, others = per_inference(operators)
+    places, alias = {node.name: i for i, node in enumerate(nodes)}, _aliases(nodes)
+    names = Members(alias)
+
+    @cache
+    def members(name: str, originals: tuple[str, ...]) -> Sequence[str]:
+        """The nodes of an operator: by the profiler's own word, else by its name."""
+        told = [node for original in originals or (fusions or {}).get(name, ()) for node in names.of(original)]
+        return list(dict.fromkeys(alias[node] for node in told or names.of(name)))
+
+    kept, others = _of_one_model(operators, lambda each: bool(members(each.name, each.originals)))
+    iterations, timed = per_inference(kept)
     device_us = sum(each.us for each in timed)
-    places = {node.name: i for i, node in enumerate(nodes)}
-    names, alias = Members(_aliases(nodes)), _aliases(nodes)
     rows, of_compiler, communication, unknown = list[Json](), list[Timed](), list[Timed](), list[Timed]()
     for each in timed:
-        found = _members(each, names, alias, fusions or {})
-        kinds = {nodes[places[name]].kind for name in found}
-        if each.core.upper() in _COMMUNICATION or (not found and each.name.lower().startswith("hcom")):
+        found = [nodes[places[name]] for name in members(each.name, each.originals)]
+        if each.core.upper().startswith(_COMMUNICATION) or (not found and each.name.lower().startswith("hcom")):
             communication.append(each)
-        elif _put_in(each, kinds):
+        elif _put_in(each, found):
             of_compiler.append(each)
         elif found:
-            rows.append(_operator(each, [nodes[places[name]] for name in found], device_us))
+            rows.append(_operator(each, found, device_us))
         else:
             unknown.append(each)
     rows.sort(key=lambda row: min(places[name] for name in row["nodes"]))
@@ -87,8 +94,8 @@ def profile(
         "batch_size": batch_size,
         "iterations": iterations,
         "device_us": device_us,
-        "other_devices": others,
-        "elapsed_us": elapsed_us(operators),
+        **others,
+        "elapsed_us": elapsed_us(kept),
         "attributed": _share(told + _us(of_compiler), device_us),
         "nodes_share": _share(told, device_us),
         "limits": None if limits is None else {"flops": limits.flops, "bandwidth": limits.bandwidth},
@@ -100,22 +107,35 @@ def profile(
     }
 
 
-def per_inference(operators: Sequence[Operator]) -> tuple[int, list[Timed], list[int]]:
-    """How many inferences the table holds without the warm-up, each operator's time in one, the devices left out.
+def _of_one_model(
+    operators: Sequence[Operator], is_of_graph: Callable[[Operator], bool]
+) -> tuple[list[Operator], dict[str, list[int]]]:
+    """The operators of one model on one device, the one that worked longest on the graph's nodes, with those that no
+    model has; and the devices and models left out."""
+    us = defaultdict[tuple[Any, Any], tuple[Decimal, Decimal]](lambda: (Decimal(), Decimal()))
+    for each in operators:
+        of_graph, total = us[each.device, each.model]
+        us[each.device, each.model] = (of_graph + is_of_graph(each) * each.duration_us, total + each.duration_us)
+    device, model = max(us, key=lambda place: us[place], default=(None, None))
+    kept = [each for each in operators if each.device == device and each.model in (model, None)]
+    others = {
+        "other_devices": {found for found, _ in us if found is not None} - {device},
+        "other_models": {found for where, found in us if where == device and found is not None} - {model},
+    }
+    return kept, {name: sorted(left) for name, left in others.items()}
 
-    A table of several devices is read for the one that worked longest. Iterations are the table's own where it numbers
-    them; else an operator of the graph runs once each, so that most names' count is theirs.
+
+def per_inference(operators: Sequence[Operator]) -> tuple[int, list[Timed]]:
+    """How many inferences of one model the table holds without the warm-up, and each operator's time in one.
+
+    Iterations are the table's own where it numbers them; else an operator of the graph runs once each, so that most
+    names' count is theirs.
     """
-    devices = defaultdict[int | None, list[Operator]](list)
-    for operator in operators:
-        devices[operator.device].append(operator)
-    chosen = max(devices, key=lambda device: sum(each.duration_us for each in devices[device]), default=None)
-    others = sorted(device for device in devices if device is not None and device != chosen)
-    iterations, kept = _steady(devices[chosen])
+    iterations, kept = _steady(operators)
     grouped = defaultdict[tuple[str, str, str], list[Operator]](list)
     for operator in kept:
         grouped[operator.name, operator.kind, operator.core].append(operator)
-    return iterations, [_timed(rows, iterations) for rows in grouped.values()], others
+    return iterations, [_timed(rows, iterations) for rows in grouped.values()]
 
 
 def _steady(operators: Sequence[Operator]) -> tuple[int, list[Operator]]:
@@ -153,14 +173,8 @@ def _timed(rows: Sequence[Operator], iterations: int) -> Timed:
 
 
 def _ratio(rows: Sequence[Operator], name: str) -> float | None:
-    """Of a unit, weighted by time: unified cores tell `mac_ratio`, split ones `aic_mac_ratio` and `aiv_vec_ratio`."""
-    told = [
-        (float(row.duration_us), max(values))
-        for row in rows
-        if (values := [v for k, v in (row.metrics or {}).items() if k in (name, f"aic_{name}", f"aiv_{name}")])
-    ]
-    weight = sum(us for us, _ in told)
-    return sum(us * value for us, value in told) / weight if weight else None
+    told = [(float(row.duration_us), row.ratios[name]) for row in rows if name in row.ratios]
+    return _weighted(told) if sum(us for us, _ in told) else None
 
 
 def elapsed_us(operators: Sequence[Operator]) -> float | None:
@@ -184,21 +198,15 @@ def _aliases(nodes: Sequence[Node]) -> dict[str, str]:
     return found | {node.name: node.name for node in nodes}
 
 
-def _members(each: Timed, names: Members, alias: Mapping[str, str], fusions: Mapping[str, Sequence[str]]) -> list[str]:
-    """The nodes of an operator: by the profiler's own word, else by its name."""
-    told = each.originals or fusions.get(each.name, ())
-    found = [alias[name] for original in told for name in names.of(original)] or [
-        alias[name] for name in names.of(each.name)
-    ]
-    return list(dict.fromkeys(found))
+def _put_in(each: Timed, members: Sequence[Node]) -> bool:
+    """Whether the converter put it in: it changes a layout or a type, and no node of the graph does that there.
 
-
-def _put_in(each: Timed, kinds: Iterable[str]) -> bool:
-    """Whether the converter put it in: it changes a layout or a type, and no node of the graph does that there."""
-    if MADE_BY_COMPILER.match(each.name):
-        return True
+    What was put in and fused with a node (`trans_Cast_3Transpose_5`) is the node's.
+    """
+    if put_in_as(each.name):
+        return not members
     same = _PUT_IN.get(each.kind.lower())
-    return same is not None and not same & set(kinds)
+    return same is not None and not any(node.kind in same for node in members)
 
 
 def _operator(each: Timed, members: Sequence[Node], device_us: float) -> Json:
@@ -267,8 +275,7 @@ def _put_together(those: Sequence[Timed], device_us: float) -> Json:
 
 def _by_kind(those: Sequence[Timed]) -> dict[str, float]:
     def kind(each: Timed) -> str:
-        named = MADE_BY_COMPILER.match(each.name)
-        return each.kind or (named[0].partition("_")[2] if named else "?")
+        return each.kind or put_in_as(each.name) or "?"
 
     return {name: _us(list(group)) for name, group in groupby(sorted(those, key=kind), kind)}
 

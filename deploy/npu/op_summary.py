@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import codecs
 import csv
-import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from deploy.errors import KitError
 
@@ -29,16 +28,17 @@ _ALIASES: Mapping[str, tuple[str, ...]] = {
     "step": ("step id", "iteration id", "infer id"),
     "device": ("device id",),
     "stream": ("stream id",),
+    "model": ("model id",),
 }
 _TO_US = {"ns": Decimal("0.001"), "us": Decimal(1), "ms": Decimal(1000), "s": Decimal(1_000_000)}
 _UNTOLD = {"start": "ns"}  # the unit where the heading has none: to CANN 6, whole numbers
-_METRIC = re.compile(
-    r"(?:(?:aic|aiv)_)?[a-z0-9]\w*_(?:ratio|time|bw|rate|cycles|utilization)|cube_utilization|total_cycles"
-)
+UNIT_RATIOS = ("mac_ratio", "vec_ratio", "mte2_ratio")
+_NO_MODEL = 2**32 - 1  # an operator that no model has; spreadsheets make 4.29E+09 of it
+_NO_RATIOS: Mapping[str, float] = {}
+_CELLS = 1 << 16  # of a table, most are the same few
 
 
-@dataclass(frozen=True)
-class Operator:
+class Operator(NamedTuple):
     """One row: one operator's task on a device. Times in microseconds; None stands for what was not collected."""
 
     name: str
@@ -49,9 +49,10 @@ class Operator:
     step: int | None = None
     device: int | None = None
     stream: int | None = None
+    model: int | None = None
     originals: tuple[str, ...] = ()  # the graph's nodes that it is made of, where the table tells them
-    # The unit's counters by column name without unit: `aic_mac_ratio`, `mac_ratio`, `aiv_time`, `total_cycles`.
-    metrics: Mapping[str, float] | None = None
+    # UNIT_RATIOS by name: unified cores tell `mac_ratio`, split ones `aic_mac_ratio` and `aiv_vec_ratio`.
+    ratios: Mapping[str, float] = _NO_RATIOS
 
 
 def decode(raw: bytes) -> str:
@@ -69,25 +70,38 @@ def parse(text: str) -> list[Operator]:
 
     Raises KitError where it is no such table, a row has more cells than there are headings, or a duration is none.
     """
-    rows = _csv(text)
+    rows = _csv(text, "duration")
     try:
-        columns = _Columns(next((row for row in rows if any(cell.strip() for cell in row)), []), rows.dialect.delimiter)
+        columns = _Columns(next(rows, []), rows.dialect.delimiter)
         found = (columns.operator(row, rows.line_num) for row in rows if any(cell.strip() for cell in row))
         return [operator for operator in found if operator is not None]
     except csv.Error as error:
         raise KitError(f"op_summary: line {rows.line_num} is no CSV ({error}); profile again") from None
 
 
-def _csv(text: str) -> Any:
-    """A reader of the rows; spreadsheets of some countries save `;` between cells."""
-    headings = next((line for line in text.lstrip("\ufeff").splitlines() if line.strip()), "")
-    return csv.reader(io.StringIO(text.lstrip("\ufeff"), newline=""), delimiter=max(",;\t", key=headings.count))
+def _csv(text: str, heading: str) -> Any:
+    """A reader of the rows from the headings on, of which one has `heading` in it; spreadsheets of some countries save
+    `;` between cells."""
+    found = re.search(rf"^.*{heading}.*$", text, re.IGNORECASE | re.MULTILINE) or re.search(
+        r"^.*\S.*$", text, re.MULTILINE
+    )
+    begin = found.start() if found else 0
+    headings = found[0] if found else ""
+    return csv.reader(_lines(text, begin), delimiter=max(",;\t", key=headings.count))
+
+
+def _lines(text: str, begin: int) -> Iterator[str]:
+    """One after the other: a list of them, or a file in memory, would take several times the text."""
+    while begin < len(text):
+        end = text.find("\n", begin) + 1 or len(text)
+        yield text[begin:end]
+        begin = end
 
 
 def parse_fusions(text: str) -> dict[str, tuple[str, ...]]:
     """The original nodes of each fused operator, from the profiler's `fusion_op_*.csv`; empty for any other table."""
     found: dict[str, tuple[str, ...]] = {}
-    rows = _csv(text)
+    rows = _csv(text, "fusion op")
     try:
         headings = [_bare(heading) for heading in next(rows, [])]
         for row in rows:
@@ -104,71 +118,76 @@ def _names(cell: str) -> tuple[str, ...]:
     return tuple(name for part in cell.split(";") if (name := part.strip().strip('"').strip()))
 
 
-MADE_BY_COMPILER = re.compile(r"trans_?(?:TransData|Cast|Transpose)|atomic_?(?:memset|addr_?clean)", re.IGNORECASE)
+_PUT_IN = re.compile(
+    r"(?<![A-Za-z])(?:trans_?(TransData|Cast|Transpose)(?:_?\d+)?|cast_as_NetOutput$|atomic_?(memset|addr_?clean).*)",
+    re.IGNORECASE,
+)
 _SEPARATORS = re.compile(r"[\s_+,;|&:./]+")
+_TYPE = re.compile(r"(?:_[A-Za-z][A-Za-z0-9]*)+_\d+")
+_LONGEST = 2000  # characters of a name that are looked at
+
+
+def put_in_as(name: str) -> str | None:
+    """What the compiler put in by such a name: `TransData` of `trans_TransData_0`, at the start or behind a node's."""
+    found = _PUT_IN.search(name)
+    return (found[1] or found[2] or "Cast") if found else None
 
 
 class Members:
     """The names of a graph's nodes, found in those of operators.
 
     Greedy from the left, the longest node first; of a fusion, its nodes' names are joined with or without a separator.
-    `PartitionedCall_<node>_<Type>_<n>` and `<node>/Muls` are of the node; `trans_TransData_<n>` and `trans_Cast_<n>`
-    are the compiler's, of none.
+    `PartitionedCall_<node>_<Type>_<n>` and `<node>/Muls` are of the node, and so is `trans_Cast_<n><node>`, a fusion
+    with what the compiler put in; `trans_TransData_<n>` and `trans_Cast_<n>` alone are of none. [CANN's OMs]
     """
 
     def __init__(self, nodes: Iterable[str]) -> None:
         known = sorted(filter(None, dict.fromkeys(nodes)), key=len, reverse=True)
-        self._plain = {name: name for name in known}
-        self._folded = {folded: name for name in reversed(known) if len(folded := _folded(name)) > 1}
+        self._plain = _Joined({name: name for name in known})
+        self._folded = _Joined({folded: name for name in reversed(known) if len(folded := _folded(name)) > 1})
 
     def of(self, name: str) -> list[str]:
         """Of the name as it stands, or with each character that is no letter and no digit as `_`."""
-        if MADE_BY_COMPILER.match(name):
-            return []
-        whole, *split = name.split("PartitionedCall_")
-        pieces = [(whole, True), *((piece, False) for piece in split)]
-        exact = [node for piece, joined in pieces for node in _parts(piece, self._plain, joined=joined)]
-        folded = ((_folded(piece), joined) for piece, joined in pieces)
-        return exact or [node for piece, joined in folded for node in _parts(piece, self._folded, joined=joined)]
+        pieces = re.split(r"(?=PartitionedCall_)", _PUT_IN.sub(";", name[:_LONGEST]))
+        exact = [node for piece in pieces for node in self._plain.of(piece)]
+        return exact or [node for piece in pieces for node in self._folded.of(_folded(piece))]
 
 
-def _parts(text: str, known: Mapping[str, str], *, joined: bool) -> list[str]:
-    """The known names in `text`, from the first that stands there as a word on, one after the other.
+class _Joined:
+    """Known names in a text, from the first that stands there as a word on, one after the other."""
 
-    Where not `joined`, what follows the first behind a separator is no node but the type of the operator.
-    """
-    ordered = sorted(known, key=len, reverse=True)
-    starts = range(len(text)) if len(text) <= _LONGEST else range(1)
-    begin = next((at for at in starts if _is_boundary(text, at) and _first(text[at:], ordered)), None)
-    found, rest = list[str](), text[begin or 0 :]
-    while part := _first(rest, ordered):
-        found.append(known[part])
-        rest = rest[len(part) :]
-        separator = _SEPARATORS.match(rest)
-        if joined and separator and not _first(rest, ordered):
-            rest = rest[separator.end() :]
-    return found
+    def __init__(self, known: Mapping[str, str]) -> None:
+        self._known = known
+        either = "|".join(map(re.escape, sorted(known, key=len, reverse=True)))
+        # `Conv_1` is not the beginning of `Conv_12`, nor `Conv` of `Conv_1`, nor `conv` of `convert`, unless a name is.
+        end = rf"(?!\d)(?!(?<=[A-Za-z])_\d)(?!(?<=[A-Za-z])(?!{either})[a-z])"
+        self._name = re.compile(f"(?:{either}){end}") if known else re.compile(r"(?!)")
+
+    def of(self, text: str) -> list[str]:
+        """What follows the first behind `PartitionedCall_` is no node but the type of the operator."""
+        split = text.lower().startswith("partitionedcall_")
+        text = text[len("partitionedcall_") :] if split else text
+        node = self._name.search(text)
+        while node and not _may_begin(text, node.start(), split=split):
+            node = self._name.search(text, node.start() + 1)
+        found = list[str]()
+        while node:
+            found.append(self._known[node[0]])
+            kind = _TYPE.match(text, node.end()) if split else node
+            at = (kind or node).end()
+            separator = _SEPARATORS.match(text, at) if kind else None
+            places = range(at, separator.end() + 1 if separator else at + 1)
+            node = next(filter(None, (self._name.match(text, place) for place in places)), None)
+            split = False
+        return found
 
 
-_LONGEST = 2000  # of a name in which a node is looked for anywhere
-
-
-def _first(rest: str, ordered: Sequence[str]) -> str | None:
-    return next((node for node in ordered if _begins(rest, node, ordered)), None)
-
-
-def _is_boundary(text: str, at: int) -> bool:
-    """Whether a node's name may begin here: at the start, behind what is no letter and no digit, at the first `/`."""
-    return at == 0 or not (text[at - 1].isalnum() or text[at - 1] == ".") or (text[at] == "/" and "/" not in text[:at])
-
-
-def _begins(rest: str, node: str, others: Sequence[str]) -> bool:
-    """Whether `rest` begins with a node: `Conv_1` is not the beginning of `Conv_12`, nor `conv` that of `convert`."""
-    if not rest.startswith(node):
+def _may_begin(text: str, at: int, *, split: bool) -> bool:
+    """Whether the first node's name may begin here: at the start, behind what is no letter and no digit, at the first
+    `/`; of a `split` one at the start or behind a graph's (`0/`)."""
+    if split and at and "/" not in (text[at - 1], text[at]):
         return False
-    following = rest[len(node) :]
-    in_word = following[:1].islower() and node[-1].isalpha()
-    return not following[:1].isdigit() and (not in_word or following.startswith(tuple(others)))
+    return at == 0 or not (text[at - 1].isalnum() or text[at - 1] == ".") or (text[at] == "/" and "/" not in text[:at])
 
 
 def _folded(name: str) -> str:
@@ -179,7 +198,7 @@ class _Columns:
     """Where each thing stands in the rows of one table."""
 
     def __init__(self, headings: Sequence[str], delimiter: str) -> None:
-        self.count, self.comma_is_point = len(headings), delimiter == ";"
+        self.headings, self.comma_is_point = list(headings), delimiter == ";"
         bare = [_bare(heading) for heading in headings]
         spaced = [name.replace("_", " ") for name in bare]
         self.places: dict[str, int] = {}
@@ -189,51 +208,68 @@ class _Columns:
             if at is not None:
                 self.places[name] = at
                 self.scales[name] = _TO_US.get(_unit(headings[at]) or _UNTOLD.get(name, ""), Decimal(1))
+        self.untold = {name for name in _UNTOLD if name in self.places and not _unit(headings[self.places[name]])}
         if lacking := [name for name in ("name", "duration") if name not in self.places]:
             raise KitError(
                 f"op_summary: no column for an operator's {' and '.join(lacking)} (its first line: "
                 f"{', '.join(headings)[:200]!r}); this is another of the profiler's tables"
             )
-        taken = set(self.places.values())
-        self.metrics = {name: at for at, name in enumerate(bare) if at not in taken and _METRIC.fullmatch(name)}
+        # `ai*_` stands for both in the manuals' headings
+        found = {
+            name: [i for i, each in enumerate(bare) if re.fullmatch(rf"(?:ai[cv*]_)?{name}", each)]
+            for name in UNIT_RATIOS
+        }
+        self.ratios = {name: places for name, places in found.items() if places}
 
     def operator(self, row: Sequence[str], line: int) -> Operator | None:
-        """None for a row that tells no duration."""
-        if len(row) > self.count and any(cell.strip() for cell in row[self.count :]):
-            raise KitError(f"op_summary: line {line} has {len(row)} cells under {self.count} headings; profile again")
+        """None for a row that tells no duration, and for the headings again, of a table that was appended."""
+        count = len(self.headings)
+        if len(row) > count and any(cell.strip() for cell in row[count:]):
+            raise KitError(f"op_summary: line {line} has {len(row)} cells under {count} headings; profile again")
         duration = self._time(row, "duration")
-        if duration is None and len(row) > self.places["duration"] and not self._text(row, "duration"):
+        if duration is None and (
+            (len(row) > self.places["duration"] and not self._text(row, "duration")) or row == self.headings
+        ):
             return None
         if duration is None or duration < 0:
             raise KitError(f"op_summary: line {line} has no duration ({self._text(row, 'duration')!r}); profile again")
-        told = {name: self._number(row[at]) for name, at in self.metrics.items() if at < len(row)}
+        model = self._integer(row, "model")
         return Operator(
             name=self._text(row, "name"),
             kind=self._text(row, "kind"),
             core=self._text(row, "core"),
             duration_us=duration,
             start_us=self._time(row, "start"),
+            step=self._integer(row, "step"),
+            device=self._integer(row, "device"),
+            stream=self._integer(row, "stream"),
+            model=None if model is None or abs(model - _NO_MODEL) < 10_000_000 else model,
             originals=_names(self._text(row, "originals")),
-            metrics={name: float(value) for name, value in told.items() if value is not None},
-            **{name: self._integer(row, name) for name in ("step", "device", "stream")},
+            ratios=self._ratios(row) or _NO_RATIOS,
         )
+
+    def _ratios(self, row: Sequence[str]) -> dict[str, float]:
+        """Where both cores tell one, the larger."""
+        told = {
+            name: [value for at in places if at < len(row) and (value := self._number(row[at])) is not None]
+            for name, places in self.ratios.items()
+        }
+        return {name: float(max(values)) for name, values in told.items() if values}
 
     def _text(self, row: Sequence[str], name: str) -> str:
         """A cell without the tab and the quotes that keep a spreadsheet from reading it; "" where there is nothing."""
-        at = self.places.get(name, self.count)
-        cell = row[at].strip().strip('"').strip() if at < len(row) else ""
-        return "" if cell.upper() in _NONE else cell
+        at = self.places.get(name)
+        return _told(row[at]) if at is not None and at < len(row) else ""
 
     def _number(self, cell: str) -> Decimal | None:
         """Of a cell as it stands, or as spreadsheets write it: `1,234.5`, and `1234,5` where `;` parts the cells."""
         return _number(cell.replace(",", ".") if self.comma_is_point else cell.replace(",", ""))
 
     def _time(self, row: Sequence[str], name: str) -> Decimal | None:
-        cell = self._text(row, name)
-        value = self._number(cell)
-        # A start with a fraction is of microseconds, whether the heading says so or not.
-        fraction = name == "start" and value is not None and value != value.to_integral_value()
-        return None if value is None else value * (1 if fraction else self.scales[name])
+        value = self._number(self._text(row, name))
+        # A start with a fraction is of microseconds where the heading has no unit.
+        us = value is not None and name in self.untold and value != value.to_integral_value()
+        return None if value is None else value * (1 if us else self.scales[name])
 
     def _integer(self, row: Sequence[str], name: str) -> int | None:
         value = self._number(self._text(row, name))
@@ -251,13 +287,17 @@ def _unit(heading: str) -> str:
     return found[1].lower() if found else ""
 
 
+@lru_cache(_CELLS)
+def _told(cell: str) -> str:
+    cell = cell.strip().strip('"').strip()
+    return "" if cell.upper() in _NONE else cell
+
+
+@lru_cache(_CELLS)
 def _number(cell: str) -> Decimal | None:
     """Exactly: a start time has nineteen digits, which a float has not."""
-    cell = cell.strip().strip('"').strip()
-    if cell.upper() in _NONE:
-        return None
     try:
-        value = Decimal(cell)
+        value = Decimal(cell.strip().strip('"'))
     except InvalidOperation:
         return None
     return value if value.is_finite() and abs(value) < Decimal(10) ** 30 else None

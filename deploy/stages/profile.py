@@ -12,9 +12,10 @@ from rich.text import Text
 from deploy.connections import Connections
 from deploy.console import console, mark, say, table
 from deploy.errors import KitError, reject_malformed
-from deploy.evidence import compare, profile, runs, tables
+from deploy.evidence import compare, runs, tables
 from deploy.evidence.tables import RESULT
 from deploy.hosts.job import job_name
+from deploy.npu.op_summary import UNIT_RATIOS
 from deploy.npu.profiler import TABLE, Profiling, read_tables
 from deploy.npu.worker import CachedFile
 from deploy.pipeline import graph
@@ -131,7 +132,7 @@ def _print(result: Mapping[str, Any]) -> None:
     told = mark(result["simulated"], result["health"])
     ms = result["device_us"] / 1000
     title = f"{result['soc_version']}{told}, batch size {result['batch_size']}: {ms:.3f} ms of device time an inference"
-    ratios = [name for name in profile.UNIT_RATIOS if any(name in block["ratios"] for block in result["blocks"])]
+    ratios = [name for name in UNIT_RATIOS if any(name in block["ratios"] for block in result["blocks"])]
     headings = ("block", "ms", "share", "computing, ms", "moving, ms", "bound by", *ratios)
     grid = table(headings, (), title, {*headings} - {"bound by"})
     for block in result["blocks"]:
@@ -156,8 +157,9 @@ def _print(result: Mapping[str, Any]) -> None:
     if result["unattributed"]["operators"]:
         names = ", ".join(f"{row['name']} ({row['share']:.1%})" for row in result["unattributed"]["operators"][:5])
         say(f"of no node: {names}", "yellow")
-    if result["other_devices"]:
-        say(f"left out: the operators of devices {result['other_devices']}", "yellow")
+    for what in ("devices", "models"):
+        if left := result.get(f"other_{what}"):
+            say(f"left out: the operators of {what} {', '.join(map(str, left))}", "yellow")
 
 
 APART = {"compiler": "compiler's own", "communication": "communication", "unattributed": "of no node"}

@@ -125,6 +125,19 @@ def test_one_device_of_several_is_read_and_the_others_are_named() -> None:
     assert (found["device_us"], found["other_devices"]) == (100, [1])
 
 
+def test_one_model_of_several_is_read_and_the_others_are_named() -> None:
+    rows = [f"1,{row}" for row in ONE] + [f"{2**32 - 1},aclnnCopy,Copy,AI_CORE,2000,100,0,0"]
+    rows += [f"2,{row.replace('_', '_7').replace('MatMul', 'X')}" for row in (*ONE, *ONE)]
+    found = made(*rows, headings=f"Model ID,{HEADINGS}")
+    assert (found["device_us"], found["unattributed"]["us"], found["other_models"]) == (200, 100, [2])
+
+
+def test_what_was_put_in_and_fused_with_a_node_is_the_nodes() -> None:
+    found = made("trans_Cast_3Transpose_2,Cast,AI_CORE,0,10,0,0", "graph_0/trans_Cast_4,N/A,N/A,10,5,0,0")
+    assert [row["nodes"] for row in found["operators"]] == [["Transpose_2"]]
+    assert found["compiler"]["kinds"] == {"Cast": 5}
+
+
 def test_two_profiles_are_compared_node_by_node_however_they_are_fused() -> None:
     a = made(*ONE)
     b = made("Conv_0,Conv2D,AI_CORE,0,3,0,0", "Relu_1,Relu,AI_CORE,3,4,0,0", "Conv_3,Conv2D,AI_CORE,7,99,0,0")

@@ -47,16 +47,23 @@ def test_unified_cores_exact_times_and_a_row_that_lacks_its_last_fields() -> Non
     first, second = op_summary.parse("\ufeff" + UNIFIED.replace("\n", "\r\n"))
     assert first.start_us == Decimal("1781169279071010.880")
     assert first.duration_us == Decimal("654.25")  # the task's, not the core's
-    assert first.metrics == {"aicore_time": 266.1, "total_cycles": 266100, "mac_ratio": 0.41, "mte2_ratio": 0.62}
-    assert (second.step, second.metrics) == (1, {})
+    assert first.ratios == {"mac_ratio": 0.41, "mte2_ratio": 0.62}
+    assert (second.step, second.ratios) == (1, {})
     assert first.step == 0
 
 
 def test_split_cores_left_out_inputs_and_rows_that_have_no_counters() -> None:
     gmm, communication = op_summary.parse(SPLIT)
     assert gmm.device == 3
-    assert gmm.metrics == {"aic_mac_ratio": 0.5, "aic_main_mem_read_bw": 1.25}
-    assert (communication.kind, communication.metrics) == ("", {})
+    assert gmm.ratios == {"mac_ratio": 0.5}
+    assert (communication.kind, communication.ratios) == ("", {})
+
+
+def test_what_stands_before_the_headings_and_headings_again_are_passed_over() -> None:
+    appended = f"# exported\n\n{SPLIT}{SPLIT}"
+    assert [operator.name for operator in op_summary.parse(appended)] == ["gmm", "hcom_1"] * 2
+    (only,) = op_summary.parse("Name,Duration(us),ai*_mac_ratio\nx,1,0.25\n")  # the manuals' headings for both cores
+    assert only.ratios == {"mac_ratio": 0.25}
 
 
 def test_a_frameworks_table_and_other_units() -> None:
@@ -92,6 +99,15 @@ def test_what_is_no_such_table_is_refused(text: str, says: str) -> None:
         ("aclnnInplaceCopy", []),
         ("atomic_memset-1_Conv_12_1_0", []),
         ("PartitionedCall_Conv_12_Conv2D_3PartitionedCall_Relu_13_Relu_4", ["Conv_12", "Relu_13"]),
+        ("PartitionedCall_Conv_12_random_normal_3Relu_13", ["Conv_12", "Relu_13"]),
+        ("trans_Cast_10PartitionedCall_Conv_12_Conv2D_15", ["Conv_12"]),  # of an OM of CANN 5
+        ("Conv_12/SquarePartitionedCall_Relu_13_Relu_163", ["Conv_12", "Relu_13"]),  # likewise
+        ("trans_Cast_10trans_TransData_8", []),
+        ("graph_0/trans_TransData_3/b.1/conv/Conv", ["/b.1/conv/Conv"]),
+        ("/b.1/conv/Conv+/b.1/act/Mul", ["/b.1/conv/Conv", "/b.1/act/Mul"]),
+        ("part_0_sgt_graph_0//b.1/conv/Conv_lxslice1", ["/b.1/conv/Conv"]),
+        ("/b.1/act/Mul_1", []),
+        ("PartitionedCall_Add_7_Relu_13", []),
     ],
 )
 def test_a_fused_operators_members(name: str, found: list[str]) -> None:
