@@ -54,33 +54,63 @@ class Exchange:
 
     def __init__(self, name: str, pipe: Pipe, broken: Callable[[str, str], KitError]) -> None:
         self._name, self.pipe, self._broken = name, pipe, broken
-        self._buffer, self._begun, self._noise = bytearray(), False, b""
-        self._unsent = payload()
+        self._buffer, self._noise, self._unsent = bytearray(), b"", payload()
         self._operation, self._live = "", False
+        self._has_run = self._begun = False  # whether the process is known to run; whether it has the request
         self._goes_on = self._is_free = False  # whether it takes another operation; whether it waits for one
         self._told = self._heard = self._moved = 0.0  # when each end last spoke, and last said something
 
     def ask(
         self, operation: str, request: Mapping[str, Any], body: Iterable[bytes] | None = None, live: bool = False
-    ) -> None:
-        """Ask for an operation, whose reply `frames` reads."""
+    ) -> bool:
+        """Ask for an operation, whose reply `frames` reads; False where the process waited for one and has ended
+        meanwhile, so that nothing was done and nothing taken of `body`."""
         self._operation, self._live = operation, live
-        self._goes_on, self._is_free = body is None, False
+        self._goes_on, self._is_free, self._begun = body is None, False, False
         self._told = self._heard = self._moved = time.monotonic()
         asked = {"operation": operation, "request": dict(request), "body": body is not None}
         with suppress(OSError):  # it refused the request, and its reply says why; or the link is gone
             self.pipe.write(self._unsent + json.dumps(asked).encode() + b"\n")
             self._unsent = b""
+        if self._has_run:
+            try:
+                self._begin()
+            except EOFError:
+                error = self._broken(operation, "")
+                if isinstance(error, LinkLost):  # what it said may be lost with it
+                    raise error from None
+                return False
+        with suppress(OSError):
+            for block in body or ():
+                self.pipe.write(block)
+                self._heard = self._moved = time.monotonic()
             if body is not None:
-                for block in body:
-                    self.pipe.write(block)
                 self.pipe.end_input()
+        return True
 
     def is_free(self) -> bool:
-        """Whether its process waits for another operation, and goes on doing so for a while."""
-        return self._is_free and time.monotonic() - self._heard < LEASE_S / 2 and self.pipe.read(0) is None
+        """Whether its process waits for another operation."""
+        return self._is_free and self.pipe.read(0) is None
 
     def frames(self) -> Generator[bytes, None, Any]:
+        try:
+            if not self._begun:
+                self._begin()
+            answer = yield from self._until_reply()
+        except EOFError:
+            said = self.pipe.complaint()
+            why = said if self._has_run else not_run(self._printed(), said)
+            raise self._broken(self._operation, why) from None
+        self._is_free = self._goes_on and not self._buffer
+        if "error" in answer:
+            raise KitError(f"{self._name}: {self._operation}: {answer['error']}")
+        try:
+            return checked(self._operation, answer["ok"])
+        except ValueError as error:
+            raise self._broken(self._operation, str(error)) from None
+
+    def _begin(self) -> None:
+        """Read up to the sign that the process has the request: start-up files may print before it."""
         noise = 0
         while not (line := self._line()).endswith(MAGIC):
             noise += len(line)
@@ -88,7 +118,9 @@ class Exchange:
             if noise > NOISE_BYTES:
                 raise self._broken(self._operation, "it prints without end")
         self._noise = b""
-        self._begun = True
+        self._has_run = self._begun = True
+
+    def _until_reply(self) -> Generator[bytes, None, dict[str, Any]]:
         while True:
             line = self._line()
             try:
@@ -101,15 +133,13 @@ class Exchange:
             match answer:
                 case {"bytes": int(size)} if 0 < size <= FRAME_BYTES:
                     yield self._exactly(size)
-                case {"ok": value}:
-                    self._is_free = self._goes_on and not self._buffer
-                    try:
-                        return checked(self._operation, value)
-                    except ValueError as error:
-                        raise self._broken(self._operation, str(error)) from None
-                case {"error": str(sentence)}:
-                    self._is_free = self._goes_on and not self._buffer
-                    raise KitError(f"{self._name}: {self._operation}: {sentence}")
+                case {"ok": _} | {"error": str()}:
+                    return dict(answer)
+                case {"silent": True}:
+                    raise LinkLost(
+                        f"{self._name}: {self._operation} heard nothing from this command for {LEASE_S} s: it was "
+                        "stopped, or this machine asleep; what runs there goes on: run the command again to resume"
+                    )
                 case _:
                     said = line[:LINE_SHOWN].decode("utf-8", "replace").strip()
                     raise self._broken(self._operation, said)
@@ -141,9 +171,8 @@ class Exchange:
                 self._told = time.monotonic()
             block = self.pipe.read(HEARTBEAT_S)
             now = time.monotonic()
-            if block is not None and not block:
-                said = self.pipe.complaint()
-                raise self._broken(self._operation, said if self._begun else not_run(self._printed(), said))
+            if block == b"":
+                raise EOFError
             if now - (now if block else self._heard) >= SILENCE_S:
                 raise self._silent(SILENCE_S)
             if not self._live and now - self._moved >= OPERATION_TIMEOUT_S:
@@ -158,12 +187,12 @@ class Exchange:
         return (self._noise + self._buffer[:NOISE_SHOWN]).decode("utf-8", "replace")
 
     def _silent(self, seconds: float) -> LinkLost:
-        if not self._begun and (printed := one_line(self._printed())):
+        if not self._has_run and (printed := one_line(self._printed())):
             return LinkLost(
                 f"{self._name}: its login printed {printed!r}, and then nothing for {seconds:g} s; have it run what it "
                 "is asked (see ForceCommand, and the shell's start-up files)"
             )
-        waits = "" if self._begun else ", or its login's start-up files wait for something"
+        waits = "" if self._has_run else ", or its login's start-up files wait for something"
         return LinkLost(
             f"{self._name}: {self._operation} said nothing for {seconds:g} s, so it is stopped or the host is{waits}; "
             "look after the host, then run the command again: what runs there goes on"

@@ -49,9 +49,8 @@ class PipedHost(Host):
     def stream(
         self, operation: str, request: Mapping[str, Any], body: Iterable[bytes] | None = None, live: bool = False
     ) -> Generator[bytes, None, Any]:
-        exchange = self._begin(operation)
+        exchange = self._asked(operation, request, body, live)
         try:
-            exchange.ask(operation, request, body, live)
             return (yield from exchange.frames())
         finally:
             self._end(exchange)
@@ -61,16 +60,14 @@ class PipedHost(Host):
         super().close(interrupted)
         for exchange in list(self._open):
             exchange.pipe.abort()
-        while self._waiting:
-            self._waiting.pop().pipe.close()
+        self._end_waiting()
 
     def _is_busy(self) -> bool:
         return bool(self._beginning or self._open)
 
     def _try_to_hold(self, request: Mapping[str, Any]) -> WorkspaceLock | Mapping[str, Any]:
-        exchange = self._begin("hold")
+        exchange = self._asked("hold", request)
         try:
-            exchange.ask("hold", request)
             frames = exchange.frames()
             next(frames)
         except StopIteration as refusal:
@@ -82,6 +79,21 @@ class PipedHost(Host):
             raise
         self._open.discard(exchange)  # or the end of the command would end it
         return _HeldThere(self.name, self.workspace, exchange.pipe, frames)
+
+    def _asked(
+        self, operation: str, request: Mapping[str, Any], body: Iterable[bytes] | None = None, live: bool = False
+    ) -> Exchange:
+        """The exchange whose process does an operation."""
+        while True:
+            exchange = self._begin(operation)
+            is_asked = False
+            try:
+                is_asked = exchange.ask(operation, request, body, live)
+            finally:
+                if not is_asked:
+                    self._end(exchange)
+            if is_asked:
+                return exchange
 
     def _begin(self, operation: str) -> Exchange:
         ticket = object()
@@ -107,10 +119,17 @@ class PipedHost(Host):
 
     def _end(self, exchange: Exchange) -> None:
         self._open.discard(exchange)
-        if exchange.is_free() and not self._closed:
+        if exchange.is_free():
             self._waiting.append(exchange)
         else:
             exchange.pipe.close()
+        if self._closed:  # perhaps just now, by another thread
+            self._end_waiting()
+
+    def _end_waiting(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._waiting.pop().pipe.close()
 
 
 class _HeldThere:
@@ -156,10 +175,11 @@ class _HeldThere:
     def _ask(self) -> KitError | None:
         """Why it is not held any more; None while it is."""
         try:
-            self._pipe.write(b"\n")
+            with suppress(OSError):  # what is read tells why
+                self._pipe.write(b"\n")
             next(self._frames)
         except KitError as error:
             return error
-        except (OSError, StopIteration):
+        except StopIteration:
             return KitError("its process there has ended")
         return None

@@ -12,7 +12,7 @@ from deploy.hosts.exchange import COMPLAINT_BYTES, SILENCE_S
 from deploy.hosts.remote.jobs import STOP_S
 from deploy.hosts.remote.protocol import BLOCK, widen
 
-COMPLAINT_S = 1.0  # for what a program that has ended still said on standard error to arrive
+COMPLAINT_S = 1.0  # for what a program that has ended still said on standard error to arrive; what it left may say more
 
 
 class Streams:
@@ -59,6 +59,8 @@ class Streams:
                 self._listen()
             if self._output in ready:
                 return os.read(self._output, BLOCK)
+            if time.monotonic() > deadline:
+                return None
         return b""
 
     def _listen(self) -> None:
@@ -69,8 +71,10 @@ class Streams:
             self._reading.discard(self._errors)
 
     def complaint(self) -> str:
-        while self._errors in self._reading and select.select([self._errors], [], [], COMPLAINT_S)[0]:
-            self._listen()
+        deadline = time.monotonic() + COMPLAINT_S
+        while (left := deadline - time.monotonic()) > 0 and self._errors in self._reading:
+            if select.select([self._errors], [], [], left)[0]:
+                self._listen()
         return self._complaint.decode("utf-8", "replace").strip()
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -14,9 +15,10 @@ from sys import executable
 import pytest
 
 from deploy.errors import ERROR, HOST_UNFIT, KitError, LinkLost
-from deploy.hosts import exchange, pipes
+from deploy.hosts import exchange, piped, pipes
 from deploy.hosts.piped import PipedHost
 from deploy.hosts.pipes import LocalPipe
+from deploy.hosts.remote import launch
 from deploy.hosts.remote.launch import ARGUMENTS
 
 
@@ -68,7 +70,7 @@ def test_a_helper_that_is_stopped_is_not_waited_for(host: Piped, job: str | None
     assert time.monotonic() - started < 15
 
 
-def test_operations_share_a_process_while_it_is_fresh(host: Piped, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_operations_share_a_process(host: Piped) -> None:
     host.hold()
     for _ in range(3):
         assert host.run(["true"]).status == 0
@@ -80,9 +82,59 @@ def test_operations_share_a_process_while_it_is_fresh(host: Piped, monkeypatch: 
     os.waitid(os.P_PID, shared, os.WEXITED | os.WNOWAIT)
     assert host.run(["true"]).status == 0
     assert len(host.pids) == 3
-    monkeypatch.setattr(exchange, "LEASE_S", 0.0)
+
+
+@pytest.mark.parametrize("operation", ["listing", "receive"])
+def test_what_a_process_that_waited_did_not_take_another_does(operation: str, host: Piped) -> None:
     assert host.run(["true"]).status == 0
-    assert len(host.pids) == 4
+    os.kill(host.pids[0], signal.SIGSTOP)  # or its end would be seen before anything is asked of it
+    end = threading.Timer(0.3, os.kill, (host.pids[0], signal.SIGKILL))
+    end.start()
+    request = {"folder": str(host.kit)}
+    if operation == "receive":
+        request = {"path": str(host.kit / "a"), "bytes": 3, "sha256": hashlib.sha256(b"new").hexdigest()}
+    host.call(operation, request, iter([b"n", b"ew"]) if operation == "receive" else None)
+    assert len(host.pids) == 2
+
+
+def test_a_body_may_take_longer_than_its_answer(host: Piped, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "OPERATION_TIMEOUT_S", 0.6)
+
+    def body() -> Iterator[bytes]:
+        for byte in (b"n", b"e", b"w"):
+            time.sleep(0.3)
+            yield byte
+
+    request = {"path": str(host.kit / "a"), "bytes": 3, "sha256": hashlib.sha256(b"new").hexdigest()}
+    host.call("receive", request, body())
+
+
+def test_a_command_that_was_asleep_has_lost_what_heard_nothing_of_it(
+    host: Piped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = launch._source
+    monkeypatch.setattr(launch, "_source", lambda name: source(name).replace("LEASE_S = 60", "LEASE_S = 1"))
+    monkeypatch.setattr(exchange, "payload", launch.payload.__wrapped__)
+    monkeypatch.setattr(exchange, "HEARTBEAT_S", 2.0)
+    monkeypatch.setattr(piped, "HEARTBEAT_S", 60.0)
+    host.hold()
+    for job in ("job", None):
+        with pytest.raises(LinkLost, match="heard nothing"):
+            host.run(["sleep", "60"], job=job)
+    with pytest.raises(LinkLost, match="not held"):
+        host.verify_hold()
+    again = Piped(Path(host.workspace))
+    assert again.has_job("job")
+    again.forget(["job"])
+    again.close()
+
+
+def test_what_floods_standard_error_is_not_listened_to_for_ever() -> None:
+    pipe = LocalPipe(["sh", "-c", "yes >&2 & yes >&2"])
+    assert pipe.read(0.1) is None
+    pipe.abort()
+    assert pipe.complaint()
+    pipe.close()
 
 
 def test_what_has_a_body_is_the_last_of_its_process(host: Piped) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -23,7 +24,7 @@ import pytest
 
 from deploy.errors import KitError
 from deploy.hosts.local import LocalHost
-from deploy.hosts.remote import compression, files, jobs, launch, processes, shards
+from deploy.hosts.remote import compression, files, folders, jobs, launch, processes, shards, workspace
 from deploy.hosts.remote.folders import KIT, MARKER, MARKER_TEXT
 from deploy.hosts.remote.launch import ARGUMENTS, payload
 from deploy.hosts.remote.operations import OPERATIONS
@@ -234,9 +235,42 @@ def test_nothing_is_ended_that_is_no_process(pid: Any, tmp_path: Path, monkeypat
     for end in ("kill", "killpg"):
         monkeypatch.setattr(os, end, lambda *_: pytest.fail("it would end others"))
     jobs._signal_group(pid, 9)
-    (tmp_path / shards.PID).write_text(json.dumps(pid))
-    shards.end_writer(str(tmp_path))
+    with folders.opened(str(tmp_path / KIT / "3.part"), make=True) as part:
+        files.lock(part)
+        (tmp_path / KIT / "3.part" / shards.PID).write_text(json.dumps(pid))
+        shards.end_writer(str(tmp_path / KIT / "3.part"))
     assert not processes.is_pid(pid)
+
+
+def test_an_interrupt_ends_no_process_that_has_a_dead_writers_number(tmp_path: Path) -> None:
+    part = tmp_path / KIT / "clips/sha/3.part"
+    with folders.opened(str(part), make=True), subprocess.Popen(["sleep", "60"]) as somebody:
+        (part / shards.PID).write_text(json.dumps(somebody.pid))
+        workspace.abandon({"workspace": str(tmp_path)}, io.BytesIO())
+        assert somebody.poll() is None
+        somebody.kill()
+    assert not part.exists()
+
+
+def test_a_program_that_cannot_be_recorded_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, "write_json", full)
+    alive = os.open(tmp_path / "alive", os.O_RDWR | os.O_CREAT)
+    assert files.lock(alive)
+    with pytest.raises(OSError, match="space"):
+        jobs.supervise(str(tmp_path), alive, {"argv": ["sleep", "60"]})
+    os.close(alive)
+    assert not jobs.is_alive(str(tmp_path))
+
+
+def test_a_job_that_cannot_be_started_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = str(tmp_path / KIT / "jobs/job")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "removed/python3"))
+    with pytest.raises(FileNotFoundError):
+        jobs._start(folder, {"argv": ["true"]})
+    assert not jobs.is_alive(folder)
 
 
 def served(*lines: bytes) -> list[bytes]:

@@ -107,17 +107,19 @@ def _start(folder: str, request: Request) -> None:
     folders.remove(folder)
     with folders.opened(folder, make=True) as made:
         alive = folders.create(made, "alive")
-        fcntl.flock(alive, fcntl.LOCK_EX)
-        os.close(folders.create(made, "log"))
-    supervisor = subprocess.Popen(
-        [sys.executable, *launch.ARGUMENTS, "supervise", folder, str(alive)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        pass_fds=[alive],
-    )
-    os.close(alive)
+        try:
+            fcntl.flock(alive, fcntl.LOCK_EX)
+            os.close(folders.create(made, "log"))
+            supervisor = subprocess.Popen(
+                [sys.executable, *launch.ARGUMENTS, "supervise", folder, str(alive)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                pass_fds=[alive],
+            )
+        finally:
+            os.close(alive)
     assert supervisor.stdin
     with supervisor.stdin as source:
         source.write(launch.payload() + json.dumps(request).encode() + b"\n")
@@ -144,12 +146,14 @@ def supervise(folder: str, alive: int, request: Request) -> None:
         except OSError as error:
             files.write_json(os.path.join(folder, "status.json"), {"refused": os.strerror(error.errno or 0)})
             return
-    files.write_json(os.path.join(folder, "pid"), process.pid)
     outcome: Dict[str, Any] = {"timed_out": True}
-    with contextlib.suppress(TimeoutError), _limited(request.get("timeout_s")):
-        outcome = {"status": process.wait()}  # with a limit of its own it would look only every 50 ms
-    _signal_group(process.pid, signal.SIGKILL)  # it, and what it left behind
-    process.wait()
+    try:
+        files.write_json(os.path.join(folder, "pid"), process.pid)
+        with contextlib.suppress(TimeoutError), _limited(request.get("timeout_s")):
+            outcome = {"status": process.wait()}  # with a limit of its own it would look only every 50 ms
+    finally:  # also where the disk is full, and nobody could end it any more
+        _signal_group(process.pid, signal.SIGKILL)  # it, and what it left behind
+        process.wait()
     files.write_json(os.path.join(folder, "status.json"), outcome)
 
 

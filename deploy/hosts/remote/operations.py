@@ -56,6 +56,9 @@ def main(arguments: List[str]) -> int:
                 reply = {"ok": _done(asked["operation"], asked["request"], operator, output)}
             except BrokenPipeError:
                 break
+            except TimeoutError:
+                output.end(json.dumps({"silent": True}).encode() + b"\n")
+                break
             except Exception as error:  # a compression package has some of its own
                 reply = {"error": sentence(error)}
             output.end(json.dumps(reply).encode() + b"\n")

@@ -52,7 +52,11 @@ class Operator:
         return block
 
     def wait(self, seconds: float) -> int:
-        """Wait, at most `seconds`, for signs of life; how many came. None in LEASE_S, or the end, ends this process."""
+        """Wait, at most `seconds`, for signs of life; how many came. The end ends this process.
+
+        Raises:
+            TimeoutError: none has come for LEASE_S.
+        """
         if select.select([0], [], [], seconds)[0]:
             self._heard = time.monotonic()
             heard = os.read(0, 4096)
@@ -60,7 +64,7 @@ class Operator:
                 raise SystemExit(0)
             return len(heard)
         if time.monotonic() - self._heard > LEASE_S:
-            raise SystemExit(1)
+            _late()
         return 0
 
 
@@ -81,12 +85,16 @@ class Output:
             self.put(b'{"bytes": %d}\n' % len(block), block)
 
     def put(self, *parts: bytes) -> None:
-        """Raises TimeoutError where the operator takes nothing for LEASE_S."""
+        """Raises BrokenPipeError where the operator takes nothing for LEASE_S."""
         signal.alarm(LEASE_S)
-        with self._lock:
-            for part in parts:
-                _write(part)
-        signal.alarm(0)
+        try:
+            with self._lock:
+                for part in parts:
+                    _write(part)
+        except TimeoutError:  # in the midst of a part: what came after it would be read as its rest
+            raise BrokenPipeError from None
+        finally:
+            signal.alarm(0)
 
     def end(self, reply: bytes) -> None:
         with self._lock:
@@ -118,7 +126,7 @@ def upto(size: int, body: Any) -> Iterator[bytes]:
 
 
 def end_when_late() -> None:
-    """A read or write of more than LEASE_S fails, in a sentence."""
+    """A read or write of more than LEASE_S fails."""
     signal.signal(signal.SIGALRM, _late)
 
 
@@ -128,5 +136,5 @@ def widen(descriptor: int) -> None:
         fcntl.fcntl(descriptor, _F_SETPIPE_SZ, BLOCK)
 
 
-def _late(_number: int, _frame: Any) -> None:
-    raise TimeoutError("nothing came or went for %d s" % LEASE_S)
+def _late(*_signal: Any) -> None:
+    raise TimeoutError

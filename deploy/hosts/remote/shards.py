@@ -231,15 +231,16 @@ def _marker(folder: str, shard: Request) -> Dict[str, str]:
 def _only_writer(part: str) -> Iterator[int]:
     """Hold a shard's `.part`, an open folder. Its last writer may still wait on a link that is dead: it is ended."""
     with folders.opened(part, make=True) as folder:
-        if not files.lock(folder):
-            end_writer(part)
-            fcntl.flock(folder, fcntl.LOCK_EX)
+        end_writer(part)
+        fcntl.flock(folder, fcntl.LOCK_EX)
         files.write_json(os.path.join(part, PID), os.getpid())
         yield folder
 
 
 def end_writer(part: str) -> None:
-    pid = files.read_json(os.path.join(part, PID))
+    """End who holds a shard's `.part`. Where nobody does, the number that was left there is another process's now."""
+    with folders.opened(part) as folder:
+        pid: Any = None if files.lock(folder) else files.read_json(os.path.join(part, PID))
     if processes.is_pid(pid) and pid != os.getpid():
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
