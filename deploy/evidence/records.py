@@ -139,6 +139,7 @@ class Range(_Record):
 
 class Power(Range):
     mean: Finite
+    chips: BatchSize = Field(1, description="That it is of: of a card's power, all of its chips.")
 
 
 class Sensors(_Record):

@@ -21,9 +21,19 @@ from deploy.npu import ais_bench, probe, smi, transcript, versions
 from stgcn import plain_json
 
 PROBE_TIMEOUT_S = 60.0  # npu-smi can hang on a lost device
+SENSORS_TIMEOUT_S = 10.0  # beside a run, whose end waits for it
 POLL_S = 2.0
 REMIND_S = 20.0  # how often an unchanged wait is told again
 UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A device at one moment while it works."""
+
+    chip: smi.Chip
+    power_w: float | None  # None: not told
+    chips: int = 1  # that the power is of
 
 
 class Smi:
@@ -46,10 +56,10 @@ class Smi:
         return cls(section.name, section.tools.npu_smi, asked, in_container)
 
     @host_is_unfit()
-    def chips(self) -> list[smi.Chip]:
+    def chips(self, timeout_s: float = PROBE_TIMEOUT_S) -> list[smi.Chip]:
         """Every chip that the host shows, with its logical device. Raises KitError where npu-smi fails."""
         with prefix_errors(self.name):
-            return smi.parse_info(self._ask(["info"]), self._logical)
+            return smi.parse_info(self._ask(["info"], timeout_s), self._logical)
 
     @host_is_unfit()
     def chip(self, device: int) -> smi.Chip:
@@ -69,13 +79,21 @@ class Smi:
         listed = self._ask(smi.of_chip("proc-mem", chip))
         return dataclasses.replace(chip, processes=smi.parse_proc_mem(listed))
 
-    def sensors(self, device: int) -> smi.Chip | None:
-        """One device's figures now, without its processes; its power asked for by itself where the table lacks it."""
-        chip = next((chip for chip in self.chips() if chip.device == device), None)
-        if chip is None or chip.power_w is not None:
-            return chip
-        told = smi.parse_power(self._ask(smi.of_chip("power", chip)))
-        return dataclasses.replace(chip, power_w=told)
+    def sensors(self, device: int) -> Reading | None:
+        """One device's figures now. Where the table tells no power of each chip of its card, it is the card's: another
+        chip's there, or what npu-smi says of the whole."""
+        every = self.chips(SENSORS_TIMEOUT_S)
+        chip = next((chip for chip in every if chip.device == device), None)
+        if chip is None:
+            return None
+        card = [each for each in every if each.npu_id == chip.npu_id]
+        watts = {each.device: smi.measured_power(each) for each in card}
+        if None not in watts.values():
+            return Reading(chip, watts[device])
+        of_card = next(filter(None, watts.values()), None)
+        if of_card is None:
+            of_card = smi.parse_power(self._ask(["info", "-t", "power", "-i", str(chip.npu_id)], SENSORS_TIMEOUT_S))
+        return Reading(chip, of_card, len(card))
 
     @cached_property
     def _logical(self) -> Mapping[tuple[int, int], int]:
@@ -100,8 +118,8 @@ class Smi:
                 raise KitError(f"{kinds}: list devices of one kind in `devices`")
         return next(iter(found))
 
-    def _ask(self, words: Sequence[str]) -> str:
-        done = self._runtime.run([self._tool, *words], timeout_s=PROBE_TIMEOUT_S)
+    def _ask(self, words: Sequence[str], timeout_s: float = PROBE_TIMEOUT_S) -> str:
+        done = self._runtime.run([self._tool, *words], timeout_s=timeout_s)
         # What it had printed by then may lack the process that it would have named next.
         if transcript.is_signal(done.status):
             raise KitError(

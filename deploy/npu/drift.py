@@ -1,9 +1,10 @@
 """Whether times grow or shrink while they are taken: within a run, and from its first repeat to its last. Pure.
 
 Within a run: Mann-Kendall's test of a trend (Mann 1945, Kendall 1975; the variance with its term for ties), on medians
-of consecutive blocks, at most BLOCKS of them, so that neighbours which resemble each other count once. Between repeats:
-Mann and Whitney's test of the first against the last. Either counts where p is below ALPHA and the times changed by
-EFFECT or more: with thousands of inferences anything is significant.
+of consecutive blocks, at most BLOCKS of them, so that neighbours which resemble each other count once; of several
+repeats the one that changed most, its p times their number (Bonferroni), for the largest of many is often large.
+Between repeats: Mann and Whitney's test of the first against the last. Either counts where p is below ALPHA and the
+times changed by EFFECT or more: with thousands of inferences anything is significant.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 ALPHA = 0.01
 EFFECT = 0.02  # relative
-BLOCKS = 100
+BLOCKS = 50
 LEAST = 8  # values, below which neither test can find anything
 
 
@@ -48,6 +49,13 @@ def within(values: Sequence[float]) -> Drift | None:
     variance = (n * (n - 1) * (2 * n + 5) - ties) / 18
     tenth = max(len(values) // 10, 3)
     return Drift(_change(values[:tenth], values[-tenth:]), _two_sided(score, variance))
+
+
+def most(repeats: Sequence[Sequence[float]]) -> Drift | None:
+    """Within the repeat that changed most; None where none has times enough."""
+    trends = [trend for values in repeats if (trend := within(values))]
+    found = [replace(trend, p=min(1.0, trend.p * len(trends))) for trend in trends]
+    return max(found, key=lambda trend: (trend.counts, abs(trend.change)), default=None)
 
 
 def between(first: Sequence[float], last: Sequence[float]) -> Drift | None:

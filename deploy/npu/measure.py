@@ -13,9 +13,8 @@ from deploy.errors import KitError
 from deploy.hosts.job import Job
 from deploy.inventory import Benchmark
 from deploy.npu import ais_bench, drift, results, transcript
-from deploy.npu.device import Idle, IdleWatch, became_busy, prefix_errors, was_busy
+from deploy.npu.device import Idle, IdleWatch, Reading, became_busy, prefix_errors, was_busy
 from deploy.npu.sensors import Sensors, sensed
-from deploy.npu.smi import Chip
 from deploy.npu.worker import RunAlone, Worker
 from deploy.pipeline.manifest import write_json
 from stgcn.files import sha256_file
@@ -112,12 +111,12 @@ class Measurement(RunAlone):
         figure["throughput"]["noisy"] = spread([run.throughput for run in runs]) > self.settings.spread
         return Measured(watch.known, figure, {**npu.facts.record, **npu.runtime.facts()})
 
-    def _repeat(self, worker: Worker, folder: Path) -> tuple[list[ais_bench.Performance], list[Chip]]:
+    def _repeat(self, worker: Worker, folder: Path) -> tuple[list[ais_bench.Performance], list[Reading]]:
         """Runs, at least `min_repeats`, until their throughputs lie within the spread or the cap is reached; and what
         npu-smi read meanwhile."""
         settings, host, job = self.settings, worker.npu.host, Job(worker.npu.host, self.job)
         runs: list[ais_bench.Performance] = []
-        readings: list[Chip] = []
+        readings: list[Reading] = []
         limits = settings.min_repeats, settings.max_repeats, settings.spread
         assert worker.device is not None
         while not is_complete([run.throughput for run in runs], *limits):
@@ -238,7 +237,6 @@ def _copies(runs: Sequence[ais_bench.Performance]) -> dict[str, Any]:
 
 def _drift(runs: Sequence[ais_bench.Performance]) -> dict[str, Any]:
     """Of computing, within the repeat that changed most and from the first repeat to the last; None: not to be told."""
-    trends = [trend for run in runs if (trend := drift.within(run.compute_list))]
-    most = max(trends, key=lambda trend: (trend.counts, abs(trend.change)), default=None)
+    most = drift.most([run.compute_list for run in runs])
     other = drift.between(runs[0].compute_list, runs[-1].compute_list) if len(runs) > 1 else None
     return {"within": most and most.as_json(), "between": other and other.as_json()}

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from deploy.errors import KitError
-from deploy.npu.device import Smi
-from deploy.npu.smi import Chip
+from deploy.npu.device import Reading, Smi
 
 FIRST_S, EVERY_S = 1.0, 2.0  # seldom: npu-smi takes the host's time, and on some boards the device's
 
@@ -18,7 +17,7 @@ class Sensors:
     """While this lasts, a thread reads the device now and then. A reading that fails is one fewer."""
 
     def __init__(self, asked: Smi, device: int) -> None:
-        self.readings: list[Chip] = []
+        self.readings: list[Reading] = []
         self._smi, self._device = asked, device
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)
@@ -36,25 +35,26 @@ class Sensors:
         while not self._over.wait(wait):
             wait = EVERY_S
             try:
-                chip = self._smi.sensors(self._device)
+                reading = self._smi.sensors(self._device)
             except KitError:
                 continue
-            if chip is not None and not self._over.is_set():  # else the run had ended by the time it answered
-                self.readings.append(chip)
+            if reading is not None and not self._over.is_set():  # else the run had ended by the time it answered
+                self.readings.append(reading)
 
 
-def sensed(readings: Sequence[Chip], samples_per_s: float) -> dict[str, Any]:
-    """What benchmark.json says of the readings; joules per sample where the host tells power.
+def sensed(readings: Sequence[Reading], samples_per_s: float) -> dict[str, Any]:
+    """What benchmark.json says of the readings; joules per sample where the host tells power of this chip alone.
 
-    Those with an idle AICore are of the tool's start, and left out where others tell that it worked.
+    Those with an idle AICore are of the tool's start and end: a device's power at rest is none of its work's.
     """
-    at_work = [chip for chip in readings if chip.aicore_percent] or list(readings)
-    watts = [chip.power_w for chip in at_work if chip.power_w is not None]
-    degrees = [chip.temperature_c for chip in at_work if chip.temperature_c is not None]
+    at_work = [reading for reading in readings if reading.chip.aicore_percent != 0]
+    watts = [reading.power_w for reading in at_work if reading.power_w is not None]
+    degrees = [each.chip.temperature_c for each in at_work if each.chip.temperature_c is not None]
+    chips = max((reading.chips for reading in at_work), default=1)
     power = statistics.mean(watts) if watts else None
     return {
         "readings": len(at_work),
-        "power_w": {"mean": power, "min": min(watts), "max": max(watts)} if watts else None,
+        "power_w": {"mean": power, "min": min(watts), "max": max(watts), "chips": chips} if watts else None,
         "temperature_c": {"min": min(degrees), "max": max(degrees)} if degrees else None,
-        "joules_per_sample": power / samples_per_s if power is not None else None,
+        "joules_per_sample": power / samples_per_s if power is not None and chips == 1 else None,
     }

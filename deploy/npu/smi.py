@@ -138,12 +138,21 @@ def parse_board(text: str) -> dict[str, str]:
 _NO_POWER_W = 3000.0  # a sensor that has none says 0x7ffd tenths of a watt, or near it
 
 
+def measured_power(chip: Chip) -> float | None:
+    """W that the table of `npu-smi info` shows of a chip, where that is a sensor's; of a 310 it is its rated power."""
+    return None if chip.name.endswith("310") else _measured(chip.power_w)
+
+
 def parse_power(text: str) -> float | None:
-    """W of `npu-smi info -t power`: `NPU Real-time Power(W)` of a chip, `Power Dissipation(W)` of a board, or none;
-    a 310 has its `Rated Power Dissipation(W)` alone."""
+    """W of `npu-smi info -t power -i I`, or None: `Power Dissipation(W)` of the card, or `NPU Real-time Power(W)`; a
+    310's chips have their `Rated Power Dissipation(W)`. From driver 23 on a 310P's power is told here alone."""
     fields = parse_board(text)
     told = (value for name, value in fields.items() if re.match(r"(?!Rated).*power.*\(W\)", name, re.IGNORECASE))
-    return next((watts for watts in map(_decimal, told) if watts is not None and watts < _NO_POWER_W), None)
+    return next(filter(None, (_measured(_decimal(value)) for value in told)), None)
+
+
+def _measured(watts: float | None) -> float | None:
+    return watts if watts is not None and 0 < watts < _NO_POWER_W else None
 
 
 def is_family(name: str) -> bool:

@@ -42,6 +42,8 @@ class Reading:
     def power(self) -> str:
         if self.chip.is_a3 and self.chip.chip_id:
             return "-"  # the first die tells both dies'
+        if alone_tells_card(self.chip):
+            return "NA"
         return "NA" if self.power_w is None else f"{self.power_w:.1f}"
 
 
@@ -53,6 +55,11 @@ AT_REST: dict[str, tuple[float, tuple[int, int], tuple[int, int] | None]] = {
     "board": (0.3, (3621, 15609), None),
     "310P": (15.8, (1074, 21534), None),
 }
+
+
+def alone_tells_card(chip: Chip) -> bool:
+    """Whether only the card's microcontroller tells power: of a 310P, from driver 23 on."""
+    return chip.name.startswith("310P") and int(driver_version().split(".")[0]) >= 23
 
 
 def kind(chip: Chip) -> str:
@@ -261,9 +268,15 @@ KINDS: dict[str, Callable[[Reading], list[tuple[str, object]]]] = {
 
 def one_kind(kind: str, readings: Sequence[Reading], chip_given: bool) -> str:
     """`npu-smi info -t KIND`: of one chip, or of all chips of an NPU with their ids after each block."""
+    if chip_given and kind == "power" and alone_tells_card(readings[0].chip):
+        return "This device does not support querying power."
     if chip_given or readings[0].chip.is_950:
         return _block(kind, readings[0])
     head = _pairs([("NPU ID", readings[0].chip.npu_id), ("Chip Count", len(readings))])
+    if kind == "power" and alone_tells_card(readings[0].chip):
+        watts = [item.power_w for item in readings]
+        of_card = "NA" if None in watts else f"{sum(filter(None, watts)):.1f}"
+        return "\n\n".join([head, _pairs([("Power Dissipation(W)", of_card), ("Chip Name", "MCU")])])
     return "\n\n".join(
         [head, *(f"{_block(kind, item)}\n{_pairs([('Chip ID', item.chip.chip_id)])}" for item in readings)]
     )

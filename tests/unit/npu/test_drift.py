@@ -22,6 +22,32 @@ def test_noise_alone_seldom_drifts() -> None:
     assert sum(pair is not None and pair.counts for pair in pairs) <= 4
 
 
+@pytest.mark.parametrize("shape", ["wide", "two modes", "heavy tail", "dips"])
+def test_the_most_changed_of_five_repeats_seldom_drifts_by_chance(shape: str) -> None:
+    found = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        repeats = {
+            "wide": np.exp(0.2 * rng.standard_normal((5, 100))),
+            "two modes": np.where(rng.random((5, 100)) < 0.5, 1, 1.1),
+            "heavy tail": 1 + 0.01 * np.abs(rng.standard_t(2, (5, 100))),
+            "dips": np.where((np.arange(100) + rng.integers(25, size=(5, 1))) % 25 < 8, 1.1, 1),
+        }[shape]
+        most = drift.most(repeats.tolist())
+        found += most is not None and most.counts
+    assert found <= 3
+
+
+def test_one_repeat_of_five_with_a_step_drifts() -> None:
+    repeats = [noise(100, seed, 0.005) for seed in range(5)]
+    repeats[2][50:] = [1.03 * value for value in repeats[2][50:]]
+    most = drift.most(repeats)
+    assert most is not None
+    assert most.counts
+    assert most.change == pytest.approx(0.03, abs=0.01)
+    assert drift.most([[], [1.0] * 5]) is None
+
+
 @pytest.mark.parametrize("count", [20, 100, 5000])
 def test_times_that_grow_by_a_twentieth_drift(count: int) -> None:
     grown = [value * (1 + 0.05 * i / count) for i, value in enumerate(noise(count, 1, 0.004))]
