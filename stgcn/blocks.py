@@ -16,12 +16,14 @@ from stgcn.files import write_whole
 BLOCKS = 10
 _POOLINGS = ("AveragePool", "GlobalAveragePool", "ReduceMean")
 _KERNEL = (1, 9)  # of the temporal convolution, of which each block has one; no other kernel is longer than 1
+_ENDS = ("Relu", "Max")  # the `winograd` graph's ReLU is Max
 
 
 def add_block_outputs(model: Any) -> List[str]:
     """Make the output of each block an output of the ONNX `model` too; their names, in the blocks' order.
 
-    A block is found by its 9x1 convolution and ends at the next ReLU, in the reference graph and the fused one alike.
+    A block is found by its 9x1 convolution, or the ConvTranspose that ends what `winograd` makes of it, and ends at the
+    next ReLU, in the graphs of every variant.
     ST-GCN++ has no such convolution: there it ends where the next block's graph convolution, or the pooling, begins.
 
     Raises:
@@ -40,8 +42,8 @@ def add_block_outputs(model: Any) -> List[str]:
     names = between if len(names) != BLOCKS == len(between) else names
     if len(names) != BLOCKS or not all(names):
         raise InputError(
-            f"the ONNX has {len(names)} blocks with a 9x1 convolution and a ReLU behind it, not {BLOCKS}; "
-            "set `variant: reference` or `fused` in the inventory"
+            f"the ONNX has {len(names)} blocks with a 9x1 convolution and a ReLU behind it, not {BLOCKS}: "
+            "export the checkpoint by the kit"
         )
     for name in names:
         model.graph.output.append(types.get(name) or onnx.helper.make_tensor_value_info(name, 1, None))
@@ -50,7 +52,7 @@ def add_block_outputs(model: Any) -> List[str]:
 
 def _is_temporal(node: Any) -> bool:
     kernel = next((tuple(a.ints) for a in node.attribute if a.name == "kernel_shape"), ())
-    return node.op_type == "Conv" and tuple(sorted(kernel)) == _KERNEL
+    return node.op_type == "ConvTranspose" or (node.op_type == "Conv" and tuple(sorted(kernel)) == _KERNEL)
 
 
 def _between_graph_convolutions(nodes: Sequence[Any]) -> List[Optional[str]]:
@@ -63,7 +65,7 @@ def _between_graph_convolutions(nodes: Sequence[Any]) -> List[Optional[str]]:
 
 def _end_of_block(node: Any, users: Mapping[str, Sequence[Any]]) -> Optional[str]:
     """The output of the first ReLU behind a node; None where its output branches or ends before."""
-    while node.op_type != "Relu":
+    while node.op_type not in _ENDS:
         following = users.get(node.output[0], [])
         if len(following) != 1:
             return None

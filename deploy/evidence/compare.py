@@ -73,12 +73,13 @@ def print_profiles(before: Mapping[str, Any], now: Mapping[str, Any], name: str)
     scale = sizes if a_sample else (1, 1)
     of_size = "" if a_sample else f", batch size {sizes[0]}"
     blocks, of_nodes = profile.changes(before, now)
-    for title, rows in (("block", blocks), ("nodes", of_nodes[:LISTED])):
+    for title, changes in (("block", blocks), ("nodes", of_nodes)):
         text = f"against {name}{of_size}: ms{a_sample} by {title}, what changed most first"
-        numbers, cells = ("before", "now", "change"), []
-        for row in rows:
-            was, is_now = ((us or 0) / size / 1000 for us, size in zip((row.before, row.after), scale, strict=True))
-            cells.append((Text(row.name), f"{was:.3f}", f"{is_now:.3f}", f"{is_now - was:+.3f}"))
+        numbers = ("before", "now", "change")
+        rows = [(row.name, (row.before or 0) / scale[0] / 1000, (row.after or 0) / scale[1] / 1000) for row in changes]
+        rows.sort(key=lambda row: -abs(row[2] - row[1]))
+        cells = [(Text(of), f"{was:.3f}", f"{is_now:.3f}", f"{is_now - was:+.3f}") for of, was, is_now in rows]
+        cells = cells if title == "block" else cells[:LISTED]
         console.print(table((title, *numbers), cells, text, numbers))
 
 

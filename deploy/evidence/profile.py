@@ -15,7 +15,7 @@ from itertools import groupby
 from typing import Any
 
 from deploy.evidence.costs import Cost, Limits, Node
-from deploy.npu.op_summary import UNIT_RATIOS, Members, Operator, put_in_as
+from deploy.npu.op_summary import PUT_IN, UNIT_RATIOS, Members, Operator, put_in_as
 
 FORMAT = 1
 BOUND = 0.5  # of a limit: what takes less than twice the time that the limit allows is bound by it
@@ -203,10 +203,10 @@ def _put_in(each: Timed, members: Sequence[Node]) -> bool:
 
     What was put in and fused with a node (`trans_Cast_3Transpose_5`) is the node's.
     """
-    if put_in_as(each.name):
-        return not members
     same = _PUT_IN.get(each.kind.lower())
-    return same is not None and not any(node.kind in same for node in members)
+    fused = bool(members) and PUT_IN.search(each.name)
+    other = same is not None and not fused and not any(node.kind in same for node in members)
+    return other or put_in_as(each.name) is not None
 
 
 def _operator(each: Timed, members: Sequence[Node], device_us: float) -> Json:

@@ -70,6 +70,8 @@ def parse(text: str) -> list[Operator]:
 
     Raises KitError where it is no such table, a row has more cells than there are headings, or a duration is none.
     """
+    if not text.strip():
+        raise KitError("op_summary is empty; profile again")
     rows = _csv(text, "duration")
     try:
         columns = _Columns(next(rows, []), rows.dialect.delimiter)
@@ -118,18 +120,19 @@ def _names(cell: str) -> tuple[str, ...]:
     return tuple(name for part in cell.split(";") if (name := part.strip().strip('"').strip()))
 
 
-_PUT_IN = re.compile(
-    r"(?<![A-Za-z])(?:trans_?(TransData|Cast|Transpose)(?:_?\d+)?|cast_as_NetOutput$|atomic_?(memset|addr_?clean).*)",
-    re.IGNORECASE,
+_BY_COMPILER = (
+    r"(?<![A-Za-z])(?:trans_?(TransData|Cast|Transpose)(?:_?\d+)?|cast_as_NetOutput$|atomic_?(memset|addr_?clean).*)"
 )
+PUT_IN = re.compile(_BY_COMPILER, re.IGNORECASE)  # by the compiler, in an operator's name
+_ALONE = re.compile(rf"(?:.*/)?(?:{_BY_COMPILER})+", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[\s_+,;|&:./]+")
 _TYPE = re.compile(r"(?:_[A-Za-z][A-Za-z0-9]*)+_\d+")
 _LONGEST = 2000  # characters of a name that are looked at
 
 
 def put_in_as(name: str) -> str | None:
-    """What the compiler put in by such a name: `TransData` of `trans_TransData_0`, at the start or behind a node's."""
-    found = _PUT_IN.search(name)
+    """What the compiler put in by such a name, `TransData` of `trans_TransData_0`; None where a node is in it too."""
+    found = _ALONE.fullmatch(name[:_LONGEST])
     return (found[1] or found[2] or "Cast") if found else None
 
 
@@ -148,7 +151,7 @@ class Members:
 
     def of(self, name: str) -> list[str]:
         """Of the name as it stands, or with each character that is no letter and no digit as `_`."""
-        pieces = re.split(r"(?=PartitionedCall_)", _PUT_IN.sub(";", name[:_LONGEST]))
+        pieces = re.split(r"(?=PartitionedCall_)", PUT_IN.sub(";", name[:_LONGEST]))
         exact = [node for piece in pieces for node in self._plain.of(piece)]
         return exact or [node for piece in pieces for node in self._folded.of(_folded(piece))]
 

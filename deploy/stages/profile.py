@@ -57,13 +57,16 @@ def read(workspace: Workspace, table: Path, batch_size: int | None = None, again
     """Print a profile that was taken elsewhere of an OM of this workspace's ONNX; `table` as of `read_tables`.
 
     Raises:
-        KitError: there is no such table, or no such ONNX.
+        KitError: there is no such table, it is of another model, or there is no ONNX.
     """
     size = batch_size or _best(workspace)
     build = workspace.build(size)
     told = workspace.manifest.steps.get(f"convert/{build.name}", {}).get("inputs", {}).get("soc_version")
     text, fusions = read_tables(table)
     found = tables.of_text(text, fusions, workspace.model, build.onnx, size, told)
+    if not found["operators"]:
+        names = ", ".join(row["name"] for row in found["unattributed"]["operators"][:3])
+        raise KitError(f"{table}: no operator of it is a node of {build.onnx}: it is of another model (it has {names})")
     result = {**found, "soc_version": told or str(table), "simulated": False, "health": None}
     _print(result)
     if against:
@@ -166,9 +169,20 @@ APART = {"compiler": "compiler's own", "communication": "communication", "unattr
 
 
 def _print_operators(operators: Sequence[Mapping[str, Any]]) -> None:
+    """Those of the same nodes together: a compiler splits a node into several."""
+    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for row in operators:
+        groups.setdefault(tuple(row["nodes"]), []).append(row)
+    found = sorted(groups.items(), key=lambda group: -sum(row["us"] for row in group[1]))
     rows = (
-        (_ms(row["us"]), f"{row['share']:.1%}", row["kind"], row["block"], Text(" + ".join(row["nodes"])))
-        for row in sorted(operators, key=lambda row: -row["us"])[:LISTED]
+        (
+            _ms(sum(row["us"] for row in same)),
+            f"{sum(row['share'] for row in same):.1%}",
+            ", ".join(dict.fromkeys(row["kind"] for row in same)),
+            same[0]["block"],
+            Text(" + ".join(nodes)),
+        )
+        for nodes, same in found[:LISTED]
     )
     console.print(table(("ms", "share", "type", "block", "nodes"), rows, "the longest operators", ("ms", "share")))
 

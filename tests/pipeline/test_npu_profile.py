@@ -127,6 +127,9 @@ def test_a_table_that_was_made_elsewhere(job: NpuJob, tmp_path: Path, capsys: py
         said = capsys.readouterr().out
         assert "0.100 ms of device time" in said
         assert "95.0% of the device's time" in said
+        (tmp_path / "other.csv").write_text("\n".join((rows[0], "/stem/Conv,Conv2D,60", rows[2])))
+        with pytest.raises(KitError, match=r"another model \(it has /stem/Conv\)"):
+            profile.read(connections.workspace, tmp_path / "other.csv", 2)
         with pytest.raises(KitError, match=r"no op_summary"):
             profile.read(connections.workspace, job.folder / "npu-a", 2)
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from stgcn.blocks import add_block_outputs
 from stgcn.dataset import CLASSES, CLIP_SHAPE
 from stgcn.errors import InputError
 from stgcn.fold import fold
@@ -82,6 +83,7 @@ def test_the_graph_is_what_cann_takes(exported: Any) -> None:
         assert len(operators) <= 90
         assert operators.count("Transpose") == 1
         assert not {"Shape", "Gather", "BatchNormalization"} & set(operators)
+    assert len(set(add_block_outputs(model))) == 10
 
 
 def test_it_gives_torchs_logits(exported: Any, model: ST_GCN_18, tmp_path: Path) -> None:

@@ -226,10 +226,14 @@ def slow_block(model: onnx.ModelProto, number: int) -> None:
 
 
 def _temporal(graph: onnx.GraphProto, number: int, knob: str) -> onnx.NodeProto:
-    temporal = [node for node in graph.node if node.op_type == "Conv" and sorted(_kernel(node)) == [1, 9]]
-    if not 0 < number <= len(temporal):
-        raise OmError(f"NPU_SIM_{knob}={number}: the model has {len(temporal)} blocks with a 9x1 convolution")
-    return temporal[number - 1]
+    """A block's 9x1 convolution, or what stands for it: winograd's ConvTranspose, ST-GCN++'s graph convolution."""
+    convolutions = [node for node in graph.node if node.op_type in ("Conv", "ConvTranspose")]
+    split = {node.input[0] for node in graph.node if node.op_type == "Split"}
+    found = [node for node in convolutions if sorted(_kernel(node)) == [1, 9] or node.op_type == "ConvTranspose"]
+    found = found or [node for node in convolutions if node.output[0].removesuffix("/wide") in split]
+    if not 0 < number <= len(found):
+        raise OmError(f"NPU_SIM_{knob}={number}: the model has {len(found)} blocks with a 9x1 convolution")
+    return found[number - 1]
 
 
 def halve_outputs(model: onnx.ModelProto) -> None:

@@ -76,7 +76,7 @@ def test_a_frameworks_table_and_other_units() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "no column for an operator's name and duration"),
+        ("\n", "empty"),
         ("OP Type,Core Type,Count,Total Time(us)\nConv2D,AI_CORE,3,9\n", "another of the profiler's tables"),
         (UNIFIED.replace("654.25", "x"), "line 2 has no duration"),
         (FRAMEWORK.replace("50.621,0,0", "50.621,0,0,9"), "9 cells under 8 headings"),
