@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 
 from benchmarks import demo, figures, fleet, graphs, preprocess, push, score, whole_job
-from benchmarks.harness import LeftOutError, Scratch, Spread, machine, scratch
+from benchmarks.harness import LeftOutError, Scratch, Spread, has_sha, machine, scratch
 from deploy import interrupt
 from deploy.console import console, say
 from deploy.errors import KitError
@@ -50,7 +50,7 @@ def main() -> None:
                 say(f"error: {name}: {error}", "red")
                 failed = True
     if not names and not failed:
-        figures.write(spreads, where)
+        figures.write(spreads, where, has_sha())
     console.print(figures.terminal(spreads, where))
     sys.exit(failed)
 

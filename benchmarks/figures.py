@@ -11,12 +11,13 @@ from rich.table import Table
 
 from benchmarks.harness import Spread
 from deploy.inventory import ROOT
-from stgcn.files import atomic_write
+from stgcn.files import write_whole
 
 RESULTS = ROOT / "benchmarks" / "results.json"
+WITHOUT_SHA = "results_without_sha.json"  # of a CPU on which a sha256 takes four times as long
 BEGIN, END = "<!-- made by benchmarks/: begin -->", "<!-- made by benchmarks/: end -->"
 DOCUMENT = ROOT / "docs" / "benchmark.md"
-HEADINGS = ("what", "against", "measured", "spread", "target")
+HEADINGS = ("what", "against", "measured", "spread", "target", "without SHA instructions")
 KEYS = {
     "×": "ratio",
     "share": "ratio",
@@ -28,7 +29,7 @@ KEYS = {
     "R²": "r_squared",
 }
 LEFT_OUT = "not measured"
-CAPTION = "Median and spread of one run of `make bench`: {machine}."
+CAPTION = "Of one run of `make bench`: {machine}."
 
 
 @dataclass(frozen=True)
@@ -120,19 +121,18 @@ def entry(line: Line, spread: Spread, machine: str) -> dict[str, Any]:
     }
 
 
-def write(spreads: Mapping[str, Spread], machine: str) -> None:
-    """results.json, and the table of docs/benchmark.md made of it."""
+def write(spreads: Mapping[str, Spread], machine: str, has_sha: bool) -> None:
+    """The results of this kind of CPU, and the table of docs/benchmark.md made of both kinds'."""
     results = {name: entry(line, spreads[name], machine) for name, line in LINES.items() if name in spreads}
-    with atomic_write(RESULTS) as file:
-        file.write((json.dumps(results, indent=2, ensure_ascii=False) + "\n").encode())
-    text = with_table(DOCUMENT.read_text(encoding="utf-8"), markdown(results))
-    with atomic_write(DOCUMENT) as file:
-        file.write(text.encode())
+    path = RESULTS if has_sha else RESULTS.with_name(WITHOUT_SHA)
+    write_whole(path, (json.dumps(results, indent=2, ensure_ascii=False) + "\n").encode())
+    write_whole(DOCUMENT, with_table(DOCUMENT.read_text(encoding="utf-8"), markdown(*load())).encode())
 
 
-def load() -> dict[str, dict[str, Any]]:
-    results: dict[str, dict[str, Any]] = json.loads(RESULTS.read_text(encoding="utf-8"))
-    return results
+def load() -> list[dict[str, dict[str, Any]]]:
+    """The results of both kinds of CPU, those without SHA instructions last."""
+    paths = (RESULTS, RESULTS.with_name(WITHOUT_SHA))
+    return [json.loads(path.read_text(encoding="utf-8")) if path.exists() else {} for path in paths]
 
 
 def with_table(text: str, table: str) -> str:
@@ -144,25 +144,33 @@ def with_table(text: str, table: str) -> str:
     return f"{before}{begin}\n{table}{end}{after}"
 
 
-def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
+def markdown(results: Mapping[str, Mapping[str, Any]], without_sha: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [list(HEADINGS), ["---"] * len(HEADINGS)]
-    rows += [cells(line, results.get(name)) for name, line in LINES.items()]
+    rows += [[*cells(line, results.get(name)), _median(line, without_sha.get(name))] for name, line in LINES.items()]
     table = "".join("| " + " | ".join(row) + " |\n" for row in rows)
-    machines = sorted({result["machine"] for result in results.values()})
+    machines = dict.fromkeys(result["machine"] for kind in (results, without_sha) for result in kind.values())
     return table + "".join("\n" + CAPTION.format(machine=machine) + "\n" for machine in machines)
 
 
 def cells(line: Line, result: Mapping[str, Any] | None) -> list[str]:
+    """Of a row, but for its last one."""
     if result is None:
         return [line.what, line.against, LEFT_OUT, "", line.goal()]
-    mark = "" if line.target is None else " ✓" if line.reached(result[line.key]) else " ✗"
     spread = f"{line.shown(result['low'])} – {line.shown(result['high'])}" if result["repeats"] > 1 else ""
-    return [line.what, line.against, line.shown(result[line.key]), spread, line.goal() + mark]
+    return [line.what, line.against, line.shown(result[line.key]), spread, line.goal() + _mark(line, result)]
+
+
+def _median(line: Line, result: Mapping[str, Any] | None) -> str:
+    return LEFT_OUT if result is None else line.shown(result[line.key]) + _mark(line, result)
+
+
+def _mark(line: Line, result: Mapping[str, Any]) -> str:
+    return "" if line.target is None else " ✓" if line.reached(result[line.key]) else " ✗"
 
 
 def terminal(spreads: Mapping[str, Spread], machine: str) -> Table:
     """What was measured, for the console."""
-    grid = Table(*HEADINGS, title=machine)
+    grid = Table(*HEADINGS[:-1], title=machine)
     for name, line in LINES.items():
         if name in spreads:
             style = None if line.reached(spreads[name].median) else "red"

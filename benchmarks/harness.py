@@ -18,6 +18,7 @@ from pathlib import Path
 
 from deploy.errors import KitError
 from deploy.inventory import ROOT
+from tests.system.network import OPENSSL_CPU
 
 ROOM_BYTES = 8 << 30  # of scratch: 19796 clips as one array and as files, and 2 GiB to spare
 TOUCHED_BYTES = 512 << 20  # before a run: more than any writes that is compared by its time
@@ -157,12 +158,20 @@ def _filesystem(folder: Path) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
+def has_sha() -> bool:
+    """Whether the CPU has instructions for a sha256 that OpenSSL may use."""
+    return OPENSSL_CPU not in os.environ and bool({"sha_ni", "sha2"} & set(_of_cpu("flags", "Features").split()))
+
+
+def _of_cpu(*names: str) -> str:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(names)), "")
+
+
 def machine(place: Scratch) -> str:
     """What the figures were taken on."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
-    flags = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), [])
-    sha = "with" if {"sha_ni", "sha2"} & set(flags) else "without"
+    model = _of_cpu("model name") or "CPU"
+    sha = "with" if has_sha() else "with hidden" if OPENSSL_CPU in os.environ else "without"
     memory = os.sysconf("SC_PHYS_PAGES") * PAGE / 2**30
     cores = f"{len(os.sched_getaffinity(0))} cores of {model} {sha} SHA instructions"
     return f"{cores}, {memory:.0f} GiB, data on {place.filesystem}"

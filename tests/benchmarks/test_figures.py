@@ -30,11 +30,11 @@ NAMED = [
 
 def test_the_table_is_made_of_results_json() -> None:
     text = figures.DOCUMENT.read_text(encoding="utf-8")
-    assert text == figures.with_table(text, figures.markdown(figures.load()))
+    assert text == figures.with_table(text, figures.markdown(*figures.load()))
 
 
 def test_results_json_has_what_programs_read() -> None:
-    for name, result in figures.load().items():
+    for name, result in (each for kind in figures.load() for each in kind.items()):
         line = LINES[name]
         assert {line.key, "low", "high", "repeats", "target", "at_most", "machine"} == set(result), name
         assert result["low"] <= result[line.key] <= result["high"], name
@@ -77,13 +77,14 @@ def test_a_run_replaces_all_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     document = tmp_path / "performance.md"
     document.write_text(f"{BEGIN}\n{END}\n")
     monkeypatch.setattr(figures, "DOCUMENT", document)
-    figures.write({"push_unshaped": Spread(0.9, 0.8, 1.0, 3), "score": Spread(0.4, 0.3, 0.5, 5)}, "one machine")
-    figures.write({"score": Spread(0.45678, 0.3, 0.5, 5)}, "another machine")
+    figures.write({"push_unshaped": Spread(0.9, 0.8, 1.0, 3), "score": Spread(0.4, 0.3, 0.5, 5)}, "one machine", True)
+    figures.write({"score": Spread(0.7, 0.3, 0.9, 5)}, "one without", False)
+    figures.write({"score": Spread(0.45678, 0.3, 0.5, 5)}, "another machine", True)
     results = json.loads((tmp_path / "results.json").read_text())
     assert list(results) == ["score"]
     assert results["score"]["seconds"] == 0.4568
     english = document.read_text()
-    assert "| the same |  | 0.46 s | 0.30 s – 0.50 s | ≤ 0.6 s ✓ |" in english
-    assert english.count("not measured") == len(LINES) - 1
-    assert "another machine" in english
+    assert "| the same |  | 0.46 s | 0.30 s – 0.50 s | ≤ 0.6 s ✓ | 0.70 s ✗ |" in english
+    assert english.count("not measured") == 2 * (len(LINES) - 1)
+    assert english.index("another machine") < english.index("one without")
     assert "one machine" not in english

@@ -22,6 +22,7 @@ GPU, NPU = "192.0.2.1", "192.0.2.2"
 PACKAGES = {"ip": "iproute2", "tc": "iproute2", "sshd": "openssh-server", "ssh": "openssh-client", "mount": "mount"}
 SHELLS = ("bash", "dash", "zsh", "fish", "csh", "tcsh")
 CLONE_NEWNET = 0x40000000
+OPENSSL_CPU = "OPENSSL_ia32cap"  # what OpenSSL is told of the CPU here, it is told on the hosts too: they are one
 
 
 def install_programs() -> None:
@@ -60,10 +61,11 @@ class Machine:
 
     def start_sshd(self) -> None:
         config = self.folder / "sshd_config"
+        cpu = f"{OPENSSL_CPU}={os.environ[OPENSSL_CPU]}" if OPENSSL_CPU in os.environ else ""
         config.write_text(
             f"ListenAddress {self.address}\nHostKey {self.folder / 'host_key'}\n"
             f"AuthorizedKeysFile {self.authorized_keys}\n"
-            f"SetEnv HOME={self.home}\nPidFile none\nUsePAM no\nStrictModes no\n"
+            f"SetEnv HOME={self.home} {cpu}\nPidFile none\nUsePAM no\nStrictModes no\n"
             "PasswordAuthentication no\nSubsystem sftp internal-sftp\n"
         )
         Path("/run/sshd").mkdir(exist_ok=True)  # sshd insists on its empty folder
