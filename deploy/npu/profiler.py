@@ -21,9 +21,12 @@ LOOP = 6  # inferences: the first warms up
 LOG = "profile.log"
 TABLE, FUSIONS = "op_summary.csv", "fusion_op.csv"  # as they come back
 _PROF = re.compile(r"(?:^|/)(PROF_[^/]+)/")
-# `op_summary_0_1.csv` to CANN 6, `op_summary_<time>.csv` since, `op_summary_slice_0_<time>.csv` a part of a large one;
-# ais_bench of 2024 puts the model's name behind.
-_SUMMARY = re.compile(r"op_summary(?:_(?:slice_(?P<slice>[0-9]+)_)?(?P<rest>[^/]*))?\.csv")
+# `op_summary_0_1.csv` to CANN 6 (device, model), `op_summary_<time>.csv` since. Of a large one, the parts behind the
+# first are `op_summary_slice_1_<time>.csv`, each with the time at which it was written. ais_bench of 2024 puts the
+# model's name behind.
+_SUMMARY = re.compile(
+    r"op_summary(?P<place>(?:_[0-9]{1,7})*)(?:_slice_(?P<slice>[0-9]+))?(?:_(?P<time>[0-9]{8,}))?(?P<model>_[^/]*)?\.csv"
+)
 _FUSIONS = re.compile(r"(?:^|/)fusion_op(?:_[^/]*)?\.csv$")
 
 
@@ -100,16 +103,18 @@ def choose(names: Iterable[str]) -> list[str]:
 
     A second export leaves a second table of the same operators, and a PROF_ folder of its own is another run's.
     """
-    found: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    found: dict[tuple[str, ...], list[tuple[str, int, str]]] = {}
     for name in names:
         path = PurePosixPath(name)
         if summary := _SUMMARY.fullmatch(path.name):
-            part = int(summary["slice"] or 0)
-            found.setdefault((str(path.parent), summary["rest"] or ""), []).append((part, name))
+            key = (str(path.parent), summary["place"], summary["model"] or "")
+            found.setdefault(key, []).append((summary["time"] or "", int(summary["slice"] or 0), name))
     if not found:
         return []
-    newest = max(found, key=lambda key: ("mindstudio_profiler_output" in key[0], key))
-    return [name for _, name in sorted(found[newest])]
+    newest = max(found, key=lambda key: ("mindstudio_profiler_output" in key[0], key[0], max(found[key])))
+    files = sorted(found[newest])
+    begin = max((i for i, (_, part, _) in enumerate(files) if part == 0), default=0)
+    return [name for _, _, name in sorted(files[begin:], key=lambda file: file[1])]
 
 
 def read_tables(path: Path) -> tuple[str, str | None]:

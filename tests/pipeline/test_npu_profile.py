@@ -145,11 +145,15 @@ def test_a_host_without_the_profiler_is_told_what_is_missing(job: NpuJob) -> Non
 
 def test_of_several_tables_one_export_is_taken() -> None:
     old = "profiler/PROF_1/device_0/summary/op_summary_0_1.csv"
-    first, again = (f"p/PROF_1/mindstudio_profiler_output/op_summary_2026{i}.csv" for i in (1, 2))
-    slices = [f"p/PROF_1/mindstudio_profiler_output/op_summary_slice_{i}_20263.csv" for i in (10, 0, 2)]
+    folder = "p/PROF_1/mindstudio_profiler_output"
+    first, again = (f"{folder}/op_summary_2026010100000{i}.csv" for i in (1, 5))
+    later = [f"{folder}/op_summary_slice_{i}_202601010000{6 + i:02}.csv" for i in (10, 2, 1)]  # a second each
     assert choose([old, "results/x.csv"]) == [old]
     assert choose([old, first, again]) == [again]
-    assert choose([first, *slices]) == [slices[1], slices[2], slices[0]]
+    assert choose([first, *later, again]) == [again, *reversed(later)]
+    assert choose([again, f"{folder}/op_summary_slice_1_20260101000002.csv", first]) == [again]
+    of_device = [f"p/PROF_1/device_0/summary/op_summary_0_1_1{part}.csv" for part in ("", "_slice_1", "_slice_2")]
+    assert choose(of_device[::-1]) == of_device
 
 
 @pytest.mark.full
