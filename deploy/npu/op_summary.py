@@ -123,8 +123,8 @@ def _names(cell: str) -> tuple[str, ...]:
 _BY_COMPILER = (
     r"(?<![A-Za-z])(?:trans_?(TransData|Cast|Transpose)(?:_?\d+)?|cast_as_NetOutput$|atomic_?(memset|addr_?clean).*)"
 )
-PUT_IN = re.compile(_BY_COMPILER, re.IGNORECASE)  # by the compiler, in an operator's name
-_ALONE = re.compile(rf"(?:.*/)?(?:{_BY_COMPILER})+", re.IGNORECASE)
+PUT_IN = re.compile(_BY_COMPILER, re.IGNORECASE | re.DOTALL)  # by the compiler, in an operator's name
+_ALONE = re.compile(rf"(?:.*/)?(?:{_BY_COMPILER})+", re.IGNORECASE | re.DOTALL)
 _SEPARATORS = re.compile(r"[\s_+,;|&:./]+")
 _TYPE = re.compile(r"(?:_[A-Za-z][A-Za-z0-9]*)+_\d+")
 _LONGEST = 2000  # characters of a name that are looked at

@@ -136,6 +136,7 @@ def test_what_was_put_in_and_fused_with_a_node_is_the_nodes() -> None:
     found = made("trans_Cast_3Transpose_2,Cast,AI_CORE,0,10,0,0", "graph_0/trans_Cast_4,N/A,N/A,10,5,0,0")
     assert [row["nodes"] for row in found["operators"]] == [["Transpose_2"]]
     assert found["compiler"]["kinds"] == {"Cast": 5}
+    assert op_summary.put_in_as("atomic_memset9" * 99 + "\n") == "memset"  # at once, whatever the name
 
 
 def test_two_profiles_are_compared_node_by_node_however_they_are_fused() -> None:
