@@ -9,8 +9,8 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
-from deploy.errors import KitError, LinkLost
-from deploy.hosts.remote.launch import payload
+from deploy.errors import KitError, LinkLost, host_is_unfit
+from deploy.hosts.remote.launch import TOO_OLD, payload
 from deploy.hosts.remote.protocol import BLOCK, LEASE_S, MAGIC
 from deploy.hosts.replies import checked
 from stgcn import plain_json
@@ -99,8 +99,10 @@ class Exchange:
             answer = yield from self._until_reply()
         except EOFError:
             said = self.pipe.complaint()
-            why = said if self._has_run else not_run(self._printed(), said)
-            raise self._broken(self._operation, why) from None
+            if self._has_run:
+                raise self._broken(self._operation, said) from None
+            with host_is_unfit():
+                raise self._broken(self._operation, not_run(self._printed(), said)) from None
         self._is_free = self._goes_on and not self._buffer
         if "error" in answer:
             raise KitError(f"{self._name}: {self._operation}: {answer['error']}")
@@ -203,6 +205,8 @@ def not_run(printed: str, complained: str) -> str:
     """Why a login did not run Python, from what it printed and complained of instead."""
     if re.search(r"python3\S*:? .*not found|(?:not found|[Uu]nknown command): '?python3", complained):
         return "there is no python3 in the login's PATH; install Python 3.7 or newer there"
+    if too_old := re.search(TOO_OLD % ".*", complained):
+        return too_old[0]
     if said := one_line(f"{complained}\n{printed}"):
         return f"its login does not run what it is asked, and says: {said}"
     return "its login runs nothing, as /bin/false or nologin would; give it a shell"

@@ -14,7 +14,7 @@ from sys import executable
 
 import pytest
 
-from deploy.errors import ERROR, HOST_UNFIT, KitError, LinkLost
+from deploy.errors import ERROR, HOST_UNFIT, HostUnfit, KitError, LinkLost
 from deploy.hosts import exchange, piped, pipes
 from deploy.hosts.piped import PipedHost
 from deploy.hosts.pipes import LocalPipe
@@ -68,6 +68,21 @@ def test_a_helper_that_is_stopped_is_not_waited_for(host: Piped, job: str | None
     with pytest.raises(LinkLost, match="3 s"):
         host.run(["sh", "-c", script, str(tmp_path / "pid")], job=job)
     assert time.monotonic() - started < 15
+
+
+@pytest.mark.parametrize(
+    ("login", "told"),
+    [
+        ([executable, "-c", f"import sys; sys.version_info = (3, 6, 9); {ARGUMENTS[2]}"], "python3 there is 3"),
+        (["sh", "-c", "echo sh: python3: not found >&2; exit 127"], "no python3"),
+        (["sh", "-c", "echo no logins today; cat >/dev/null"], "no logins today"),
+        (["true"], "runs nothing"),
+    ],
+)
+def test_a_login_that_does_not_run_python_makes_its_host_unfit(login: list[str], told: str, host: Piped) -> None:
+    host.operations = login  # type: ignore[assignment]
+    with pytest.raises(HostUnfit, match=told):
+        host.run(["true"])
 
 
 def test_operations_share_a_process(host: Piped) -> None:

@@ -12,16 +12,15 @@ import importlib.util
 import json
 import zlib
 
-from .protocol import MAGIC
-
 ARGUMENTS = ("-I", "-c", "import sys; exec(sys.stdin.buffer.readline())")
 MODULES = (
     *("compression", "files", "folders", "jobs", "launch", "machine"),
     *("old_layout", "operations", "places", "processes", "protocol", "shards", "workspace"),
 )
 _PACKAGE = "remote"
+TOO_OLD = "python3 there is %s; install Python 3.7 or newer"
 
-# Any Python 3 can read it; SOURCES is {module: its text}, TOO_OLD the reply of a Python that cannot run them.
+# Any Python 3 can read it; SOURCES is {module: its text}.
 _LOADER = """
 import importlib, sys
 from importlib.machinery import ModuleSpec
@@ -36,8 +35,7 @@ class Sources:
     def get_source(self, name):
         return SOURCES[name]
 if sys.version_info < (3, 7):
-    sys.stdout.write(TOO_OLD % sys.version.split()[0])
-    sys.exit(1)
+    sys.exit(TOO_OLD % sys.version.split()[0])
 sys.meta_path.insert(0, Sources())
 sys.exit(importlib.import_module(PACKAGE + ".operations").main(sys.argv[1:]))
 """
@@ -47,8 +45,7 @@ sys.exit(importlib.import_module(PACKAGE + ".operations").main(sys.argv[1:]))
 def payload() -> bytes:
     """What goes before the requests on the standard input of a Python that was started with ARGUMENTS."""
     sources = {_PACKAGE: "", **{_PACKAGE + "." + name: _source(name) for name in MODULES}}
-    too_old = {"error": "python3 there is %s; install Python 3.7 or newer"}
-    values = {"SOURCES": sources, "PACKAGE": _PACKAGE, "TOO_OLD": MAGIC.decode() + json.dumps(too_old) + "\n"}
+    values = {"SOURCES": sources, "PACKAGE": _PACKAGE, "TOO_OLD": TOO_OLD}
     # What ASCII JSON says of text, a Python literal says too.
     named = "".join("%s = %s\n" % (name, json.dumps(value)) for name, value in values.items())
     packed = zlib.compress((named + _LOADER).encode("ascii"))
