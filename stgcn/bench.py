@@ -89,9 +89,11 @@ def _cuda_works() -> bool:
 
 
 def describe(device: torch.device) -> Dict[str, Any]:
-    """What the figures are of: `kind` (cuda or cpu), `name`, torch's version and CUDA's, threads on a CPU."""
+    """What the figures are of: `kind` (cuda, rocm or cpu), `name`, torch's version and CUDA's, threads on a CPU."""
     found = {"kind": device.type, "torch": torch.__version__, "cuda": torch.version.cuda}
     if device.type == "cuda":
+        if getattr(torch.version, "hip", None):
+            found["kind"] = "rocm"
         return {**found, "name": torch.cuda.get_device_name(device), "threads": None}
     threads = torch.get_num_threads()
     return {**found, "name": f"{_cpu()}, {threads} thread{'s' * (threads > 1)}", "threads": threads}

@@ -30,8 +30,9 @@ def _results(summary: Mapping[str, Any], simulated: str) -> Table:
     headings = ["batch size", *titles, *(["agreement with fp32"] if agreement else []), f"samples/s{simulated}", "gate"]
     gpu = summary.get("gpu")
     if gpu:
-        busy = " (busy)" if gpu["idle"] is False else ""
-        headings.insert(-1, f"fp32 on {gpu['device']['kind']}{busy}")
+        kind, idle = gpu["device"]["kind"], gpu["idle"]
+        busy = " (busy)" if idle is False else " (idle not known)" if idle is None and kind != "cpu" else ""
+        headings.insert(-1, f"fp32 on {kind}{busy}")
     if persons := summary["persons"]:
         title += f" as {persons['samples']} single persons, {persons['a_clip']:.3g} a sample"
         headings[0] = "batch size, persons"
