@@ -76,9 +76,17 @@ def print_profiles(before: Mapping[str, Any], now: Mapping[str, Any], name: str)
     for title, changes in (("block", blocks), ("nodes", of_nodes)):
         text = f"against {name}{of_size}: ms{a_sample} by {title}, what changed most first"
         numbers = ("before", "now", "change")
-        rows = [(row.name, (row.before or 0) / scale[0] / 1000, (row.after or 0) / scale[1] / 1000) for row in changes]
+        rows = [(row, (row.before or 0) / scale[0] / 1000, (row.after or 0) / scale[1] / 1000) for row in changes]
         rows.sort(key=lambda row: -abs(row[2] - row[1]))
-        cells = [(Text(of), f"{was:.3f}", f"{is_now:.3f}", f"{is_now - was:+.3f}") for of, was, is_now in rows]
+        cells = [
+            (
+                Text(of.name),
+                "" if of.before is None else f"{was:.3f}",
+                "" if of.after is None else f"{is_now:.3f}",
+                f"{is_now - was:+.3f}",
+            )
+            for of, was, is_now in rows
+        ]
         cells = cells if title == "block" else cells[:LISTED]
         console.print(table((title, *numbers), cells, text, numbers))
 

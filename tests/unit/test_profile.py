@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deploy.evidence import profile
+from deploy.evidence import compare, profile
 from deploy.evidence.costs import PUBLISHED, Cost, Limits, Node
 from deploy.evidence.profile import Change
 from deploy.npu import op_summary
@@ -147,3 +147,11 @@ def test_two_profiles_are_compared_node_by_node_however_they_are_fused() -> None
     assert Change("Conv_0 + Relu_1", 5, 7) in nodes
     assert Change("Transpose_2", 30, None) in nodes
     assert Change("(compiler)", 4, 0) in blocks
+
+
+def test_profiles_of_two_batch_sizes_are_sorted_by_what_a_sample_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    one = made("Conv_0,Conv2D,AI_CORE,0,10,0,0", "Conv_3,Conv2D,AI_CORE,900,5,0,0")
+    ten = made("Conv_0,Conv2D,AI_CORE,0,100,0,0", "Conv_3,Conv2D,AI_CORE,900,20,0,0")
+    compare.print_profiles(one, {**ten, "batch_size": 10}, "bs1")
+    of_nodes = capsys.readouterr().out.partition("by nodes")[2]
+    assert of_nodes.index("Conv_3") < of_nodes.index("Conv_0")
