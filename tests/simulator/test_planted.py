@@ -249,9 +249,13 @@ def test_each_fault_is_named_and_nothing_else_is_kept(name: str, faults: list[Fa
 
 @pytest.mark.parametrize("name", [K, pytest.param(M, marks=pytest.mark.full), pytest.param(PP, marks=pytest.mark.full)])
 def test_each_networks_ten_blocks_are_known(name: str) -> None:
-    graph = copy.deepcopy(exported(name))
+    model = copy.deepcopy(exported(name))
     scope = "/st_gcn_networks.{}/Relu_output_0" if name == K else "/backbone/gcn.{}/Relu_output_0"
-    assert add_block_outputs(graph) == [scope.format(i) for i in range(10)]
+    assert add_block_outputs(model) == [scope.format(i) for i in range(10)]
+    om.slow_block(model, 3)
+    parts = [node.name for node in model.graph.node if node.name.startswith("PartitionedCall_")]
+    assert len(parts) == 2 * om.SLOWNESS - 1
+    assert all(name.startswith(f"PartitionedCall_{scope.format(2).partition('Relu')[0]}") for name in parts)
 
 
 @pytest.mark.parametrize("scale", [1e-9, 1e7])
