@@ -71,8 +71,13 @@ class Outcome:
         return self.bound_ms is None or (self.latency_ms is not None and self.latency_ms <= self.bound_ms)
 
     @property
+    def accurate(self) -> bool:
+        """Whether it has a figure and passed the gate."""
+        return self.throughput is not None and self.judged is not None and self.judged.passed
+
+    @property
     def passed(self) -> bool:
-        return self.throughput is not None and self.judged is not None and self.judged.passed and self.in_time
+        return self.accurate and self.in_time
 
     @property
     def median(self) -> float:
@@ -97,8 +102,9 @@ def copies_of(figure: Mapping[str, Any]) -> float:
 
 
 def rank(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Those that pass the gate, within the bound on latency, by throughput; then the others."""
-    return sorted(outcomes, key=lambda outcome: (not outcome.passed, -outcome.median))
+    """Those that pass the gate, within the bound on latency, by throughput, and by latency where that is equal; then
+    the others."""
+    return sorted(outcomes, key=lambda outcome: (not outcome.passed, -outcome.median, outcome.latency_ms or 0))
 
 
 def verdict(ranked: Sequence[Outcome]) -> str:

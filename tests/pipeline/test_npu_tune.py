@@ -207,6 +207,8 @@ def test_the_best_throughput_within_the_bound_on_latency_wins() -> None:
     assert [each.candidate.batch_size for each in found] == [8, 64]
     assert [each.passed for each in found] == [True, False]
     assert "8.00 ms of the 10 ms" in verdict(found)
+    tied = [replace(outcome("fused", size, 690, 700, 710), latency_ms=float(size)) for size in (64, 8, 16)]
+    assert [each.candidate.batch_size for each in rank(tied)] == [8, 16, 64]
 
 
 def test_the_copies_of_a_batch() -> None:
@@ -240,6 +242,20 @@ def test_threads_and_batch_size_are_swept_under_the_bound_on_latency(job: NpuJob
     sweep.check(workspace.manifest, workspace.model)
     tune.run(job.connections())
     assert "OK      " not in capsys.readouterr().out
+
+
+@pytest.mark.full
+def test_fewer_threads_than_the_inventorys_may_be_what_keeps_the_bound(job: NpuJob) -> None:
+    threads_job(job)
+    job.inventory["benchmark"]["threads"] = 4
+    job.inventory["tune"] |= {"latency_ms": 1.5, "threads": [1, 2]}
+    tune.run(job.connections())
+    found = [(row["threads"], row["batch_size"]) for row in outcomes(job) if row["passed"]]
+    assert found == [(2, 1), (1, 1)]
+    snippet = yaml.safe_load((job.workspace / "tune/inventory.yaml").read_text())
+    assert (snippet["benchmark"]["threads"], snippet["batch_sizes"]) == (2, [1])
+    workspace = job.connections().workspace
+    sweep.check(workspace.manifest, workspace.model)
 
 
 def test_an_ais_bench_that_cannot_tell_of_threads_is_refused(job: NpuJob) -> None:
