@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 from deploy.errors import KitError, LinkLost
 from deploy.hosts.exchange import HEARTBEAT_S, Exchange, Pipe
 from deploy.hosts.host import Host, WorkspaceLock, hold_lost
+from deploy.hosts.remote.protocol import LEASE_S
 
 
 class PipedHost(Host):
@@ -132,6 +134,11 @@ class PipedHost(Host):
                 self._waiting.pop().pipe.close()
 
 
+def _now() -> float:
+    """A clock that goes on while this machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class _HeldThere:
     """A `hold` that was granted: the process that has the lock answers each byte while it has it."""
 
@@ -139,17 +146,21 @@ class _HeldThere:
         self._name, self._workspace, self._pipe, self._frames = name, workspace, pipe, frames
         self._turn, self._end = threading.Lock(), threading.Event()
         self._lost: KitError | None = None
+        self._last = _now()  # when it was asked last, of the times that it was still held
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
 
     def verify(self) -> None:
         with self._turn:
             if self._lost is None:
-                self._lost = self._ask()
+                asked, self._lost = _now(), self._ask()
+                self._last = asked
             self.refuse_lost()
 
     def refuse_lost(self) -> None:
-        """`verify` without asking."""
+        """`verify`, without asking where the host cannot have let go since."""
+        if self._lost is None and _now() - self._last > LEASE_S:  # this command was stopped, or this machine asleep
+            self.verify()
         if self._lost:
             raise hold_lost(self._name, self._workspace, self._lost)
 

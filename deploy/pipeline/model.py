@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from deploy.errors import KitError, did_you_mean
+from deploy.interrupt import ended_by_interrupt
 from deploy.inventory import Inventory
 from deploy.pipeline.sources import sources_sha256
 from stgcn import cards, plain_json
@@ -223,16 +224,19 @@ def run_command(model: Model, name: str, *options: str) -> None:
     """
     path = os.pathsep.join(filter(None, [str(model.path), os.environ.get("PYTHONPATH")]))
     command = model.command(sys.executable, name, *options)
-    try:
-        done = subprocess.run(
-            command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, timeout=COMMAND_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise KitError(
-            f"{model.card.package}.{name} did not end within {COMMAND_S} s; correct the model's package"
-        ) from None
-    if done.returncode != 0:
-        lines = done.stderr.decode("utf-8", "replace").splitlines() or ["it said nothing"]
+    environment = {**os.environ, "PYTHONPATH": path}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        try:
+            with ended_by_interrupt(process.kill):  # which arrives in the main thread alone
+                said = process.communicate(timeout=COMMAND_S)[1]
+        except subprocess.TimeoutExpired:
+            raise KitError(
+                f"{model.card.package}.{name} did not end within {COMMAND_S} s; correct the model's package"
+            ) from None
+        finally:
+            process.kill()
+    if process.returncode != 0:
+        lines = said.decode("utf-8", "replace").splitlines() or ["it said nothing"]
         sentences = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         raise KitError(sentences[-1] if sentences else f"{model.card.package}.{name} failed: {lines[-1]}")
 

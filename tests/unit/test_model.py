@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +115,24 @@ def test_a_package_is_brought_to_a_host_folder_by_folder(tmp_path: Path) -> None
     there = Path(host.kit / "mine-1/mine")
     found = {path.relative_to(there).as_posix() for path in there.rglob("*.py")}
     assert found == {"__init__.py", "layers/deep/block.py"}
+
+
+BESIDE = """
+import os, signal, sys, time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from deploy import interrupt
+from deploy.pipeline.model import run_command
+interrupt.install()
+model = SimpleNamespace(path="", card=None, command=lambda *_: ["sleep", "60"])
+with ThreadPoolExecutor(1) as beside:
+    beside.submit(run_command, model, "index")
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.5)
+"""
+
+
+def test_an_interrupt_ends_a_command_that_another_thread_waits_for() -> None:
+    done = subprocess.run([sys.executable, "-c", BESIDE], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert done.stderr.splitlines()[-1:] == ["KeyboardInterrupt"]

@@ -132,12 +132,15 @@ def test_a_command_that_was_asleep_has_lost_what_heard_nothing_of_it(
     monkeypatch.setattr(exchange, "payload", launch.payload.__wrapped__)
     monkeypatch.setattr(exchange, "HEARTBEAT_S", 2.0)
     monkeypatch.setattr(piped, "HEARTBEAT_S", 60.0)
-    host.hold()
     for job in ("job", None):
         with pytest.raises(LinkLost, match="heard nothing"):
             host.run(["sleep", "60"], job=job)
+    monkeypatch.setattr(piped, "LEASE_S", 1)
+    host.hold()
+    assert host.has_job("job")
+    time.sleep(1.5)
     with pytest.raises(LinkLost, match="not held"):
-        host.verify_hold()
+        host.forget(["job"])
     again = Piped(Path(host.workspace))
     assert again.has_job("job")
     again.forget(["job"])
