@@ -193,7 +193,7 @@ def spoil_block(model: onnx.ModelProto, number: int) -> None:
         graph.node.insert(position + offset, extra)
 
 
-SLOWNESS = 8  # times that a slow block computes its temporal convolution
+SLOWNESS = 16  # times that a slow block computes its temporal convolution
 
 
 def slow_block(model: onnx.ModelProto, number: int) -> None:
