@@ -109,7 +109,9 @@ def _check_sensors(path: Path, figure: Mapping[str, Any]) -> None:
     """Whether what follows from the sensors' mean power does, and each mean lies within its range."""
     sensors = figure.get("sensors") or {}
     power = sensors.get("power_w")
-    joules = power["mean"] / figure["throughput"]["median"] if power and power.get("chips", 1) == 1 else None
+    joules = None
+    if power and power.get("chips", 1) == 1 and sensors.get("at_work", True):
+        joules = power["mean"] / figure["throughput"]["median"]
     refuse_difference(
         path, {"joules_per_sample": joules} if sensors else {}, sensors, "power and throughput", "sensors"
     )

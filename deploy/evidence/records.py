@@ -146,6 +146,7 @@ class Sensors(_Record):
     """What npu-smi read during the repeats."""
 
     readings: Count
+    at_work: bool = Field(True, description="Whether npu-smi found its AICore at work; without, there are no joules.")
     power_w: Power | None
     temperature_c: Range | None
     joules_per_sample: Finite | None

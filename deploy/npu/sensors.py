@@ -43,18 +43,21 @@ class Sensors:
 
 
 def sensed(readings: Sequence[Reading], samples_per_s: float) -> dict[str, Any]:
-    """What benchmark.json says of the readings; joules per sample where the host tells power of this chip alone.
+    """What benchmark.json says of the readings; joules per sample where the host tells power of this chip at work.
 
-    Those with an idle AICore are of the tool's start and end: a device's power at rest is none of its work's.
+    Those with an idle AICore are of the tool's start and end, and left out where others tell that it worked. Where none
+    does, as in a run of less than a second, they are of a device at rest, whose power makes no joules.
     """
-    at_work = [reading for reading in readings if reading.chip.aicore_percent != 0]
+    working = [reading for reading in readings if reading.chip.aicore_percent != 0]
+    at_work = working or readings
     watts = [reading.power_w for reading in at_work if reading.power_w is not None]
     degrees = [each.chip.temperature_c for each in at_work if each.chip.temperature_c is not None]
     chips = max((reading.chips for reading in at_work), default=1)
     power = statistics.mean(watts) if watts else None
     return {
         "readings": len(at_work),
+        "at_work": bool(working),
         "power_w": {"mean": power, "min": min(watts), "max": max(watts), "chips": chips} if watts else None,
         "temperature_c": {"min": min(degrees), "max": max(degrees)} if degrees else None,
-        "joules_per_sample": power / samples_per_s if power is not None and chips == 1 else None,
+        "joules_per_sample": power / samples_per_s if power is not None and working and chips == 1 else None,
     }

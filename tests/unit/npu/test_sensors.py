@@ -86,8 +86,15 @@ def test_power_at_rest_is_none_of_the_works() -> None:
     found = sensed(readings((16, "0"), (40, "80"), (44, "85"), (16, "0")), 21.0)
     assert (found["readings"], found["power_w"]["mean"], found["joules_per_sample"]) == (2, 42, 2)
     assert found["temperature_c"] == {"min": 51, "max": 51}
-    for idle in (sensed(readings((16, "0"), (16, "0")), 21.0), sensed([], 21.0)):
-        assert (idle["readings"], idle["power_w"], idle["joules_per_sample"]) == (0, None, None)
+    idle = sensed(readings((16, "0"), (16, "0")), 21.0)
+    assert (idle["readings"], idle["at_work"], idle["power_w"]["mean"], idle["joules_per_sample"]) == (
+        2,
+        False,
+        16,
+        None,
+    )
+    none = sensed([], 21.0)
+    assert (none["readings"], none["power_w"], none["joules_per_sample"]) == (0, None, None)
     assert sensed(readings((42, "NA")), 21.0)["joules_per_sample"] == 2  # it may have worked
     assert sensed(readings((None, "80")), 21.0)["power_w"] is None
 
