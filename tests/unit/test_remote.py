@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -265,6 +266,15 @@ def test_a_program_that_cannot_be_recorded_is_ended(tmp_path: Path, monkeypatch:
     assert not jobs.is_alive(str(tmp_path))
 
 
+@pytest.mark.parametrize(("free", "told"), [(0, "make room there"), (1, "left no status")])
+def test_a_job_of_which_nothing_could_be_recorded(
+    free: int, told: str, host: LocalHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=free))
+    with pytest.raises(KitError, match=told):
+        host.run(["sh", "-c", "kill -9 $PPID"], job="job")
+
+
 def test_a_job_that_cannot_be_started_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = str(tmp_path / KIT / "jobs/job")
     monkeypatch.setattr(sys, "executable", str(tmp_path / "removed/python3"))
@@ -320,6 +330,22 @@ def test_a_process_that_nobody_asks_anything_ends(monkeypatch: pytest.MonkeyPatc
         process.stdin.flush()
         assert process.stdout.read().endswith(b'{"ok": {}}\n')
         assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_process_that_is_told_to_end_ends_its_program(number: signal.Signals, tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, *ARGUMENTS, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin
+    assert process.stdout
+    with process:
+        held = ["sh", "-c", 'exec 9>"$0"; flock 9; echo; exec sleep 60', str(tmp_path / "held")]
+        process.stdin.write(payload() + asked("exec", {"argv": held}))
+        process.stdin.flush()
+        assert [process.stdout.readline() for _ in range(3)][2] == b"\n"  # of the magic, of a frame, of the program
+        process.send_signal(number)
+        process.wait(10)
+        with (tmp_path / "held").open() as stream:
+            assert files.lock(stream.fileno())
 
 
 def test_who_holds_a_workspace_first_removes_what_was_left_aside_but_no_job_to_collect(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ which environment, is written nowhere.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -81,7 +82,10 @@ def job(request: Request, operator: Any) -> Any:
     if state(folder) is None:
         _start(folder, request)
     yield from _follow(folder, operator)
-    return _outcome(folder) or {"lost": True}
+    outcome = _outcome(folder)
+    if not outcome and not os.statvfs(folder).f_bavail:  # so it could not be written
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)
+    return outcome or {"lost": True}
 
 
 def job_state(request: Request, _operator: Any) -> str | None:

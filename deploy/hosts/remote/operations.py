@@ -8,6 +8,7 @@ runs in a process of its own or in the operator's.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import json
 import os
@@ -28,6 +29,9 @@ _OF_MODULE = {
 OPERATIONS = {name: module for module, names in _OF_MODULE.items() for name in names}  # to the module that has it
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
 def operation(name: str) -> Callable[[Request, Any], Any]:
     """The function of this name. A process needs one module of them, and most of its time goes into reading modules."""
     module = importlib.import_module("." + OPERATIONS[name], __package__)
@@ -45,6 +49,7 @@ def main(arguments: List[str]) -> int:
         jobs.supervise(arguments[1], int(arguments[2]), json.loads(sys.stdin.buffer.readline()))
         return 0
     protocol.end_when_late()
+    protocol.end_whole()
     sys.stdout = None  # replies go past it; what a gone operator did not read is not flushed again
     operator, output = Operator(), Output()
     with contextlib.suppress(OSError):  # nobody is there to be told
@@ -85,7 +90,8 @@ def _done(name: str, request: Request, operator: Operator, output: Output) -> An
 def sentence(error: Exception) -> str:
     """What an operation failed by, in words."""
     if isinstance(error, OSError) and error.strerror:
-        return "%s: %s" % (error.filename, error.strerror) if error.filename else error.strerror
+        way_out = "; make room there and run the command again" if error.errno in FULL else ""
+        return ("%s: " % error.filename if error.filename else "") + error.strerror + way_out
     if isinstance(error, (ValueError, EOFError, OSError)):
         return str(error) or type(error).__name__
     return "%s: %s" % (type(error).__name__, error)

@@ -130,6 +130,12 @@ def end_when_late() -> None:
     signal.signal(signal.SIGALRM, _late)
 
 
+def end_whole() -> None:
+    """SIGHUP and SIGTERM, as a login's end may send them, end what an operation has begun too."""
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
+
+
 def widen(descriptor: int) -> None:
     """Let a pipe hold a block: fewer turns between its two ends. What is no pipe stays as it is."""
     with contextlib.suppress(OSError):
