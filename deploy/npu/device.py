@@ -295,6 +295,14 @@ class IdleWatch:
             self.known = dataclasses.replace(self.known, memory_mb=min(used, known or used))
         return check
 
+    def after(self) -> IdleCheck:
+        """The device after minutes of work, which one failure of npu-smi should not cost."""
+        try:
+            return self.check()
+        except KitError:
+            time.sleep(POLL_S)
+            return self.check()
+
     def before(self) -> IdleCheck:
         """The check that found the device idle, else the one at the deadline."""
         check = self.wait(0 if self.known.spent else self.patience_s)

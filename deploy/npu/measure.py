@@ -86,7 +86,7 @@ class Measurement(RunAlone):
             return Measured(watch.known, refusal=was_busy(watch, before.busy, watch.patience_s, "npu-bench"))
         with prefix_errors(str(worker)):
             runs, readings = self._repeat(worker, folder)
-        warm = watch.check()
+        warm = watch.after()
         # What is busy after our own run has left the device was so during it, for all that can be known.
         after = watch.wait(0 if before.busy else SETTLE_S) if warm.busy else warm
         if after.busy and not self.force:

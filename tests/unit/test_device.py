@@ -116,6 +116,21 @@ def test_patience_is_spent_once_but_not_by_a_device_that_frees_up(monkeypatch: p
     assert waits == [9, 0, 9]
 
 
+@pytest.mark.parametrize(("failures", "told"), [(1, True), (2, False)])
+def test_one_failure_of_npu_smi_costs_no_figure(failures: int, told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "POLL_S", 0.01)
+    playing = Playing((0, 1074, FREE))
+    answers = [Completed(1, "dcmi module initialize failed. ret is -8005")] * failures
+    run = playing.run
+    monkeypatch.setattr(playing, "run", lambda c, **_: answers.pop() if answers and c[-1] == "info" else run(c))
+    idle = IdleWatch(Smi("npu-a", "npu-smi", playing), 1, 0)
+    if told:
+        assert idle.after().busy is None
+    else:
+        with pytest.raises(KitError, match="-8005"):
+            idle.after()
+
+
 def test_a_device_that_is_gone_is_named() -> None:
     with pytest.raises(KitError, match="npu-a: device 4 .*npu-smi"):
         Smi("npu-a", "npu-smi", Playing((0, 1074, FREE))).chip(4)
