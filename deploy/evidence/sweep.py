@@ -102,9 +102,9 @@ def copies_of(figure: Mapping[str, Any]) -> float:
 
 
 def rank(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Those that pass the gate, within the bound on latency, by throughput, and by latency where that is equal; then
-    the others."""
-    return sorted(outcomes, key=lambda outcome: (not outcome.passed, -outcome.median, outcome.latency_ms or 0))
+    """Those that pass the gate, within the bound on latency, by throughput; of equal ones the smallest batch first, as
+    its samples wait least; then the others."""
+    return sorted(outcomes, key=lambda outcome: (not outcome.passed, -outcome.median, outcome.candidate.batch_size))
 
 
 def verdict(ranked: Sequence[Outcome]) -> str:
