@@ -147,7 +147,8 @@ def with_table(text: str, table: str) -> str:
 def markdown(results: Mapping[str, Mapping[str, Any]], without_sha: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [list(HEADINGS), ["---"] * len(HEADINGS)]
     rows += [[*cells(line, results.get(name)), _median(line, without_sha.get(name))] for name, line in LINES.items()]
-    table = "".join("| " + " | ".join(row) + " |\n" for row in rows)
+    columns = len(HEADINGS) if without_sha else len(HEADINGS) - 1
+    table = "".join("| " + " | ".join(row[:columns]) + " |\n" for row in rows)
     machines = dict.fromkeys(result["machine"] for kind in (results, without_sha) for result in kind.values())
     return table + "".join("\n" + CAPTION.format(machine=machine) + "\n" for machine in machines)
 

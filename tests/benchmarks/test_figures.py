@@ -78,6 +78,7 @@ def test_a_run_replaces_all_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     document.write_text(f"{BEGIN}\n{END}\n")
     monkeypatch.setattr(figures, "DOCUMENT", document)
     figures.write({"push_unshaped": Spread(0.9, 0.8, 1.0, 3), "score": Spread(0.4, 0.3, 0.5, 5)}, "one machine", True)
+    assert "without SHA instructions" not in document.read_text()
     figures.write({"score": Spread(0.7, 0.3, 0.9, 5)}, "one without", False)
     figures.write({"score": Spread(0.45678, 0.3, 0.5, 5)}, "another machine", True)
     results = json.loads((tmp_path / "results.json").read_text())
